@@ -1,0 +1,602 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
+"""The Python-visible types of the native core. Use them through the package `iocpcore`.
+
+Ownership: a Proactor owns its workers' memory and frees it when their threads have ended. A Listener, a Load and a
+handler own their structs; the Proactor keeps them as long as a worker may look at them.
+Threads: everything here runs under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
+"""
+import atexit
+import os
+import random
+import socket as _socket
+import threading
+import time
+import weakref
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_type_lock, WAIT_LOCK)
+
+from handler cimport PATTERN_PERIOD, latency_of
+from inbox cimport inbox_item, inbox_put
+from iocp cimport (
+    AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE,
+    SOCKET, INVALID_SOCKET, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text,
+    iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
+from operation cimport (
+    DISCARD as DISCARD_KIND, DO_CLOSE, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler,
+    InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND, Listener as NativeListener, Load as NativeLoad, LoadRow, Worker)
+from stats cimport Stats
+from worker cimport worker_free, worker_init, worker_run
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+    ctypedef enum PyLockStatus:
+        PY_LOCK_ACQUIRED
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
+
+cdef extern from *:
+    const unsigned int CYTHON_HEX_VERSION
+
+compiler = iocp_compiler().decode()
+cython_version = ".".join(str(CYTHON_HEX_VERSION >> shift & 0xFF) for shift in (24, 16, 8))
+
+DRAIN = 1.0     # seconds close() gives sessions to finish
+MARGIN = 5.0    # seconds a worker has to leave after that, before its memory is leaked
+
+
+# ---- errors ----
+
+cdef object system_error(int number):
+    """The OSError of an error number of the system; on Windows it has a winerror."""
+    cdef char text[512]
+    iocp_error_text(number, text, sizeof(text))
+    return OSError(number, text.decode("utf-8", "replace"), None, number)
+
+
+cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) except? 0:
+    """The argument as a number in that range, or TypeError, or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, not {value}")
+    return value
+
+
+cdef uint64_t nanoseconds(str name, object seconds) except? 0:
+    """The argument, seconds from 0 to a year."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds <= 366 * 86400:
+        raise ValueError(f"{name} must be from 0 seconds to a year, not {seconds}")
+    return <uint64_t> (seconds * 1e9)
+
+
+# ---- waiting ----
+
+cdef bint wait_for(PyThread_type_lock lock, object seconds) except -1:
+    """Wait until the lock is released, and take it; False if the time is over first. None waits for ever.
+
+    In slices: on Windows Ctrl+C interrupts no lock, so signals are looked at ten times a second.
+    """
+    cdef PyLockStatus got
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        with nogil:
+            got = PyThread_acquire_lock_timed(lock, 100000, 1)
+        if got == PY_LOCK_ACQUIRED:
+            return True
+        PyErr_CheckSignals()
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+
+
+def _join(thread, seconds):
+    """Wait for a thread's end as wait_for() does; whether it has ended."""
+    deadline = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < deadline:
+        thread.join(0.1)
+    return not thread.is_alive()
+
+
+# ---- addresses ----
+
+cdef int socket_address(int family, tuple address, SOCKADDR_STORAGE *storage) except -1:
+    """Fill in the system's form of a numeric address as getaddrinfo gives it; its length."""
+    cdef sockaddr_in *v4 = <sockaddr_in *> storage
+    cdef sockaddr_in6 *v6 = <sockaddr_in6 *> storage
+    cdef bytes packed = _socket.inet_pton(family, address[0].partition("%")[0])
+    cdef unsigned short port = _socket.htons(address[1])
+    if family == _socket.AF_INET:
+        v4.sin_family = family
+        v4.sin_port = port
+        memcpy(&v4.sin_addr, <const char *> packed, 4)
+        return sizeof(sockaddr_in)
+    v6.sin6_family = family
+    v6.sin6_port = port
+    v6.sin6_scope_id = address[3]
+    memcpy(&v6.sin6_addr, <const char *> packed, 16)
+    return sizeof(sockaddr_in6)
+
+
+def _resolve(host, port, least_port, flags):
+    """(family, address) of the first answer; ValueError, TypeError, or the resolver's OSError."""
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host must be a str or None, not {type(host).__name__}")
+    whole("port", port, least_port, 65535)
+    family, _, _, _, address = _socket.getaddrinfo(host or None, port, type=_socket.SOCK_STREAM, flags=flags)[0]
+    return family, address
+
+
+def _listening_socket(host, port, backlog):
+    """A socket that is bound and listens; the system's OSError if the address cannot be had."""
+    if host == "" or host is None:
+        host = "::" if _socket.has_dualstack_ipv6() else "0.0.0.0"
+    family, address = _resolve(host, port, 0, _socket.AI_PASSIVE)
+    sock = _socket.socket(family, _socket.SOCK_STREAM)
+    try:
+        # Windows: nobody else may take the port; elsewhere it is so, and a restart must not wait for old connections.
+        exclusive = getattr(_socket, "SO_EXCLUSIVEADDRUSE", None)
+        sock.setsockopt(_socket.SOL_SOCKET, exclusive or _socket.SO_REUSEADDR, 1)
+        if family == _socket.AF_INET6:
+            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, address[0] != "::")
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {address[0]} port {port}: {error.strerror}", None,
+                      getattr(error, "winerror", None)) from None
+    return sock
+
+
+# ---- handlers ----
+
+cdef class Handler:
+    """What is done with a session's data. A native one never takes the GIL."""
+    cdef NativeHandler native
+    cdef str name
+
+    def __repr__(self):
+        return f"<iocpcore.{self.name}>"
+
+
+cdef Handler native_handler(int kind, str name):
+    cdef Handler handler = Handler.__new__(Handler)
+    handler.native.kind = kind
+    handler.name = name
+    return handler
+
+
+ECHO = native_handler(ECHO_KIND, "ECHO")            # sends back what it receives
+DISCARD = native_handler(DISCARD_KIND, "DISCARD")   # receives and forgets
+
+# Every load sends from the same bytes. Random, so that bytes lost, doubled or exchanged show; laid out twice, so that
+# a whole period can be read from any offset.
+cdef bytes PATTERN = random.Random(65521).randbytes(PATTERN_PERIOD) * 2
+
+
+cdef class Load(Handler):
+    """A native load client: connections that send messages and check every byte that an echo server returns.
+
+    connections: how many; messages: of each connection; size: bytes of a message, or (least, most) for random sizes;
+    pipeline: messages a connection sends before the first has come back.
+    """
+    cdef NativeLoad load
+    cdef int workers
+    cdef unsigned int connections
+    cdef uint64_t started_at
+    cdef bint over
+    cdef Proactor proactor
+
+    def __cinit__(self):
+        self.load.done = PyThread_allocate_lock()
+        if self.load.done == NULL:
+            raise MemoryError()
+        PyThread_acquire_lock(self.load.done, WAIT_LOCK)
+
+    def __init__(self, connections=50, messages=1000, size=64, pipeline=1):
+        least, most = size if isinstance(size, tuple) else (size, size)
+        self.connections = whole("connections", connections, 1, 1000000)
+        self.load.messages = whole("messages", messages, 1, 1 << 48)
+        self.load.size_min = whole("size", least, 1, 1 << 30)
+        self.load.size_max = whole("size", most, self.load.size_min, 1 << 30)
+        self.load.pipeline = whole("pipeline", pipeline, 1, 1 << 16)
+        self.load.pattern = PATTERN
+        self.load.remaining = self.connections
+        self.native.kind = LOAD_KIND
+        self.native.load = &self.load
+        self.name = "Load"
+
+    def __dealloc__(self):
+        free(self.load.rows)
+        if self.load.done != NULL:
+            PyThread_free_lock(self.load.done)
+
+    def start(self, Proactor proactor not None, host, port):
+        """Connect to the server, all connections at once, spread over the proactor's workers.
+
+        Raises RuntimeError if it was started before, OSError if the host cannot be resolved.
+        """
+        if self.proactor is not None:
+            raise RuntimeError("a load can be started once")
+        proactor.check()
+        family, address = _resolve(host, port, 1, 0)
+        self.workers = proactor.count
+        self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
+        if self.load.rows == NULL:
+            raise MemoryError()
+        self.proactor = proactor
+        proactor.kept.append(self)
+        self.started_at = iocp_now(proactor.workers[0].port)
+        for i in range(self.connections):
+            proactor.connect_native(&self.native, i % self.workers, family, address)
+
+    def wait(self, timeout=None):
+        """Until every connection is over, at most `timeout` seconds; whether they are."""
+        if self.proactor is None:
+            raise RuntimeError("the load was not started")
+        if not self.over:
+            self.over = wait_for(self.load.done, timeout)
+        return self.over
+
+    @property
+    def echoes(self):
+        """Messages that have come back whole, until now."""
+        cdef int i
+        return sum([self.load.rows[i].echoes for i in range(self.workers)])
+
+    def result(self):
+        """What happened so far: a dict.
+
+        connections, echoes, bytes (received), seconds (until the last echo), echoes_per_second, mismatches (connections
+        that returned a wrong byte), errors (connections that ended before all their messages came back), error (the
+        first one's text, or None), latency_us: p50, p99, p999, from a histogram with an error of 1.6 %.
+        """
+        cdef int i
+        cdef LoadRow total
+        cdef uint64_t last_at = self.started_at
+        total.echoes = total.bytes = total.mismatches = total.errors = 0
+        total.first_error = 0
+        for i in range(self.workers):
+            total.echoes += self.load.rows[i].echoes
+            total.bytes += self.load.rows[i].bytes
+            total.mismatches += self.load.rows[i].mismatches
+            total.errors += self.load.rows[i].errors
+            total.first_error = total.first_error or self.load.rows[i].first_error
+            last_at = max(last_at, self.load.rows[i].last_at)
+        seconds = (last_at - self.started_at) / 1e9
+        return {
+            "connections": self.connections,
+            "echoes": total.echoes,
+            "bytes": total.bytes,
+            "seconds": seconds,
+            "echoes_per_second": total.echoes / seconds if seconds else 0.0,
+            "mismatches": total.mismatches,
+            "errors": total.errors,
+            "error": str(system_error(total.first_error)) if total.first_error else None,
+            "latency_us": {name: self.latency(total.echoes, share) / 1000
+                           for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))},
+        }
+
+    cdef uint64_t latency(self, uint64_t echoes, double share):
+        """Nanoseconds within which that share of the echoes came."""
+        cdef uint64_t seen = 0
+        cdef int i
+        cdef unsigned int bucket
+        for bucket in range(<unsigned int> LATENCY_BUCKETS):
+            for i in range(self.workers):
+                seen += self.load.rows[i].latency[bucket]
+            if seen > 0 and seen >= share * echoes:
+                return latency_of(bucket)
+        return 0
+
+
+# ---- listeners ----
+
+cdef class Listener:
+    """A listening socket with its accepts posted. Made by Proactor.listen()."""
+    cdef NativeListener *native
+    cdef Proactor proactor
+    cdef Handler handler
+    cdef readonly tuple address     # (host, port) as bound; IPv6 has flow info and scope behind them
+
+    def __cinit__(self):
+        self.native = <NativeListener *> calloc(1, sizeof(NativeListener))
+        if self.native == NULL:
+            raise MemoryError()
+        self.native.socket = INVALID_SOCKET
+        self.native.armed = PyThread_allocate_lock()
+        if self.native.armed == NULL:
+            raise MemoryError()
+        PyThread_acquire_lock(self.native.armed, WAIT_LOCK)
+
+    def __dealloc__(self):
+        if self.native.armed != NULL:
+            PyThread_free_lock(self.native.armed)
+        free(self.native)
+
+    def __repr__(self):
+        return f"<iocpcore.Listener {self.address[0]}:{self.address[1]} {self.handler!r}>"
+
+    @property
+    def port(self):
+        """The port it is bound to."""
+        return self.address[1]
+
+    def close(self):
+        """Accept no more; returns at once. Its sessions go on."""
+        self.proactor.put(self.native.worker.index, self.proactor.item(DO_UNLISTEN, self.native), True)
+
+
+# ---- the proactor ----
+
+_live = weakref.WeakSet()
+_leaked = []    # what an operation that never ended may still write to
+
+
+def _backend_names():
+    cdef int i = 0
+    names = []
+    while iocp_backend_name(i) != NULL:
+        names.append(iocp_backend_name(i).decode())
+        i += 1
+    return names
+
+
+def backends():
+    """The backends of this build: {name: None if it can run here, else why not}."""
+    _start_up()
+    return {name: None if iocp_backend_missing(i) == NULL else iocp_backend_missing(i).decode()
+            for i, name in enumerate(_backend_names())}
+
+
+def _start_up():
+    cdef int error = iocp_startup()
+    if error != 0:
+        raise system_error(error)
+
+
+def _choose_backend(name):
+    """Its index; None asks the environment's IOCPCORE_BACKEND, else "auto"."""
+    if name is None:
+        name = os.environ.get("IOCPCORE_BACKEND") or "auto"
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be a str, not {type(name).__name__}")
+    cdef int found = iocp_backend_find(name.encode("utf-8", "replace"))
+    if found < 0:
+        raise ValueError(f"unknown backend {name!r}; this build has auto, {', '.join(_backend_names())}")
+    if iocp_backend_missing(found) != NULL:
+        raise RuntimeError(f"backend {name!r} cannot run here: {iocp_backend_missing(found).decode()}")
+    return found
+
+
+cdef class Proactor:
+    """Workers, each a thread with a completion port of its own, and their listeners and sessions.
+
+    workers: threads, at least 1. backend: "auto", or one of backends(); None asks the environment variable
+    IOCPCORE_BACKEND first. skip_on_success: let operations that succeed at once do so without a packet, where the
+    system can.
+
+    Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
+    system refuses a port. A context manager: leaving it closes.
+    """
+    cdef Worker *workers
+    cdef int count
+    cdef long process_id
+    cdef readonly str backend
+    cdef list threads
+    cdef list kept          # what workers may look at
+    cdef list last_rows     # the statistics, once the workers have gone
+    cdef int listened
+    cdef bint closing
+    cdef object __weakref__
+
+    def __init__(self, workers=1, backend=None, *, skip_on_success=True):
+        if self.workers != NULL or self.closing:
+            raise RuntimeError("a proactor is made once")
+        cdef int i, error, chosen
+        _start_up()
+        cdef int count = whole("workers", workers, 1, 256)
+        chosen = _choose_backend(backend)
+        self.backend = iocp_backend_name(chosen).decode()
+        self.threads = []
+        self.kept = []
+        self.process_id = iocp_process_id()
+        self.workers = <Worker *> calloc(count, sizeof(Worker))
+        if self.workers == NULL:
+            raise MemoryError()
+        self.count = count
+        for i in range(count):
+            error = worker_init(&self.workers[i], i, self.workers, count, chosen, bool(skip_on_success))
+            if error != 0:
+                raise system_error(error)
+        _live.add(self)
+        try:
+            for i in range(count):
+                thread = threading.Thread(target=self._run, args=(i,), name=f"iocpcore-worker-{i}", daemon=True)
+                thread.start()
+                self.threads.append(thread)
+        except BaseException:
+            self.close(0)
+            raise
+
+    def __dealloc__(self):
+        # Threads hold a reference: here none has ever started, or close() has freed all.
+        self.free_workers()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def _run(self, int index):
+        """The body of a worker's thread."""
+        with nogil:
+            worker_run(&self.workers[index])
+
+    def listen(self, Handler handler not None, host="127.0.0.1", port=0, *, backlog=4096):
+        """Accept connections for the handler; returns armed, with the accepts posted.
+
+        host: an address or a name; None or "" is every address, IPv4 and IPv6. port: 0 lets the system choose.
+        backlog: connections the system holds until they are accepted.
+
+        Raises OSError with the system's number if the address is in use or cannot be resolved.
+        Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
+        """
+        self.check()
+        if isinstance(handler, Load):
+            raise TypeError("a Load connects; it cannot listen")
+        sock = _listening_socket(host, port, whole("backlog", backlog, 1, 65535))
+        cdef Listener listener = Listener.__new__(Listener)
+        listener.proactor = self
+        listener.handler = handler
+        listener.address = sock.getsockname()
+        listener.native.family = sock.family
+        listener.native.handler = &handler.native
+        listener.native.worker = &self.workers[self.listened % self.count]
+        self.listened += 1
+        listener.native.socket = <SOCKET> <size_t> sock.fileno()
+        self.kept.append(listener)
+        try:
+            self.put(listener.native.worker.index, self.item(DO_LISTEN, listener.native), False)
+        except BaseException:
+            sock.close()
+            raise
+        sock.detach()
+        try:
+            wait_for(listener.native.armed, None)
+        except BaseException:
+            listener.close()
+            raise
+        if listener.native.error != 0:
+            raise system_error(listener.native.error)
+        return listener
+
+    def stats(self):
+        """A snapshot of the counters: a dict of sums, and under "workers" a list with one dict for each worker.
+
+        submitted == packets + inline_successes + failed_starts + in_flight holds in every row and in the sums. After
+        close() the last row of each worker.
+        """
+        rows = self.rows()
+        sums = {name: sum([row[name] for row in rows]) for name in rows[0]}
+        return {"backend": self.backend, **sums, "workers": rows}
+
+    def close(self, drain=DRAIN):
+        """Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers.
+
+        A session finishes when what it has queued is sent and its peer has ended too. Bounded: after drain and a margin
+        of 5 seconds, memory that the system may still write to is leaked, and a RuntimeError says so. Closing twice does
+        nothing. Not to be called from a worker's thread.
+        """
+        cdef uint64_t time_to_drain = nanoseconds("drain", drain)
+        self.check_process()
+        if self.workers == NULL:
+            return
+        if not self.closing:
+            self.closing = True
+            self.ask_to_close(time_to_drain)
+        _live.discard(self)
+        ended = [_join(thread, drain + MARGIN) for thread in self.threads]
+        if self.workers == NULL:
+            return      # a signal handler, or another thread, has closed it meanwhile
+        self.last_rows = self.rows()
+        if not all(ended) or not self.free_workers():
+            self.workers = NULL
+            _leaked.append(self.kept)
+            raise RuntimeError("operations did not end in time: their memory is left to the system")
+        self.kept.clear()
+
+    # ---- for the classes above ----
+
+    cdef int check_process(self) except -1:
+        if self.process_id != iocp_process_id():
+            raise RuntimeError("this proactor belongs to the process that forked: make a new one here")
+        return 0
+
+    cdef int check(self) except -1:
+        """It is open, and ours."""
+        self.check_process()
+        if self.closing or self.workers == NULL:
+            raise RuntimeError("the proactor is closed")
+        return 0
+
+    cdef InboxItem *item(self, int kind, NativeListener *listener) except NULL:
+        cdef InboxItem *item = inbox_item(kind)
+        if item == NULL:
+            raise MemoryError()
+        item.listener = listener
+        return item
+
+    cdef int put(self, int index, InboxItem *item, bint closed_is_fine) except -1:
+        """Give the item to a worker."""
+        self.check_process()
+        if self.workers != NULL and inbox_put(&self.workers[index], item):
+            return 0
+        free(item)
+        if not closed_is_fine:
+            raise RuntimeError("the proactor is closed")
+        return 0
+
+    cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
+        cdef InboxItem *item = self.item(DO_CONNECT, NULL)
+        try:
+            item.address_length = socket_address(family, address, &item.address)
+        except BaseException:
+            free(item)
+            raise
+        item.handler = handler
+        InterlockedIncrement(&self.workers[index].load)
+        try:
+            self.put(index, item, False)
+        except BaseException:
+            InterlockedDecrement(&self.workers[index].load)
+            raise
+        return 0
+
+    cdef int ask_to_close(self, uint64_t drain) except -1:
+        cdef int i
+        cdef InboxItem *item
+        for i in range(self.count):
+            item = self.item(DO_CLOSE, NULL)
+            item.nanoseconds = drain
+            self.put(i, item, True)
+        return 0
+
+    cdef list rows(self):
+        cdef int i
+        cdef Stats row
+        if self.workers == NULL:
+            return self.last_rows
+        rows = []
+        for i in range(self.count):
+            AcquireSRWLockExclusive(&self.workers[i].published_lock)
+            row = self.workers[i].published
+            ReleaseSRWLockExclusive(&self.workers[i].published_lock)
+            rows.append(row)
+        return rows
+
+    cdef bint free_workers(self):
+        """Whether nothing had to be left behind."""
+        cdef int i
+        cdef bint drained = True
+        if self.workers == NULL:
+            return True
+        for i in range(self.count):
+            drained &= worker_free(&self.workers[i])
+        if drained:
+            free(self.workers)
+            self.workers = NULL
+        return drained
+
+
+@atexit.register
+def _close_all():
+    """Workers are daemon threads: they must be gone before the interpreter is."""
+    cdef Proactor proactor
+    for proactor in list(_live):
+        if proactor.process_id == iocp_process_id():
+            proactor.close(0)

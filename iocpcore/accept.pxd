@@ -1,0 +1,110 @@
+# The accept step: start_accept() posts one AcceptEx, on_accept() takes the socket it brings.
+#
+# Ownership: a listener owns ACCEPTS operations for life; its memory outlives every packet. The accepted socket belongs
+# to whoever on_accept() hands it to. Nothing that goes wrong with one connection ever disarms the listener.
+# Threads: the listener's worker.
+from iocp cimport (
+    AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, SOCKET, ULONG_PTR, WSAGetLastError, closesocket,
+    iocp_accept_placeholder, iocp_accepted, iocp_update_accepted)
+from operation cimport ACCEPT, ACCEPTS, FAILED, Accept, Listener, Worker
+from port cimport operation_begin, operation_started, port_associate
+from status cimport status_cancelled
+
+cdef extern from *:
+    """
+    #define ACCEPT_RETRY_TIME UINT64_C(50000000)
+    """
+    const unsigned long long ACCEPT_RETRY_TIME   # nanoseconds between tries when descriptors or memory are lacking
+
+
+cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
+    """AcceptEx; 0, WSA_IO_PENDING or why it failed."""
+    cdef DWORD received = 0
+    cdef DWORD half = sizeof(accept.addresses) // 2
+    if AcceptEx(listener.socket, accept.placeholder, accept.addresses, 0, half, half, &received,
+                &accept.operation.overlapped):
+        return 0
+    return WSAGetLastError()
+
+
+cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
+    """0, or why it could not be posted: then it is tried again later."""
+    cdef Listener *listener = accept.listener
+    cdef int error
+    accept.placeholder = iocp_accept_placeholder(listener.family)
+    operation_begin(worker, &accept.operation, ACCEPT, accept)
+    accept.in_flight = 1
+    listener.in_flight += 1
+    error = call_accept(listener, accept)
+    if operation_started(worker, error, False) != FAILED:
+        return 0
+    end_accept(accept)
+    discard_placeholder(accept)
+    worker.stats.accept_failures += 1
+    worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+    return error
+
+
+cdef inline void discard_placeholder(Accept *accept) noexcept nogil:
+    if accept.placeholder != INVALID_SOCKET:
+        closesocket(accept.placeholder)
+        accept.placeholder = INVALID_SOCKET
+
+
+cdef inline void end_accept(Accept *accept) noexcept nogil:
+    """The kernel has given the operation back."""
+    accept.in_flight = 0
+    accept.listener.in_flight -= 1
+
+
+cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
+    """Post all accepts that are not in flight; the first error."""
+    cdef int i, error, first_error = 0
+    for i in range(ACCEPTS):
+        if not listener.accepts[i].in_flight:
+            error = start_accept(worker, &listener.accepts[i])
+            if error != 0 and first_error == 0:
+                first_error = error
+    return first_error
+
+
+cdef inline int start_listening(Worker *worker, Listener *listener) noexcept nogil:
+    """Associate and arm; 0 if at least one accept is posted, else the system's error number."""
+    cdef int i, error = port_associate(worker, listener.socket)
+    if error != 0:
+        return error
+    for i in range(ACCEPTS):
+        listener.accepts[i].listener = listener
+        listener.accepts[i].placeholder = INVALID_SOCKET
+    error = arm(worker, listener)
+    return 0 if listener.in_flight > 0 else error
+
+
+cdef inline void stop_listening(Listener *listener) noexcept nogil:
+    """Refuse connections from now on. The accepts end by their packets."""
+    if listener.socket == INVALID_SOCKET:
+        return
+    listener.closing = 1
+    CancelIoEx(<HANDLE> <ULONG_PTR> listener.socket, NULL)
+    closesocket(listener.socket)
+    listener.socket = INVALID_SOCKET
+
+
+cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcept nogil:
+    """An accept has ended, with 0 or an error number: the connected socket, or INVALID_SOCKET."""
+    cdef Listener *listener = accept.listener
+    cdef SOCKET socket
+    end_accept(accept)
+    if status != 0:
+        discard_placeholder(accept)
+        if not (listener.closing and status_cancelled(status)):
+            worker.stats.accept_failures += 1
+        return INVALID_SOCKET
+    socket = iocp_accepted(accept.placeholder, &accept.operation.overlapped)
+    accept.placeholder = INVALID_SOCKET
+    if listener.closing or iocp_update_accepted(socket, listener.socket) != 0:
+        closesocket(socket)
+        worker.stats.refused += 1
+        return INVALID_SOCKET
+    worker.stats.accepted += 1
+    return socket

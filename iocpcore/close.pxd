@@ -1,0 +1,67 @@
+# The end of a session: finish() lets the queue go out and waits for the peer's end, abort_session() cancels what pends.
+#
+# Ownership: neither frees anything. The session is released by the worker when nothing is in flight, or, when that
+# takes longer than DRAIN_TIME, its socket is closed first and its memory kept until the packets come.
+# Threads: the session's worker.
+from libc.stdint cimport uint64_t
+from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_linger_zero, iocp_shutdown_send
+from operation cimport CLOSING, FINISHING, Session, Worker
+from session cimport session_close_socket
+from timer cimport timer_set
+
+# Nanoseconds.
+cdef extern from *:
+    """
+    #define STALL_TIME UINT64_C(30000000000)
+    #define LINGER_TIME UINT64_C(5000000000)
+    #define DRAIN_TIME UINT64_C(1000000000)
+    """
+    const uint64_t STALL_TIME   # a finishing session whose peer reads nothing for so long is given up
+    const uint64_t LINGER_TIME  # how long we wait for the peer's end after we have sent ours
+    const uint64_t DRAIN_TIME   # how long cancelled operations may take to end
+
+
+cdef inline void cancel_operations(Session *session) noexcept nogil:
+    """They still end by packets of their own; that there is nothing to cancel is no error."""
+    CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, NULL)
+
+
+cdef inline void finish(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
+    """Close when what is queued has been sent, and not with unread input: that would destroy data already sent."""
+    session.state = FINISHING
+    session.reason = reason
+    timer_set(worker, session, worker.now + STALL_TIME)
+
+
+cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
+    """The queue is empty: tell the peer that this was all. If that fails the peer is gone, and a receive will say so."""
+    session.end_sent = 1
+    session.closing_at = worker.now
+    iocp_shutdown_send(session.socket)
+    timer_set(worker, session, worker.now + LINGER_TIME)
+
+
+cdef inline void close_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
+    """Start nothing more; what is in flight is cancelled and ends by its packets."""
+    if session.state == CLOSING:
+        return
+    session.state = CLOSING
+    session.reason = reason
+    session.closing_at = worker.now
+    if session.in_flight > 0:
+        cancel_operations(session)
+        timer_set(worker, session, worker.now + DRAIN_TIME)
+
+
+cdef inline void abort_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
+    """As close_session(), and the peer sees a reset: it must not take what it has for the whole."""
+    if session.state != CLOSING:
+        iocp_linger_zero(session.socket)
+        close_session(worker, session, reason)
+
+
+cdef inline void close_undrained(Worker *worker, Session *session) noexcept nogil:
+    """Its operations did not end in time: take the socket from under them. Their memory stays ours until they do."""
+    if session.socket != INVALID_SOCKET:
+        worker.stats.undrained += 1
+        session_close_socket(session)

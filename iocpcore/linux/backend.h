@@ -1,0 +1,113 @@
+/* What completes operations on Linux: epoll (the reference), io_uring, or a simulated kernel. The contract of a backend.
+ *
+ * Ownership: port.c owns the port, its queue of finished operations and its posted packets. socket.c owns the state of
+ * an associated socket, counted by references: one for being open, one for each operation until its packet was
+ * dequeued. A backend owns the OVERLAPPED between a start() that answered EINPROGRESS and its port_complete().
+ * Threads: everything runs on the port's owner; wake() alone may come from any thread.
+ */
+#ifndef IOCPCORE_LINUX_BACKEND_H
+#define IOCPCORE_LINUX_BACKEND_H
+
+#include <stddef.h>
+
+#include "iocp.h"
+
+enum { OVERLAPPED_ACCEPT = 1, OVERLAPPED_CONNECT, OVERLAPPED_RECEIVE, OVERLAPPED_SEND };
+enum { OVERLAPPED_CANCELLED = 1 /* CancelIoEx or closesocket has asked for it */ };
+
+/* Operations in the order of their start. */
+struct overlapped_queue {
+    OVERLAPPED *head;
+    OVERLAPPED *tail;
+};
+
+/* What a call with several WSABUFs copies. */
+struct gathered {
+    struct msghdr message;
+    struct iovec buffers[];
+};
+
+struct posted_packet {
+    ULONG_PTR key;
+    OVERLAPPED *overlapped;
+    DWORD bytes;
+};
+
+struct iocp_port {
+    const struct iocp_backend *backend;
+    void *backend_data;
+    const void *owner;            /* the thread that may touch what follows */
+    struct overlapped_queue done; /* finished, not yet dequeued */
+    struct iocp_socket *spare;    /* socket states for reuse */
+
+    SRWLOCK lock; /* guards the posted packets */
+    struct posted_packet *posted;
+    size_t posted_first, posted_count, posted_room;
+    int posted_waiting; /* atomic: posted_count != 0 */
+    int sleeping;       /* atomic: the owner waits or is about to; who clears it must wake() */
+};
+
+struct iocp_socket {
+    struct iocp_port *port;
+    struct iocp_socket *next; /* in port->spare */
+    ULONG_PTR key;
+    SOCKET fd;
+    uint32_t generation; /* tells this use of the state from the one before */
+    uint32_t references;
+    uint32_t pending; /* operations the backend owns */
+    unsigned skip : 1;
+    unsigned registered : 1; /* epoll: the descriptor is in the set */
+    unsigned readable : 1;   /* epoll: a receive or accept may find something */
+    unsigned writable : 1;   /* epoll: a send may find room */
+    unsigned sticky : 1;     /* epoll: a short receive no longer means that nothing is left */
+    struct overlapped_queue reading; /* the backend's: what pends, in the order of its start */
+    struct overlapped_queue writing;
+};
+
+struct iocp_backend {
+    const char *name;
+    const char *(*missing)(void);                 /* NULL, or why it cannot run here */
+    int (*open)(struct iocp_port *);              /* 0 or errno */
+    void (*close)(struct iocp_port *);
+    int (*own)(struct iocp_port *);               /* the calling thread is the owner from now on; 0 or errno */
+    int (*associate)(struct iocp_socket *);       /* 0 or errno */
+    int (*start)(struct iocp_socket *, OVERLAPPED *); /* 0 (InternalHigh set), EINPROGRESS, or errno: a failed start */
+    void (*cancel)(struct iocp_socket *, OVERLAPPED *); /* one that pends, or all (NULL); each still ends by a packet */
+    void (*detach)(struct iocp_socket *); /* its descriptor is about to be closed: cancels all that pends */
+    int (*wait)(struct iocp_port *, int64_t nanoseconds); /* completes what has finished; waits if negative or positive */
+    void (*wake)(struct iocp_port *);             /* any thread: wait() returns soon */
+    uint64_t (*now)(struct iocp_port *);          /* monotonic nanoseconds */
+};
+
+extern const struct iocp_backend epoll_backend;
+#ifdef IOCPCORE_URING
+extern const struct iocp_backend uring_backend;
+#endif
+
+/* ---- port.c, for backends and socket.c ---- */
+void port_assert_owner(struct iocp_port *port);
+void port_complete(OVERLAPPED *overlapped, int status, size_t bytes); /* its packet is ready */
+
+/* ---- socket.c ---- */
+int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key); /* 0 or errno */
+struct iocp_socket *socket_find(SOCKET fd);                             /* NULL if not associated */
+void socket_dereference(struct iocp_socket *s);
+
+void overlapped_enqueue(struct overlapped_queue *queue, OVERLAPPED *overlapped);
+OVERLAPPED *overlapped_dequeue(struct overlapped_queue *queue);
+int overlapped_remove(struct overlapped_queue *queue, OVERLAPPED *overlapped); /* 1 if it was there */
+struct msghdr *overlapped_message(OVERLAPPED *overlapped); /* of a call with several WSABUFs */
+struct iovec *overlapped_buffers(OVERLAPPED *overlapped);
+size_t overlapped_length(OVERLAPPED *overlapped); /* of all its buffers */
+void overlapped_advance(OVERLAPPED *overlapped, size_t bytes); /* its buffers begin that much later */
+
+#ifdef IOCPCORE_SIMULATED
+#include "simulated.h"
+#else
+#define os_socket socket
+#define os_close close
+#define os_shutdown shutdown
+#define os_setsockopt setsockopt
+#endif
+
+#endif

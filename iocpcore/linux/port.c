@@ -1,0 +1,296 @@
+/* The completion port on Linux: its owner, its queue of finished operations, posted packets and the dequeue.
+ *
+ * Ownership: the port owns `done` (operations whose packet nobody has dequeued) and `posted`. Handing a packet out gives
+ * the OVERLAPPED back to the caller and drops the socket's reference.
+ * Threads: the owner alone, but for PostQueuedCompletionStatus.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+/* The best first: "auto" takes the first that can run. */
+static const struct iocp_backend *const backends[] = {
+#ifdef IOCPCORE_SIMULATED
+    &simulated_backend,
+#endif
+#ifdef IOCPCORE_URING
+    &uring_backend,
+#endif
+    &epoll_backend,
+};
+enum { BACKENDS = sizeof backends / sizeof *backends };
+
+/* Its address is a cheap name for a thread. */
+static __thread char this_thread;
+
+int iocp_startup(void)
+{
+    return 0;
+}
+
+const char *iocp_backend_name(int index)
+{
+    return index >= 0 && index < BACKENDS ? backends[index]->name : NULL;
+}
+
+const char *iocp_backend_missing(int index)
+{
+    return backends[index]->missing();
+}
+
+int iocp_backend_find(const char *name)
+{
+    for (int i = 0; i < BACKENDS; i++) {
+        if (strcmp(name, "auto") == 0 ? backends[i]->missing() == NULL : strcmp(name, backends[i]->name) == 0)
+            return i;
+    }
+    return -1;
+}
+
+HANDLE iocp_open_port(int backend)
+{
+    struct iocp_port *port = calloc(1, sizeof *port);
+    int error;
+
+    if (port == NULL)
+        goto err1;
+    port->backend = backends[backend];
+    pthread_mutex_init(&port->lock, NULL);
+    error = port->backend->open(port);
+    if (error != 0) {
+        errno = error;
+        goto err2;
+    }
+    return port;
+
+err2:
+    error = errno;
+    pthread_mutex_destroy(&port->lock);
+    free(port);
+    errno = error;
+err1:
+    return NULL;
+}
+
+HANDLE CreateIoCompletionPort(HANDLE file, HANDLE port, ULONG_PTR key, DWORD threads)
+{
+    (void)threads; /* one thread owns a port here */
+    if (file == INVALID_HANDLE_VALUE)
+        return iocp_open_port(iocp_backend_find("auto"));
+    errno = socket_associate((SOCKET)(intptr_t)file, port, key);
+    return errno == 0 ? port : NULL;
+}
+
+BOOL CloseHandle(HANDLE handle)
+{
+    struct iocp_port *port = handle;
+    struct iocp_socket *s;
+
+    port->backend->close(port);
+    while ((s = port->spare) != NULL) {
+        port->spare = s->next;
+        free(s);
+    }
+    pthread_mutex_destroy(&port->lock);
+    free(port->posted);
+    free(port);
+    return TRUE;
+}
+
+void port_assert_owner(struct iocp_port *port)
+{
+    if (port->owner == &this_thread)
+        return;
+    if (port->owner == NULL) {
+        int error = port->backend->own(port);
+
+        if (error == 0) {
+            port->owner = &this_thread;
+            return;
+        }
+        fprintf(stderr, "iocpcore: a thread cannot own its port: %s\n", strerror(error));
+    } else {
+        fprintf(stderr, "iocpcore: a completion port is used by a thread that does not own it\n");
+    }
+    abort();
+}
+
+void port_complete(OVERLAPPED *overlapped, int status, size_t bytes)
+{
+    free(overlapped->copy);
+    overlapped->copy = NULL;
+    overlapped->Internal = (ULONG_PTR)status;
+    overlapped->InternalHigh = bytes;
+    overlapped_enqueue(&overlapped->socket->port->done, overlapped);
+}
+
+/* ---- posted packets ---- */
+
+static int posted_grow(struct iocp_port *port)
+{
+    size_t room = port->posted_room ? 2 * port->posted_room : 16;
+    struct posted_packet *grown = malloc(room * sizeof *grown);
+
+    if (grown == NULL)
+        return 0;
+    for (size_t i = 0; i < port->posted_count; i++)
+        grown[i] = port->posted[(port->posted_first + i) % port->posted_room];
+    free(port->posted);
+    port->posted = grown;
+    port->posted_first = 0;
+    port->posted_room = room;
+    return 1;
+}
+
+BOOL PostQueuedCompletionStatus(HANDLE handle, DWORD bytes, ULONG_PTR key, OVERLAPPED *overlapped)
+{
+    struct iocp_port *port = handle;
+    int posted;
+
+    pthread_mutex_lock(&port->lock);
+    posted = port->posted_count < port->posted_room || posted_grow(port);
+    if (posted) {
+        struct posted_packet *p = &port->posted[(port->posted_first + port->posted_count++) % port->posted_room];
+
+        *p = (struct posted_packet){.key = key, .overlapped = overlapped, .bytes = bytes};
+        __atomic_store_n(&port->posted_waiting, 1, __ATOMIC_SEQ_CST);
+    }
+    pthread_mutex_unlock(&port->lock);
+    if (!posted) {
+        errno = ENOMEM;
+        return FALSE;
+    }
+    /* The owner sets `sleeping`, then looks at `posted_waiting`; here it is the other way round: one of us sees. */
+    if (__atomic_exchange_n(&port->sleeping, 0, __ATOMIC_SEQ_CST))
+        port->backend->wake(port);
+    return TRUE;
+}
+
+/* ---- the dequeue ---- */
+
+static ULONG take_posted(struct iocp_port *port, OVERLAPPED_ENTRY *entries, ULONG count)
+{
+    ULONG taken = 0;
+
+    if (!__atomic_load_n(&port->posted_waiting, __ATOMIC_SEQ_CST))
+        return 0;
+    pthread_mutex_lock(&port->lock);
+    while (taken < count && port->posted_count > 0) {
+        struct posted_packet *p = &port->posted[port->posted_first];
+
+        entries[taken++] = (OVERLAPPED_ENTRY){.lpCompletionKey = p->key,
+                                              .lpOverlapped = p->overlapped,
+                                              .dwNumberOfBytesTransferred = p->bytes};
+        port->posted_first = (port->posted_first + 1) % port->posted_room;
+        port->posted_count--;
+    }
+    __atomic_store_n(&port->posted_waiting, port->posted_count > 0, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&port->lock);
+    return taken;
+}
+
+static ULONG take_done(struct iocp_port *port, OVERLAPPED_ENTRY *entries, ULONG count)
+{
+    ULONG taken = 0;
+    OVERLAPPED *overlapped;
+
+    while (taken < count && (overlapped = overlapped_dequeue(&port->done)) != NULL) {
+        struct iocp_socket *s = overlapped->socket;
+
+        entries[taken++] = (OVERLAPPED_ENTRY){.lpCompletionKey = s->key,
+                                              .lpOverlapped = overlapped,
+                                              .Internal = overlapped->Internal,
+                                              .dwNumberOfBytesTransferred = (DWORD)overlapped->InternalHigh};
+        socket_dereference(s);
+    }
+    return taken;
+}
+
+static int wait_for_packets(struct iocp_port *port, int64_t nanoseconds)
+{
+    int error;
+
+    if (port->done.head != NULL)
+        nanoseconds = 0;
+    if (nanoseconds != 0) {
+        __atomic_store_n(&port->sleeping, 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&port->posted_waiting, __ATOMIC_SEQ_CST))
+            nanoseconds = 0;
+    }
+    error = port->backend->wait(port, nanoseconds);
+    __atomic_store_n(&port->sleeping, 0, __ATOMIC_SEQ_CST);
+    return error;
+}
+
+BOOL GetQueuedCompletionStatusEx(HANDLE handle, OVERLAPPED_ENTRY *entries, ULONG count, ULONG *removed,
+                                 DWORD milliseconds, BOOL alertable)
+{
+    struct iocp_port *port = handle;
+    int64_t left = milliseconds == INFINITE ? -1 : (int64_t)milliseconds * 1000000;
+    uint64_t deadline = 0;
+    int error;
+
+    port_assert_owner(port);
+    *removed = 0;
+    if (alertable || count == 0) {
+        errno = alertable ? EOPNOTSUPP : EINVAL;
+        return FALSE;
+    }
+    if (left > 0)
+        deadline = iocp_now(port) + (uint64_t)left;
+    for (;;) {
+        error = wait_for_packets(port, left);
+        *removed = take_posted(port, entries, count);
+        *removed += take_done(port, entries + *removed, count - *removed);
+        if (*removed > 0)
+            return TRUE;
+        if (error != 0) {
+            errno = error;
+            return FALSE;
+        }
+        /* Nothing: a signal, a wake-up whose packet was taken before, or the time is over. The clock decides. */
+        if (left > 0) {
+            uint64_t now = iocp_now(port);
+
+            left = now < deadline ? (int64_t)(deadline - now) : 0;
+        }
+        if (left == 0) {
+            errno = WAIT_TIMEOUT;
+            return FALSE;
+        }
+    }
+}
+
+uint64_t iocp_now(HANDLE handle)
+{
+    struct iocp_port *port = handle;
+
+    return port->backend->now(port);
+}
+
+void iocp_block_signals(void)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+long iocp_process_id(void)
+{
+    return getpid();
+}
+
+void iocp_error_text(int error, char *text, size_t room)
+{
+    snprintf(text, room, "%s", strerror(error));
+}
+
+const char *iocp_compiler(void)
+{
+    return "GCC " __VERSION__;
+}

@@ -1,0 +1,387 @@
+/* Sockets of a completion port on Linux: AcceptEx, ConnectEx, WSARecv, WSASend, CancelIoEx, closesocket.
+ *
+ * Ownership: an associated socket has a state, found by its descriptor. The state is counted: one reference for being
+ * open, one for each operation until its packet was dequeued; then it goes back to its port for reuse.
+ * Threads: the port's owner. The table of descriptors is shared by all ports, but each place in it belongs to whoever
+ * owns that descriptor; handing a socket to another thread hands its place over too.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+/* ---- descriptor -> state, in chunks that are made when needed and never freed ---- */
+
+enum { CHUNK = 1024, CHUNKS = 16384 }; /* 16 M descriptors */
+
+static struct iocp_socket **chunks[CHUNKS];
+
+static struct iocp_socket **place_of(SOCKET fd, int make)
+{
+    struct iocp_socket **chunk, **made;
+
+    if (fd < 0 || fd / CHUNK >= CHUNKS)
+        return NULL;
+    chunk = __atomic_load_n(&chunks[fd / CHUNK], __ATOMIC_ACQUIRE);
+    if (chunk == NULL) {
+        if (!make || (made = calloc(CHUNK, sizeof *made)) == NULL)
+            return NULL;
+        if (__atomic_compare_exchange_n(&chunks[fd / CHUNK], &chunk, made, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            chunk = made;
+        else
+            free(made); /* another thread was first, and `chunk` is now its chunk */
+    }
+    return &chunk[fd % CHUNK];
+}
+
+struct iocp_socket *socket_find(SOCKET fd)
+{
+    struct iocp_socket **place = place_of(fd, 0);
+
+    return place != NULL ? *place : NULL;
+}
+
+void socket_dereference(struct iocp_socket *s)
+{
+    struct iocp_port *port = s->port;
+
+    if (--s->references > 0)
+        return;
+    s->next = port->spare;
+    port->spare = s;
+}
+
+static struct iocp_socket *socket_new(struct iocp_port *port)
+{
+    struct iocp_socket *s = port->spare;
+    uint32_t generation;
+
+    if (s == NULL)
+        return calloc(1, sizeof *s);
+    port->spare = s->next;
+    generation = s->generation;
+    memset(s, 0, sizeof *s);
+    s->generation = generation;
+    return s;
+}
+
+int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
+{
+    struct iocp_socket **place = place_of(fd, 1);
+    struct iocp_socket *s;
+    int error;
+
+    port_assert_owner(port);
+    if (place == NULL)
+        return fd < 0 ? EBADF : ENOMEM;
+    if (*place != NULL)
+        return EINVAL; /* as on Windows: a socket has one port for life */
+    s = socket_new(port);
+    if (s == NULL)
+        return ENOMEM;
+    s->port = port;
+    s->key = key;
+    s->fd = fd;
+    s->generation++;
+    s->references = 1;
+    s->readable = 1;
+    s->writable = 1;
+    error = port->backend->associate(s);
+    if (error != 0) {
+        socket_dereference(s);
+        return error;
+    }
+    *place = s;
+    return 0;
+}
+
+int closesocket(SOCKET fd)
+{
+    struct iocp_socket **place = place_of(fd, 0);
+
+    if (place != NULL && *place != NULL) {
+        struct iocp_socket *s = *place;
+
+        port_assert_owner(s->port);
+        if (s->pending > 0)
+            s->port->backend->detach(s);
+        *place = NULL;
+        s->fd = -1;
+        socket_dereference(s);
+    }
+    return os_close(fd) == 0 ? 0 : SOCKET_ERROR;
+}
+
+/* ---- starting operations ---- */
+
+void overlapped_enqueue(struct overlapped_queue *queue, OVERLAPPED *overlapped)
+{
+    overlapped->next = NULL;
+    if (queue->head == NULL)
+        queue->head = overlapped;
+    else
+        queue->tail->next = overlapped;
+    queue->tail = overlapped;
+}
+
+OVERLAPPED *overlapped_dequeue(struct overlapped_queue *queue)
+{
+    OVERLAPPED *first = queue->head;
+
+    if (first != NULL)
+        queue->head = first->next;
+    return first;
+}
+
+int overlapped_remove(struct overlapped_queue *queue, OVERLAPPED *overlapped)
+{
+    OVERLAPPED **link = &queue->head, *before = NULL;
+
+    while (*link != NULL && *link != overlapped) {
+        before = *link;
+        link = &before->next;
+    }
+    if (*link == NULL)
+        return 0;
+    *link = overlapped->next;
+    if (queue->tail == overlapped)
+        queue->tail = before;
+    return 1;
+}
+
+struct msghdr *overlapped_message(OVERLAPPED *overlapped)
+{
+    struct gathered *copy = overlapped->copy;
+
+    return &copy->message;
+}
+
+struct iovec *overlapped_buffers(OVERLAPPED *overlapped)
+{
+    struct gathered *copy = overlapped->copy;
+
+    return copy != NULL ? copy->buffers : &overlapped->first;
+}
+
+size_t overlapped_length(OVERLAPPED *overlapped)
+{
+    const struct iovec *buffers = overlapped_buffers(overlapped);
+    size_t length = 0;
+
+    for (unsigned i = 0; i < overlapped->buffers; i++)
+        length += buffers[i].iov_len;
+    return length;
+}
+
+void overlapped_advance(OVERLAPPED *overlapped, size_t bytes)
+{
+    struct iovec *buffers = overlapped_buffers(overlapped);
+
+    for (unsigned i = 0; bytes > 0; i++) {
+        size_t step = bytes < buffers[i].iov_len ? bytes : buffers[i].iov_len;
+
+        buffers[i].iov_base = (char *)buffers[i].iov_base + step;
+        buffers[i].iov_len -= step;
+        bytes -= step;
+    }
+}
+
+static int copy_buffers(OVERLAPPED *overlapped, const WSABUF *from, DWORD count)
+{
+    struct iovec *to = &overlapped->first;
+
+    if (count == 0 || count > 1024)
+        return EMSGSIZE; /* IOV_MAX; Windows and wine have their own limits */
+    if (count > 1) {
+        struct gathered *copy = malloc(sizeof *copy + count * sizeof *to);
+
+        if (copy == NULL)
+            return ENOBUFS;
+        to = copy->buffers;
+        copy->message = (struct msghdr){.msg_iov = to, .msg_iovlen = count};
+        overlapped->copy = copy;
+    }
+    for (DWORD i = 0; i < count; i++)
+        to[i] = (struct iovec){.iov_base = from[i].buf, .iov_len = from[i].len};
+    overlapped->buffers = (uint16_t)count;
+    return 0;
+}
+
+/* 0: done, `bytes` says how many; WSA_IO_PENDING: a packet will come; else the operation never was. */
+static int start(SOCKET fd, OVERLAPPED *overlapped, int kind, DWORD *bytes)
+{
+    struct iocp_socket *s = socket_find(fd);
+    int error;
+
+    if (s == NULL) {
+        error = ENOTSOCK; /* not a socket, or one that no port knows */
+        goto failed;
+    }
+    port_assert_owner(s->port);
+    overlapped->kind = (uint8_t)kind;
+    overlapped->socket = s;
+    overlapped->Internal = STATUS_PENDING;
+    s->references++;
+    error = s->port->backend->start(s, overlapped);
+    if (error == EINPROGRESS)
+        return error;
+    if (error == 0) {
+        if (bytes != NULL)
+            *bytes = (DWORD)overlapped->InternalHigh;
+        if (!s->skip) {
+            port_complete(overlapped, 0, overlapped->InternalHigh);
+            return 0;
+        }
+    }
+    socket_dereference(s);
+failed:
+    free(overlapped->copy);
+    overlapped->copy = NULL;
+    overlapped->Internal = (ULONG_PTR)error;
+    return error;
+}
+
+BOOL AcceptEx(SOCKET listener, SOCKET placeholder, void *buffer, DWORD receive_length, DWORD local_length,
+              DWORD remote_length, DWORD *received, OVERLAPPED *overlapped)
+{
+    (void)buffer, (void)local_length, (void)remote_length;
+    errno = placeholder != INVALID_SOCKET || receive_length != 0
+                ? EOPNOTSUPP
+                : start(listener, overlapped, OVERLAPPED_ACCEPT, received);
+    return errno == 0;
+}
+
+BOOL ConnectEx(SOCKET fd, const struct sockaddr *name, int name_length, void *send_buffer, DWORD send_length,
+               DWORD *sent, OVERLAPPED *overlapped)
+{
+    if (send_buffer != NULL || send_length != 0) {
+        errno = EOPNOTSUPP;
+        return FALSE;
+    }
+    overlapped->copy = malloc((size_t)name_length);
+    if (overlapped->copy == NULL) {
+        errno = ENOBUFS;
+        return FALSE;
+    }
+    memcpy(overlapped->copy, name, (size_t)name_length);
+    overlapped->buffers = (uint16_t)name_length;
+    errno = start(fd, overlapped, OVERLAPPED_CONNECT, sent);
+    return errno == 0;
+}
+
+int WSARecv(SOCKET fd, WSABUF *buffers, DWORD count, DWORD *received, DWORD *flags, OVERLAPPED *overlapped, void *routine)
+{
+    int error = *flags != 0 || routine != NULL ? EOPNOTSUPP : copy_buffers(overlapped, buffers, count);
+
+    if (error == 0)
+        error = start(fd, overlapped, OVERLAPPED_RECEIVE, received);
+    errno = error;
+    return error == 0 ? 0 : SOCKET_ERROR;
+}
+
+int WSASend(SOCKET fd, WSABUF *buffers, DWORD count, DWORD *sent, DWORD flags, OVERLAPPED *overlapped, void *routine)
+{
+    int error = flags != 0 || routine != NULL ? EOPNOTSUPP : copy_buffers(overlapped, buffers, count);
+
+    if (error == 0)
+        error = start(fd, overlapped, OVERLAPPED_SEND, sent);
+    errno = error;
+    return error == 0 ? 0 : SOCKET_ERROR;
+}
+
+BOOL CancelIoEx(HANDLE file, OVERLAPPED *overlapped)
+{
+    struct iocp_socket *s = socket_find((SOCKET)(intptr_t)file);
+
+    if (s == NULL) {
+        errno = EBADF;
+        return FALSE;
+    }
+    port_assert_owner(s->port);
+    if (s->pending == 0 || (overlapped != NULL && overlapped->Internal != STATUS_PENDING)) {
+        errno = ERROR_NOT_FOUND;
+        return FALSE;
+    }
+    s->port->backend->cancel(s, overlapped);
+    return TRUE;
+}
+
+BOOL SetFileCompletionNotificationModes(HANDLE file, unsigned char flags)
+{
+    struct iocp_socket *s = socket_find((SOCKET)(intptr_t)file);
+
+    if (s == NULL || flags != FILE_SKIP_COMPLETION_PORT_ON_SUCCESS) {
+        errno = s == NULL ? EBADF : EOPNOTSUPP;
+        return FALSE;
+    }
+    s->skip = 1;
+    return TRUE;
+}
+
+/* ---- where the systems differ ---- */
+
+SOCKET iocp_socket(HANDLE port, int family)
+{
+    (void)port; /* the simulated kernel's sockets belong to a port */
+    return os_socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+}
+
+SOCKET iocp_accept_placeholder(int family)
+{
+    (void)family;
+    return INVALID_SOCKET;
+}
+
+SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
+{
+    (void)placeholder;
+    return overlapped->accepted;
+}
+
+int iocp_update_accepted(SOCKET s, SOCKET listener)
+{
+    (void)s, (void)listener;
+    return 0;
+}
+
+int iocp_update_connected(SOCKET s)
+{
+    (void)s;
+    return 0;
+}
+
+int iocp_bind_for_connect(SOCKET s, int family)
+{
+    (void)s, (void)family;
+    return 0;
+}
+
+int iocp_skip_on_success(SOCKET s)
+{
+    return SetFileCompletionNotificationModes((HANDLE)(intptr_t)s, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS);
+}
+
+void iocp_linger_zero(SOCKET s)
+{
+    const struct linger zero = {.l_onoff = 1, .l_linger = 0};
+
+    os_setsockopt(s, SOL_SOCKET, SO_LINGER, &zero, sizeof zero);
+}
+
+void iocp_no_delay(SOCKET s)
+{
+    const int on = 1;
+
+    os_setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+int iocp_shutdown_send(SOCKET s)
+{
+    return os_shutdown(s, SHUT_WR) == 0 ? 0 : errno;
+}
+
+int iocp_status(const OVERLAPPED_ENTRY *entry)
+{
+    return (int)entry->Internal;
+}

@@ -1,0 +1,351 @@
+/* The io_uring backend: a start only queues an SQE; the next dequeue submits all of them and waits, in one system call.
+ *
+ * Ownership: the kernel owns a pending OVERLAPPED; its address is the user_data that comes back. iovec arrays and
+ * connect addresses were copied by socket.c and live in the OVERLAPPED until then.
+ * Threads: the ring is SINGLE_ISSUER and created disabled, so that another thread than its maker may own it.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+enum { ENTRIES = 512, RESULTS = 4096 };
+
+/* user_data of what is not an operation; an OVERLAPPED is never at so low an address. */
+enum { UNTRACKED = 1, WAKEUP = 2 };
+
+struct uring_port {
+    struct io_uring ring;
+    int wakeup;
+    int watching; /* the wakeup's poll is armed */
+};
+
+static int ring_open(struct io_uring *ring)
+{
+    struct io_uring_params params = {
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP |
+                 IORING_SETUP_CQSIZE,
+        .cq_entries = RESULTS};
+
+    return -io_uring_queue_init_params(ENTRIES, ring, &params);
+}
+
+static const char *uring_missing(void)
+{
+    struct io_uring ring;
+
+    switch (ring_open(&ring)) {
+    case 0:
+        io_uring_queue_exit(&ring);
+        return NULL;
+    case EPERM:
+        return "io_uring_setup: not permitted (kernel.io_uring_disabled, or a container's seccomp filter)";
+    case ENOSYS:
+        return "io_uring_setup: the kernel does not have it";
+    case EINVAL:
+        return "io_uring_setup: Linux 6.1 or newer is needed";
+    case ENOMEM:
+        return "io_uring_setup: not enough locked memory (RLIMIT_MEMLOCK)";
+    case EMFILE:
+        return "io_uring_setup: no descriptor is left";
+    default:
+        return "io_uring_setup failed";
+    }
+}
+
+static int uring_open(struct iocp_port *port)
+{
+    struct uring_port *up = calloc(1, sizeof *up);
+    int error = ENOMEM;
+
+    if (up == NULL)
+        goto err1;
+    /* Non-blocking: a blocking eventfd would hold an io_uring worker for ever. */
+    up->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (up->wakeup < 0) {
+        error = errno;
+        goto err2;
+    }
+    error = ring_open(&up->ring);
+    if (error != 0)
+        goto err3;
+    port->backend_data = up;
+    return 0;
+
+err3:
+    close(up->wakeup);
+err2:
+    free(up);
+err1:
+    return error;
+}
+
+static void uring_close(struct iocp_port *port)
+{
+    struct uring_port *up = port->backend_data;
+
+    io_uring_queue_exit(&up->ring);
+    close(up->wakeup);
+    free(up);
+}
+
+/* A free SQE; a full queue is submitted first, which makes room for all of it. */
+static struct io_uring_sqe *next_sqe(struct uring_port *up)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&up->ring);
+
+    if (sqe == NULL && io_uring_submit(&up->ring) >= 0)
+        sqe = io_uring_get_sqe(&up->ring);
+    return sqe;
+}
+
+/* Multishot and edge-triggered: every write wakes, and nobody has to read. The kernel may end it: then once more. */
+static void watch_wakeup(struct uring_port *up)
+{
+    struct io_uring_sqe *sqe;
+
+    if (up->watching || (sqe = next_sqe(up)) == NULL)
+        return;
+    io_uring_prep_poll_multishot(sqe, up->wakeup, POLLIN | EPOLLET);
+    io_uring_sqe_set_data64(sqe, WAKEUP);
+    up->watching = 1;
+}
+
+static int uring_own(struct iocp_port *port)
+{
+    struct uring_port *up = port->backend_data;
+    /* io_uring_enable_rings() by hand: the shared library of liburing 2.3 does not export it. */
+    int error = -io_uring_register((unsigned)up->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+
+    if (error != 0)
+        return error;
+    io_uring_register_ring_fd(&up->ring); /* saves the kernel a look-up at every call; without it all works too */
+    return 0;
+}
+
+/* io_uring answers EAGAIN on a non-blocking descriptor instead of waiting for it. */
+static int uring_associate(struct iocp_socket *s)
+{
+    int flags = fcntl(s->fd, F_GETFL);
+
+    if (flags < 0)
+        return errno;
+    if ((flags & O_NONBLOCK) && fcntl(s->fd, F_SETFL, flags & ~O_NONBLOCK) != 0)
+        return errno;
+    return 0;
+}
+
+/* ---- starting ---- */
+
+static void prepare_receive(struct io_uring_sqe *sqe, SOCKET fd, OVERLAPPED *overlapped)
+{
+    if (overlapped_length(overlapped) == 0)
+        io_uring_prep_poll_add(sqe, fd, POLLIN);
+    else if (overlapped->buffers == 1)
+        io_uring_prep_recv(sqe, fd, overlapped->first.iov_base, overlapped->first.iov_len, 0);
+    else
+        io_uring_prep_recvmsg(sqe, fd, overlapped_message(overlapped), 0);
+}
+
+static void prepare_send(struct io_uring_sqe *sqe, SOCKET fd, OVERLAPPED *overlapped)
+{
+    const int flags = MSG_NOSIGNAL | MSG_WAITALL; /* WAITALL: the kernel goes on after a short send by itself */
+
+    if (overlapped->buffers == 1)
+        io_uring_prep_send(sqe, fd, overlapped->first.iov_base, overlapped->first.iov_len, flags);
+    else
+        io_uring_prep_sendmsg(sqe, fd, overlapped_message(overlapped), (unsigned)flags);
+}
+
+/* 0, or ENOBUFS: the kernel takes nothing more now. */
+static int queue_sqe(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    struct io_uring_sqe *sqe = next_sqe(s->port->backend_data);
+
+    if (sqe == NULL)
+        return ENOBUFS;
+    switch (overlapped->kind) {
+    case OVERLAPPED_ACCEPT:
+        io_uring_prep_accept(sqe, s->fd, NULL, NULL, SOCK_CLOEXEC);
+        break;
+    case OVERLAPPED_CONNECT:
+        io_uring_prep_connect(sqe, s->fd, overlapped->copy, overlapped->buffers);
+        break;
+    case OVERLAPPED_RECEIVE:
+        prepare_receive(sqe, s->fd, overlapped);
+        break;
+    default:
+        prepare_send(sqe, s->fd, overlapped);
+    }
+    io_uring_sqe_set_data(sqe, overlapped);
+    return 0;
+}
+
+/* The socket's queues say what pends, for cancelling; the kernel alone says when it ends. */
+static struct overlapped_queue *queue_of(struct iocp_socket *s, const OVERLAPPED *overlapped)
+{
+    return overlapped->kind == OVERLAPPED_SEND ? &s->writing : &s->reading;
+}
+
+static int uring_start(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    int error = queue_sqe(s, overlapped);
+
+    if (error != 0)
+        return error;
+    overlapped_enqueue(queue_of(s, overlapped), overlapped);
+    s->pending++;
+    return EINPROGRESS;
+}
+
+/* ---- cancelling ---- */
+
+static void cancel_one(struct uring_port *up, OVERLAPPED *overlapped)
+{
+    struct io_uring_sqe *sqe;
+
+    if (overlapped->flags & OVERLAPPED_CANCELLED)
+        return;
+    sqe = next_sqe(up);
+    if (sqe == NULL)
+        return; /* not marked: the caller may ask again */
+    overlapped->flags |= OVERLAPPED_CANCELLED;
+    io_uring_prep_cancel(sqe, overlapped, 0);
+    io_uring_sqe_set_data64(sqe, UNTRACKED);
+    io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
+}
+
+static void uring_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    struct uring_port *up = s->port->backend_data;
+
+    if (overlapped != NULL) {
+        cancel_one(up, overlapped);
+        return;
+    }
+    for (overlapped = s->reading.head; overlapped != NULL; overlapped = overlapped->next)
+        cancel_one(up, overlapped);
+    for (overlapped = s->writing.head; overlapped != NULL; overlapped = overlapped->next)
+        cancel_one(up, overlapped);
+}
+
+/* close(2) cancels nothing, and an SQE that is not yet submitted would meet the next owner of the number. */
+static void uring_detach(struct iocp_socket *s)
+{
+    struct uring_port *up = s->port->backend_data;
+
+    uring_cancel(s, NULL);
+    io_uring_submit(&up->ring);
+}
+
+/* ---- completing ---- */
+
+/* 0 when all is sent; EINPROGRESS when a send that stopped short goes on: its next result tells why it had stopped. */
+static int on_sent(struct iocp_socket *s, OVERLAPPED *overlapped, size_t sent)
+{
+    size_t length = overlapped_length(overlapped);
+
+    overlapped->InternalHigh += sent;
+    if (sent >= length)
+        return 0;
+    if (sent == 0 || (overlapped->flags & OVERLAPPED_CANCELLED))
+        return ERROR_OPERATION_ABORTED;
+    overlapped_advance(overlapped, sent);
+    return queue_sqe(s, overlapped) == 0 ? EINPROGRESS : ENOBUFS;
+}
+
+static void on_result(OVERLAPPED *overlapped, int result)
+{
+    struct iocp_socket *s = overlapped->socket;
+    int status = result < 0 ? -result : 0;
+
+    if (result >= 0) {
+        switch (overlapped->kind) {
+        case OVERLAPPED_ACCEPT:
+            overlapped->accepted = result;
+            break;
+        case OVERLAPPED_RECEIVE: /* a zero-byte receive was a poll: its result is a mask */
+            overlapped->InternalHigh = overlapped_length(overlapped) == 0 ? 0 : (size_t)result;
+            break;
+        case OVERLAPPED_SEND:
+            status = on_sent(s, overlapped, (size_t)result);
+            if (status == EINPROGRESS)
+                return;
+            break;
+        }
+    }
+    overlapped_remove(queue_of(s, overlapped), overlapped);
+    s->pending--;
+    port_complete(overlapped, status, overlapped->InternalHigh);
+}
+
+static void reap(struct uring_port *up)
+{
+    struct io_uring_cqe *cqe;
+    unsigned head, n = 0;
+
+    io_uring_for_each_cqe(&up->ring, head, cqe) {
+        n++;
+        if (cqe->user_data == WAKEUP)
+            up->watching = (cqe->flags & IORING_CQE_F_MORE) != 0;
+        else if (cqe->user_data != UNTRACKED)
+            on_result(io_uring_cqe_get_data(cqe), cqe->res);
+    }
+    io_uring_cq_advance(&up->ring, n);
+}
+
+static int uring_wait(struct iocp_port *port, int64_t nanoseconds)
+{
+    struct uring_port *up = port->backend_data;
+    struct __kernel_timespec timeout = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    struct io_uring_cqe *first;
+    int result;
+
+    watch_wakeup(up);
+    if (nanoseconds == 0 || !up->watching)
+        result = io_uring_submit_and_get_events(&up->ring);
+    else
+        result = io_uring_submit_and_wait_timeout(&up->ring, &first, 1, nanoseconds < 0 ? NULL : &timeout, NULL);
+    reap(up);
+    /* ETIME may hide behind completions and EINTR is not ours: the caller looks at the queue and the clock. */
+    return result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY ? 0 : -result;
+}
+
+static void uring_wake(struct iocp_port *port)
+{
+    struct uring_port *up = port->backend_data;
+    ssize_t written = write(up->wakeup, &(uint64_t){1}, sizeof(uint64_t));
+
+    (void)written; /* it fails only when 2^64 wake-ups were never read, and then the edge was there long ago */
+}
+
+static uint64_t uring_now(struct iocp_port *port)
+{
+    struct timespec now;
+
+    (void)port;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+const struct iocp_backend uring_backend = {
+    .name = "uring",
+    .missing = uring_missing,
+    .open = uring_open,
+    .close = uring_close,
+    .own = uring_own,
+    .associate = uring_associate,
+    .start = uring_start,
+    .cancel = uring_cancel,
+    .detach = uring_detach,
+    .wait = uring_wait,
+    .wake = uring_wake,
+    .now = uring_now,
+};

@@ -1,0 +1,70 @@
+# The worker's completion port: associate, post, dequeue; and the accounting that every start and every end goes through.
+#
+# Threads: the worker's own, but for port_wake.
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+from iocp cimport (
+    GetLastError, GetQueuedCompletionStatusEx, HANDLE, INFINITE, OVERLAPPED, PostQueuedCompletionStatus, SOCKET, ULONG,
+    ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort, DWORD, iocp_now)
+from operation cimport BATCH, FAILED, INLINE, PENDING, Operation, Started, Worker
+
+# Completion keys: what a packet is about.
+cdef enum CompletionKey:
+    KEY_OPERATION = 1   # lpOverlapped is an Operation
+    KEY_INBOX           # the inbox has something; there is no payload
+
+
+cdef inline int port_associate(Worker *worker, SOCKET socket) noexcept nogil:
+    """0 or the system's error number."""
+    if CreateIoCompletionPort(<HANDLE> <ULONG_PTR> socket, worker.port, KEY_OPERATION, 0) == NULL:
+        return <int> GetLastError()
+    return 0
+
+
+cdef inline void port_wake(Worker *worker) noexcept nogil:
+    """Any thread: make the worker look at its inbox."""
+    PostQueuedCompletionStatus(worker.port, 0, KEY_INBOX, NULL)
+
+
+cdef inline unsigned int port_dequeue(Worker *worker, DWORD milliseconds) noexcept nogil:
+    """Wait for packets; how many are in worker.entries. On a timeout wine says 1: only the result counts."""
+    cdef ULONG count = 0
+    cdef int got = GetQueuedCompletionStatusEx(worker.port, worker.entries, BATCH, &count, milliseconds, 0)
+    worker.stats.dequeues += 1
+    worker.now = iocp_now(worker.port)
+    if got:
+        return count
+    if GetLastError() != WAIT_TIMEOUT:
+        worker.stats.dequeue_failures += 1
+    return 0
+
+
+cdef inline void operation_begin(Worker *worker, Operation *operation, unsigned char kind, void *owner) noexcept nogil:
+    """Before the start: all that its completion will need is written now, for it may complete at once."""
+    memset(&operation.overlapped, 0, sizeof(OVERLAPPED))
+    operation.kind = kind
+    operation.owner = owner
+    worker.stats.submitted += 1
+    worker.stats.in_flight += 1
+
+
+cdef inline Started operation_started(Worker *worker, int error, bint skips) noexcept nogil:
+    """After the start, with its error or 0: how it went. An end is accounted for here, but for one by packet."""
+    if error == WSA_IO_PENDING or (error == 0 and not skips):
+        return PENDING
+    worker.stats.in_flight -= 1
+    if error == 0:
+        worker.stats.inline_successes += 1
+        return INLINE
+    worker.stats.failed_starts += 1
+    return FAILED
+
+
+cdef inline void operation_completed(Worker *worker, int status, bint cancelled) noexcept nogil:
+    """A packet's step is over."""
+    worker.stats.in_flight -= 1
+    worker.stats.packets += 1
+    if cancelled:
+        worker.stats.cancelled += 1
+    elif status != 0:
+        worker.stats.failed += 1

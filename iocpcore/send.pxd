@@ -1,0 +1,104 @@
+# The send step: enqueue() appends to a session's queue, start_send() hands its front to the kernel in one gathered
+# WSASend, on_send() takes what became of it.
+#
+# Ownership: queued buffers belong to the session. Those that a send in flight refers to stay at the queue's head,
+# unchanged, until its packet; at most one send is in flight, so order is the order of enqueue().
+# Threads: the session's worker.
+from iocp cimport DWORD, WSABUF, WSAGetLastError, WSASend
+from buffer cimport buffer_release
+from mutant cimport SEND_BUFFER_FREED_EARLY, mutant
+from operation cimport (
+    FAILED, HIGH_WATER, POOLED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Session, Started, Worker)
+from port cimport operation_begin, operation_started
+from session cimport session_drop, session_hold
+
+
+cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
+    """The queue owns the buffer from now on. A buffer without bytes would be a send that says nothing: not queued."""
+    if buffer.length == 0:
+        buffer_release(worker, buffer)
+        return
+    buffer.next = NULL
+    if session.queue_head == NULL:
+        session.queue_head = buffer
+    else:
+        session.queue_tail.next = buffer
+    session.queue_tail = buffer
+    session.queue_buffers += 1
+    session.queue_bytes += buffer.length
+    worker.stats.bytes_queued += buffer.length
+
+
+cdef inline bint queue_above_water(Session *session) noexcept nogil:
+    """Buffers count too: a peer that sends single bytes would fill memory with nearly empty ones."""
+    return session.queue_bytes >= HIGH_WATER or session.queue_buffers >= SEND_GATHER
+
+
+cdef inline DWORD gather(Session *session, WSABUF *wsabufs) noexcept nogil:
+    """Describe the queue's front, within the limits of one send; the number of WSABUFs."""
+    cdef Buffer *buffer = session.queue_head
+    cdef DWORD count = 0
+    cdef size_t left = SEND_LIMIT
+    while buffer != NULL and count < SEND_GATHER and left > 0:
+        wsabufs[count].buf = buffer.data
+        wsabufs[count].len = <DWORD> min(<size_t> buffer.length, left)
+        left -= wsabufs[count].len
+        count += 1
+        buffer = buffer.next
+    return count
+
+
+cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) noexcept nogil:
+    """Send the front of a queue that is not empty. INLINE: `sent` bytes have gone."""
+    cdef WSABUF wsabufs[SEND_GATHER]
+    cdef DWORD count = gather(session, wsabufs)
+    cdef int error = 0
+    cdef Started started
+    operation_begin(worker, &session.send, SEND, session)
+    session.sending = 1
+    session_hold(session)
+    if WSASend(session.socket, wsabufs, count, sent, 0, &session.send.overlapped, NULL) != 0:
+        error = WSAGetLastError()
+    started = operation_started(worker, error, session.skips)
+    if started == FAILED:
+        end_send(session)
+        session.error = error
+    elif mutant(SEND_BUFFER_FREED_EARLY) and session.queue_head.kind == POOLED:
+        session.queue_head.next = worker.buffers.pooled     # in the pool while it is still in the queue
+        worker.buffers.pooled = session.queue_head
+    return started
+
+
+cdef inline void end_send(Session *session) noexcept nogil:
+    """The kernel has given the operation back."""
+    session.sending = 0
+    session_drop(session)
+
+
+cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcept nogil:
+    """So many bytes of the queue's front have gone."""
+    cdef Buffer *buffer
+    cdef size_t step
+    session.queue_bytes -= bytes
+    worker.stats.bytes_queued -= bytes
+    worker.stats.bytes_sent += bytes
+    while bytes > 0:
+        buffer = session.queue_head
+        step = min(<size_t> buffer.length, bytes)
+        bytes -= step
+        if step < buffer.length:
+            buffer.data += step
+            buffer.length -= <unsigned int> step
+            return
+        session.queue_head = buffer.next
+        session.queue_buffers -= 1
+        buffer_release(worker, buffer)
+
+
+cdef inline bint on_send(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
+    """A send has ended, with 0 or an error number; False if the session must end. Bytes count even if it failed."""
+    consume(worker, session, bytes)
+    if status == 0:
+        return True
+    session.error = status
+    return False

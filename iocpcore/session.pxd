@@ -1,0 +1,144 @@
+# Sessions: the table of a worker's connections, their names, and what keeps one from being released.
+#
+# Ownership: a session belongs to its worker's table for ever; its memory is reused, never freed while the worker lives.
+# It is held once for each operation in flight, and released when it is CLOSING, held by nothing and its socket closed.
+# Then its generation rises: whoever still has the old (slot, generation) resolves it to nothing.
+# Threads: the worker's own, but for the count of sessions that acceptors look at (worker.load).
+from libc.stdlib cimport calloc, free, realloc
+from iocp cimport INVALID_SOCKET, InterlockedDecrement, SOCKET, closesocket
+from buffer cimport buffer_release
+from mutant cimport GENERATION_NOT_RAISED, mutant
+from operation cimport CLOSING, FREE, Buffer, Handler, Listener, Session, SessionTable, Worker
+
+
+cdef inline bint session_table_grow(SessionTable *table) noexcept nogil:
+    cdef unsigned int room = 2 * table.room if table.room else 64
+    cdef Session **grown = <Session **> realloc(table.slots, room * sizeof(Session *))
+    if grown == NULL:
+        return False
+    table.slots = grown
+    table.room = room
+    return True
+
+
+cdef inline Session *session_make(Worker *worker) noexcept nogil:
+    """A session in a slot of its own, or NULL without memory."""
+    cdef SessionTable *table = &worker.sessions
+    cdef Session *session
+    if table.used == table.room and not session_table_grow(table):
+        return NULL
+    session = <Session *> calloc(1, sizeof(Session))
+    if session == NULL:
+        return NULL
+    session.worker = worker
+    session.slot = table.used
+    session.socket = INVALID_SOCKET
+    table.slots[table.used] = session
+    table.used += 1
+    return session
+
+
+cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char state, Handler *handler,
+                                  Listener *listener) noexcept nogil:
+    """A session that owns the socket, or NULL without memory: then the socket is still the caller's."""
+    cdef SessionTable *table = &worker.sessions
+    cdef Session *session = table.free
+    if session != NULL:
+        table.free = session.next
+    else:
+        session = session_make(worker)
+        if session == NULL:
+            return NULL
+    session.next = NULL
+    session.socket = socket
+    session.state = state
+    session.handler = handler
+    session.listener = listener
+    session.active_at = worker.now
+    table.active += 1
+    worker.stats.active += 1
+    return session
+
+
+cdef inline Session *session_resolve(Worker *worker, unsigned int slot, unsigned int generation) noexcept nogil:
+    """The session of that name, or NULL: it has gone, and perhaps another lives in its slot."""
+    cdef Session *session
+    if slot >= worker.sessions.used:
+        return NULL
+    session = worker.sessions.slots[slot]
+    if session.state == FREE or session.generation != generation:
+        return NULL
+    return session
+
+
+cdef inline void session_hold(Session *session) noexcept nogil:
+    session.in_flight += 1
+
+
+cdef inline void session_drop(Session *session) noexcept nogil:
+    session.in_flight -= 1
+
+
+cdef inline bint session_releasable(Session *session) noexcept nogil:
+    return session.state == CLOSING and session.in_flight == 0
+
+
+cdef inline void session_close_socket(Session *session) noexcept nogil:
+    if session.socket != INVALID_SOCKET:
+        closesocket(session.socket)
+        session.socket = INVALID_SOCKET
+
+
+cdef inline void session_free_buffers(Worker *worker, Session *session) noexcept nogil:
+    cdef Buffer *buffer
+    if session.input != NULL:
+        buffer_release(worker, session.input)
+        session.input = NULL
+    while session.queue_head != NULL:
+        buffer = session.queue_head
+        session.queue_head = buffer.next
+        worker.stats.bytes_unsent += buffer.length
+        worker.stats.bytes_queued -= buffer.length
+        buffer_release(worker, buffer)
+    session.queue_tail = NULL
+    session.queue_buffers = 0
+    session.queue_bytes = 0
+
+
+cdef inline void session_release(Worker *worker, Session *session) noexcept nogil:
+    """Back to the pool; only if session_releasable()."""
+    session_close_socket(session)
+    session_free_buffers(worker, session)
+    session.state = FREE
+    session.reason = 0
+    session.skips = 0
+    session.receiving = 0
+    session.waiting = 0
+    session.yielding = 0
+    session.sending = 0
+    session.peer_ended = 0
+    session.end_sent = 0
+    session.error = 0
+    session.timer_at = 0
+    session.handler_data = NULL
+    if not mutant(GENERATION_NOT_RAISED):
+        session.generation += 1
+    session.next = worker.sessions.free
+    worker.sessions.free = session
+    worker.sessions.active -= 1
+    worker.stats.active -= 1
+    InterlockedDecrement(&worker.load)
+
+
+cdef inline void session_table_free(Worker *worker) noexcept nogil:
+    """The worker has ended. A session that still has something in flight is leaked: the kernel may write to it."""
+    cdef SessionTable *table = &worker.sessions
+    cdef unsigned int i
+    for i in range(table.used):
+        if table.slots[i].state == FREE:
+            free(table.slots[i])
+    free(table.slots)
+    table.slots = NULL
+    table.used = 0
+    table.room = 0
+    table.free = NULL

@@ -1,0 +1,206 @@
+/* The I/O completion port calls on Windows: the system's own headers, and the `iocp_...` functions that linux/iocp.h
+ * describes. Quirks of Windows that the core must not see end here.
+ *
+ * Ownership and threads: nothing is owned here but two function pointers, written once by iocp_startup() under the GIL
+ * before any worker runs.
+ */
+#ifndef IOCPCORE_WINDOWS_IOCP_H
+#define IOCPCORE_WINDOWS_IOCP_H
+
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which contradicts winsock2.h */
+#endif
+#if !defined(_WIN32_WINNT) || _WIN32_WINNT < 0x0601
+#undef _WIN32_WINNT
+#define _WIN32_WINNT 0x0601 /* Windows 7 has every call we use */
+#endif
+#include <winsock2.h>
+#include <ws2tcpip.h>
+#include <mswsock.h>
+#include <windows.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef XP1_IFS_HANDLES
+#define XP1_IFS_HANDLES 0x00020000
+#endif
+
+static LPFN_CONNECTEX iocp_connect_ex; /* ConnectEx is not in any import library */
+static ULONG(WINAPI *iocp_nt_to_error)(LONG);
+
+static inline int iocp_startup(void)
+{
+    WSADATA data;
+    GUID connect_ex = WSAID_CONNECTEX;
+    HMODULE ntdll = GetModuleHandleW(L"ntdll.dll");
+    SOCKET any;
+    DWORD bytes;
+    int error;
+
+    if (iocp_connect_ex != NULL)
+        return 0;
+    error = WSAStartup(MAKEWORD(2, 2), &data);
+    if (error != 0)
+        return error;
+    iocp_nt_to_error = (ULONG(WINAPI *)(LONG))(void *)GetProcAddress(ntdll, "RtlNtStatusToDosError");
+    any = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP);
+    if (any == INVALID_SOCKET)
+        return WSAGetLastError();
+    error = WSAIoctl(any, SIO_GET_EXTENSION_FUNCTION_POINTER, &connect_ex, sizeof connect_ex, &iocp_connect_ex,
+                     sizeof iocp_connect_ex, &bytes, NULL, NULL) == 0
+                ? 0
+                : WSAGetLastError();
+    closesocket(any);
+    return error;
+}
+
+static inline BOOL ConnectEx(SOCKET s, const struct sockaddr *name, int name_length, void *send_buffer,
+                             DWORD send_length, DWORD *sent, OVERLAPPED *overlapped)
+{
+    return iocp_connect_ex(s, name, name_length, send_buffer, send_length, sent, overlapped);
+}
+
+static inline const char *iocp_backend_name(int index)
+{
+    return index == 0 ? "iocp" : NULL;
+}
+
+static inline const char *iocp_backend_missing(int index)
+{
+    (void)index;
+    return NULL;
+}
+
+static inline int iocp_backend_find(const char *name)
+{
+    return strcmp(name, "auto") == 0 || strcmp(name, "iocp") == 0 ? 0 : -1;
+}
+
+static inline HANDLE iocp_open_port(int backend)
+{
+    (void)backend;
+    return CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1);
+}
+
+static inline SOCKET iocp_socket(HANDLE port, int family)
+{
+    (void)port;
+    return WSASocketW(family, SOCK_STREAM, IPPROTO_TCP, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+}
+
+static inline SOCKET iocp_accept_placeholder(int family)
+{
+    return iocp_socket(NULL, family);
+}
+
+static inline SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
+{
+    (void)overlapped;
+    return placeholder;
+}
+
+static inline int iocp_update_accepted(SOCKET s, SOCKET listener)
+{
+    return setsockopt(s, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, (const char *)&listener, sizeof listener) == 0
+               ? 0
+               : WSAGetLastError();
+}
+
+static inline int iocp_update_connected(SOCKET s)
+{
+    return setsockopt(s, SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) == 0 ? 0 : WSAGetLastError();
+}
+
+static inline int iocp_bind_for_connect(SOCKET s, int family)
+{
+    struct sockaddr_storage any;
+    int length = family == AF_INET6 ? (int)sizeof(struct sockaddr_in6) : (int)sizeof(struct sockaddr_in);
+
+    memset(&any, 0, sizeof any);
+    any.ss_family = (ADDRESS_FAMILY)family;
+    return bind(s, (struct sockaddr *)&any, length) == 0 ? 0 : WSAGetLastError();
+}
+
+/* A layered provider without real handles would still post the packet, and the core would count it twice. */
+static inline int iocp_skip_on_success(SOCKET s)
+{
+    WSAPROTOCOL_INFOW info;
+    int length = sizeof info;
+
+    if (getsockopt(s, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &length) != 0)
+        return 0;
+    if (!(info.dwServiceFlags1 & XP1_IFS_HANDLES))
+        return 0;
+    return SetFileCompletionNotificationModes((HANDLE)s, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS);
+}
+
+static inline void iocp_linger_zero(SOCKET s)
+{
+    struct linger zero = {1, 0};
+
+    setsockopt(s, SOL_SOCKET, SO_LINGER, (const char *)&zero, sizeof zero);
+}
+
+static inline void iocp_no_delay(SOCKET s)
+{
+    int on = 1;
+
+    setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on);
+}
+
+static inline int iocp_shutdown_send(SOCKET s)
+{
+    return shutdown(s, SD_SEND) == 0 ? 0 : WSAGetLastError();
+}
+
+/* Internal holds an NTSTATUS; some layers sign-extend it, so only its low half counts. */
+static inline int iocp_status(const OVERLAPPED_ENTRY *entry)
+{
+    LONG status = (LONG)(entry->Internal & 0xFFFFFFFFu);
+
+    return status >= 0 ? 0 : (int)iocp_nt_to_error(status);
+}
+
+static inline uint64_t iocp_now(HANDLE port)
+{
+    LARGE_INTEGER ticks, per_second;
+
+    (void)port;
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&per_second);
+    return (uint64_t)(ticks.QuadPart / per_second.QuadPart) * 1000000000u +
+           (uint64_t)(ticks.QuadPart % per_second.QuadPart) * 1000000000u / (uint64_t)per_second.QuadPart;
+}
+
+static inline void iocp_block_signals(void)
+{
+}
+
+static inline long iocp_process_id(void)
+{
+    return (long)GetCurrentProcessId();
+}
+
+static inline void iocp_error_text(int error, char *text, size_t room)
+{
+    DWORD length = FormatMessageA(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, NULL, (DWORD)error, 0, text,
+                                  (DWORD)room, NULL);
+
+    while (length > 0 && (text[length - 1] == '\r' || text[length - 1] == '\n' || text[length - 1] == '.'))
+        length--;
+    text[length] = '\0';
+}
+
+#define IOCP_TEXT(x) #x
+#define IOCP_TEXT_OF(x) IOCP_TEXT(x)
+
+static inline const char *iocp_compiler(void)
+{
+#ifdef _MSC_VER
+    return "MSVC " IOCP_TEXT_OF(_MSC_VER);
+#else
+    return "GCC " __VERSION__;
+#endif
+}
+
+#endif

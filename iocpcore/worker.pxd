@@ -1,0 +1,559 @@
+# The worker's loop, and the whole transition table: accept -> receive -> handler -> send -> receive | close.
+#
+# Here alone the steps are chained; the step files do not know each other. advance() is the table: whatever happened to
+# a session, it looks at the session's state and starts what is due, until everything that can be is in flight.
+# Ownership: an operation that has ended still holds its session until its step is over, so that a session cannot be
+# released between two packets of one batch; advance() releases it when nothing holds it any more.
+# Threads: one thread per worker, without the GIL from the first to the last line.
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+from cpython.pythread cimport PyThread_release_lock
+from iocp cimport (
+    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, SOCKET, AcquireSRWLockExclusive, CancelIoEx, CloseHandle,
+    DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement,
+    OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, closesocket, iocp_block_signals, iocp_no_delay,
+    iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status)
+from accept cimport ACCEPT_RETRY_TIME, arm, on_accept, start_accept, start_listening, stop_listening
+from buffer cimport buffer_pool_free
+from close cimport (
+    DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_session, close_undrained, finish, send_end)
+from connect cimport end_connect, on_connect, start_connect
+from handler cimport handler_closed, handler_data, handler_opened, handler_wants_data, load_over
+from inbox cimport inbox_item, inbox_put, inbox_shut, inbox_take
+from mutant cimport FREED_AT_DEQUEUE, mutant
+from operation cimport (
+    ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ABORT, DO_ADOPT, DO_CLOSE, DO_CONNECT,
+    DO_LISTEN, DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Handler, InboxItem,
+    Listener, Operation, Session, Started, Timer, Worker)
+from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
+from receive cimport (
+    RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive)
+from send cimport end_send, on_send, start_send
+from session cimport (
+    session_drop, session_hold, session_open, session_releasable, session_release, session_resolve, session_table_free)
+from status cimport status_cancelled, status_exhausted
+from timer cimport timer_first, timer_pop, timer_set
+
+cdef enum:
+    TURNS = 32      # transitions of one session before the others have their turn
+
+cdef extern from *:
+    """
+    #define IDLE_TIME UINT64_C(5000000000)
+    """
+    const uint64_t IDLE_TIME    # nanoseconds without data after which a session gives its receive buffer back
+
+
+# ---- the transition table ----
+
+cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
+    """Start whatever is due; release the session when it is over."""
+    cdef int turns
+    for turns in range(TURNS):
+        if session.state == CLOSING:
+            if session_releasable(session):
+                release(worker, session)
+            return
+        if not transition(worker, session):
+            return
+    defer(worker, session)
+
+
+cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
+    """One step; False when all that can be is in flight."""
+    if session.state == CONNECTING:
+        return False
+    if session.queue_head != NULL:
+        if not session.sending:
+            return step_send(worker, session)
+    elif session.state == FINISHING:
+        if not session.end_sent:
+            send_end(worker, session)
+            return True
+        if session.peer_ended:
+            close_session(worker, session, session.reason)
+            return True
+    if session.peer_ended:
+        if session.state == OPEN:
+            finish(worker, session, BY_PEER)
+            return True
+        return False    # finishing: the queue is going out, and nothing more will come in
+    if session.receiving or not handler_wants_data(session):
+        return False
+    return step_receive(worker, session, False)
+
+
+cdef inline bint step_send(Worker *worker, Session *session) noexcept nogil:
+    cdef DWORD sent = 0
+    cdef Started started = start_send(worker, session, &sent)
+    if started == INLINE:
+        sent_or_failed(worker, session, 0, sent)
+    elif started == FAILED:
+        close_session(worker, session, BY_ERROR)
+    return True
+
+
+cdef inline bint step_receive(Worker *worker, Session *session, bint waiting) noexcept nogil:
+    cdef DWORD received = 0
+    cdef Started started = start_receive(worker, session, waiting, &received)
+    if started == INLINE:
+        received_or_failed(worker, session, 0, received)
+    elif started == FAILED:
+        close_session(worker, session, BY_ERROR)
+    elif not waiting and session.timer_at == 0:
+        timer_set(worker, session, worker.now + IDLE_TIME)
+    return started != PENDING
+
+
+cdef inline void received_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
+    cdef bint yielding = session.yielding
+    cdef Received received
+    if session.state == CLOSING:    # after our own close any status means closed
+        end_receive(session)
+        return
+    received = on_receive(worker, session, status, bytes)
+    if received == RECEIVED_DATA:
+        if session.state == OPEN and not handler_data(worker, session):
+            abort_session(worker, session, BY_US)
+    elif received == RECEIVED_ERROR:
+        close_session(worker, session, BY_ERROR)
+    end_receive(session)
+    if yielding and session.input == NULL and session.state == OPEN:
+        step_receive(worker, session, True)
+
+
+cdef inline void sent_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
+    session.active_at = worker.now
+    if not on_send(worker, session, status, bytes):
+        close_session(worker, session, BY_ERROR)
+    end_send(session)
+
+
+cdef inline void connected_or_failed(Worker *worker, Session *session, int status) noexcept nogil:
+    if session.state == CONNECTING:
+        if not on_connect(worker, session, status):
+            close_session(worker, session, BY_ERROR)
+        else:
+            opened(worker, session)
+    end_connect(session)
+
+
+cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
+    iocp_no_delay(session.socket)
+    if not handler_opened(worker, session):
+        session.error = WSAENOBUFS
+        abort_session(worker, session, BY_ERROR)
+
+
+cdef inline void release(Worker *worker, Session *session) noexcept nogil:
+    count_end(worker, session)
+    handler_closed(worker, session)
+    session_release(worker, session)
+
+
+cdef inline void count_end(Worker *worker, Session *session) noexcept nogil:
+    if session.active_at == 0:  # it never was connected
+        worker.stats.connect_failures += 1
+    elif session.reason == BY_PEER:
+        worker.stats.closed_by_peer += 1
+    elif session.reason == BY_ERROR:
+        worker.stats.closed_by_error += 1
+    elif session.reason == BY_TIMEOUT:
+        worker.stats.closed_by_timeout += 1
+    else:
+        worker.stats.closed_by_us += 1
+
+
+# ---- taking turns: a peer that always has more must not starve the others ----
+
+cdef inline void defer(Worker *worker, Session *session) noexcept nogil:
+    """It goes on in the next round; being in the list holds it."""
+    if session.ready:
+        return
+    session_hold(session)
+    session.ready = 1
+    session.next = NULL
+    if worker.ready_head == NULL:
+        worker.ready_head = session
+    else:
+        worker.ready_tail.next = session
+    worker.ready_tail = session
+
+
+cdef inline void run_ready(Worker *worker) noexcept nogil:
+    cdef Session *session = worker.ready_head
+    cdef Session *after
+    worker.ready_head = NULL
+    while session != NULL:
+        after = session.next
+        session.ready = 0
+        session_drop(session)
+        advance(worker, session)
+        session = after
+
+
+# ---- accepting ----
+
+cdef inline Worker *reserve_place(Worker *worker) noexcept nogil:
+    """The worker with the fewest sessions, this one if it is among them; its count includes the place from now on."""
+    cdef Worker *best = worker
+    cdef Worker *peer
+    cdef int i, load, least = InterlockedCompareExchange(&worker.load, 0, 0)
+    for i in range(worker.peer_count):
+        peer = &worker.peers[i]
+        load = InterlockedCompareExchange(&peer.load, 0, 0)
+        if load < least:
+            best = peer
+            least = load
+    InterlockedIncrement(&best.load)
+    return best
+
+
+cdef inline void refuse(Worker *worker, Worker *reserved, SOCKET socket) noexcept nogil:
+    closesocket(socket)
+    InterlockedDecrement(&reserved.load)
+    worker.stats.refused += 1
+
+
+cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    cdef Worker *best = reserve_place(worker)
+    cdef InboxItem *item
+    if best == worker:
+        adopt(worker, listener, socket)
+        return
+    item = inbox_item(DO_ADOPT)
+    if item == NULL:
+        refuse(worker, best, socket)
+        return
+    item.listener = listener
+    item.socket = socket
+    if not inbox_put(best, item):
+        free(item)
+        refuse(worker, best, socket)
+
+
+cdef inline void adopt(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """Serve a fresh socket here; its place is reserved."""
+    cdef Session *session
+    if worker.closing or port_associate(worker, socket) != 0:
+        refuse(worker, worker, socket)
+        return
+    session = session_open(worker, socket, OPEN, listener.handler, listener)
+    if session == NULL:
+        refuse(worker, worker, socket)
+        return
+    if worker.skip_on_success:
+        session.skips = iocp_skip_on_success(socket)
+    opened(worker, session)
+    advance(worker, session)
+
+
+cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) noexcept nogil:
+    """Whatever came, the accept is posted again; at once, unless the system lacks what accepting needs."""
+    cdef Listener *listener = accept.listener
+    cdef SOCKET socket = on_accept(worker, accept, status)
+    if socket != INVALID_SOCKET:
+        hand_over(worker, listener, socket)
+    if listener.closing:
+        return
+    if status_exhausted(status):
+        worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+    else:
+        start_accept(worker, accept)
+
+
+cdef inline void retry_accepts(Worker *worker) noexcept nogil:
+    cdef Listener *listener = worker.listeners
+    worker.retry_at = 0
+    while listener != NULL:
+        if not listener.closing:
+            arm(worker, listener)
+        listener = listener.next
+
+
+# ---- packets ----
+
+cdef inline void complete(Worker *worker, OVERLAPPED_ENTRY *entry) noexcept nogil:
+    cdef Operation *operation = <Operation *> entry.lpOverlapped
+    cdef int status
+    cdef Session *session
+    if entry.lpCompletionKey == KEY_INBOX:
+        worker.stats.wakeups += 1
+        run_inbox(worker)
+        return
+    status = iocp_status(entry)
+    operation_completed(worker, status, status_cancelled(status))
+    if operation.kind == ACCEPT:
+        accepted_or_failed(worker, <Accept *> operation.owner, status)
+        return
+    session = <Session *> operation.owner
+    if mutant(FREED_AT_DEQUEUE):
+        session_hold(session)
+    if operation.kind == RECEIVE:
+        received_or_failed(worker, session, status, entry.dwNumberOfBytesTransferred)
+    elif operation.kind == CONNECT:
+        connected_or_failed(worker, session, status)
+    else:
+        sent_or_failed(worker, session, status, entry.dwNumberOfBytesTransferred)
+    advance(worker, session)
+
+
+cdef inline void drop_batch(Worker *worker, unsigned int count) noexcept nogil:
+    """The fault FREED_AT_DEQUEUE: the whole batch stops holding its sessions before the first packet is handled."""
+    cdef unsigned int i
+    cdef Operation *operation
+    for i in range(count):
+        operation = <Operation *> worker.entries[i].lpOverlapped
+        if worker.entries[i].lpCompletionKey != KEY_INBOX and operation.kind != ACCEPT:
+            session_drop(<Session *> operation.owner)
+
+
+# ---- timers ----
+
+cdef inline uint64_t deadline_of(Session *session) noexcept nogil:
+    """When its present state has lasted long enough, 0: never."""
+    if session.state == CLOSING:
+        return session.closing_at + DRAIN_TIME
+    if session.state == FINISHING:
+        return session.closing_at + LINGER_TIME if session.end_sent else session.active_at + STALL_TIME
+    if session.state == OPEN and session.receiving and not session.waiting:
+        return session.active_at + IDLE_TIME
+    return 0
+
+
+cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
+    if session.state == CLOSING:
+        close_undrained(worker, session)
+    elif session.state == FINISHING:
+        close_session(worker, session, BY_TIMEOUT)
+        advance(worker, session)
+    elif not session.yielding:
+        session.yielding = 1
+        CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.receive.overlapped)
+
+
+cdef inline void run_timers(Worker *worker) noexcept nogil:
+    cdef Timer timer
+    cdef Session *session
+    cdef uint64_t deadline
+    while worker.timers.count > 0 and timer_first(worker) <= worker.now:
+        timer = timer_pop(&worker.timers)
+        session = session_resolve(worker, timer.slot, timer.generation)
+        if session == NULL or session.timer_at != timer.at:
+            continue    # it has gone, or an earlier deadline has replaced this one
+        session.timer_at = 0
+        deadline = deadline_of(session)
+        if deadline == 0:
+            continue
+        if deadline <= worker.now:
+            on_deadline(worker, session)
+        else:
+            timer_set(worker, session, deadline)
+
+
+# ---- the inbox ----
+
+cdef inline void run_inbox(Worker *worker) noexcept nogil:
+    cdef InboxItem *item = inbox_take(worker)
+    cdef InboxItem *after
+    while item != NULL:
+        after = item.next
+        run_item(worker, item)
+        free(item)
+        item = after
+
+
+cdef inline void run_item(Worker *worker, InboxItem *item) noexcept nogil:
+    cdef Session *session
+    if item.kind == DO_ADOPT:
+        adopt(worker, item.listener, item.socket)
+    elif item.kind == DO_CONNECT:
+        connect_session(worker, item)
+    elif item.kind == DO_LISTEN:
+        listen(worker, item.listener)
+    elif item.kind == DO_UNLISTEN:
+        stop_listening(item.listener)
+    elif item.kind == DO_ABORT:
+        session = session_resolve(worker, item.slot, item.generation)
+        if session != NULL:
+            abort_session(worker, session, BY_US)
+            advance(worker, session)
+    else:
+        begin_closing(worker, item.nanoseconds)
+
+
+cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
+    listener.next = worker.listeners
+    worker.listeners = listener
+    listener.error = ERROR_OPERATION_ABORTED if worker.closing else start_listening(worker, listener)
+    if listener.error != 0:
+        stop_listening(listener)
+    PyThread_release_lock(listener.armed)
+
+
+cdef inline void connect_session(Worker *worker, InboxItem *item) noexcept nogil:
+    """A session that does not come to be has told its handler all the same."""
+    cdef SOCKET socket = INVALID_SOCKET
+    cdef Session *session = NULL
+    cdef Started started
+    if not worker.closing:
+        socket = iocp_socket(worker.port, item.address.ss_family)
+    if socket != INVALID_SOCKET:
+        session = session_open(worker, socket, CONNECTING, item.handler, NULL)
+    if session == NULL:
+        connect_refused(worker, item.handler, socket)
+        return
+    session.active_at = 0
+    started = start_connect(worker, session, &item.address, item.address_length)
+    if started == INLINE:
+        connected_or_failed(worker, session, 0)
+    elif started == FAILED:
+        close_session(worker, session, BY_ERROR)
+    advance(worker, session)
+
+
+cdef inline void connect_refused(Worker *worker, Handler *handler, SOCKET socket) noexcept nogil:
+    """No socket or no memory: there is no session that could end."""
+    if socket != INVALID_SOCKET:
+        closesocket(socket)
+    InterlockedDecrement(&worker.load)
+    worker.stats.connect_failures += 1
+    if handler.kind == LOAD:
+        handler.load.rows[worker.index].errors += 1
+        load_over(handler.load)
+
+
+# ---- the end ----
+
+cdef inline void begin_closing(Worker *worker, uint64_t drain) noexcept nogil:
+    """Take nothing new; let what is there finish within that time."""
+    cdef Listener *listener = worker.listeners
+    if worker.closing:
+        return
+    worker.closing = 1
+    worker.retry_at = 0
+    worker.close_at = worker.now + drain
+    inbox_shut(worker)
+    run_inbox(worker)
+    while listener != NULL:
+        stop_listening(listener)
+        listener = listener.next
+    close_sessions(worker, False)
+
+
+cdef inline void close_sessions(Worker *worker, bint abort) noexcept nogil:
+    cdef Session *session
+    cdef unsigned int i
+    for i in range(worker.sessions.used):
+        session = worker.sessions.slots[i]
+        if session.state == FREE:
+            continue
+        if abort or session.state == CONNECTING:
+            abort_session(worker, session, BY_US)
+        elif session.state == OPEN:
+            finish(worker, session, BY_US)
+        advance(worker, session)
+
+
+cdef inline bint listeners_drained(Worker *worker) noexcept nogil:
+    cdef Listener *listener = worker.listeners
+    while listener != NULL:
+        if listener.in_flight > 0:
+            return False
+        listener = listener.next
+    return True
+
+
+cdef inline void give_up(Worker *worker) noexcept nogil:
+    """The drain time is over."""
+    worker.close_at = 0
+    worker.leave_at = worker.now + 2 * DRAIN_TIME
+    close_sessions(worker, True)
+
+
+cdef inline bint worker_over(Worker *worker) noexcept nogil:
+    """Nothing is left to wait for; or it does not come, and then its memory is leaked, never freed."""
+    if not worker.closing:
+        return False
+    if worker.sessions.active == 0 and listeners_drained(worker):
+        return True
+    return worker.leave_at != 0 and worker.leave_at <= worker.now
+
+
+# ---- the loop ----
+
+cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
+    """Of two deadlines, where 0 is none."""
+    if a == 0 or b == 0:
+        return a + b
+    return min(a, b)
+
+
+cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
+    """Until the next deadline, rounded up."""
+    cdef uint64_t at
+    if worker.ready_head != NULL:
+        return 0
+    at = earlier(earlier(timer_first(worker), worker.retry_at), earlier(worker.close_at, worker.leave_at))
+    if at == 0:
+        return INFINITE
+    if at <= worker.now:
+        return 0
+    return <DWORD> min((at - worker.now + 999999) // 1000000, <uint64_t> 3600000)
+
+
+cdef inline void publish(Worker *worker) noexcept nogil:
+    AcquireSRWLockExclusive(&worker.published_lock)
+    worker.published = worker.stats
+    ReleaseSRWLockExclusive(&worker.published_lock)
+
+
+cdef inline void worker_turn(Worker *worker) noexcept nogil:
+    """Dequeue a batch and do all that follows from it."""
+    cdef unsigned int i, count = port_dequeue(worker, milliseconds_left(worker))
+    if mutant(FREED_AT_DEQUEUE):
+        drop_batch(worker, count)
+    for i in range(count):
+        complete(worker, &worker.entries[i])
+    run_ready(worker)
+    run_timers(worker)
+    if worker.retry_at != 0 and worker.retry_at <= worker.now:
+        retry_accepts(worker)
+    if worker.close_at != 0 and worker.close_at <= worker.now:
+        give_up(worker)
+    publish(worker)
+
+
+cdef inline void worker_run(Worker *worker) noexcept nogil:
+    """The thread's whole life: until the worker has closed."""
+    iocp_block_signals()
+    while not worker_over(worker):
+        worker_turn(worker)
+
+
+cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_count, int backend,
+                            bint skip_on_success) noexcept nogil:
+    """Of zeroed memory; 0 or the system's error number."""
+    InitializeSRWLock(&worker.inbox.lock)
+    InitializeSRWLock(&worker.published_lock)
+    worker.index = index
+    worker.peers = peers
+    worker.peer_count = peer_count
+    worker.skip_on_success = skip_on_success
+    worker.port = iocp_open_port(backend)
+    if worker.port == NULL:
+        return <int> GetLastError()
+    worker.now = iocp_now(worker.port)
+    return 0
+
+
+cdef inline bint worker_free(Worker *worker) noexcept nogil:
+    """After its thread has ended, or before it began. False if something is in flight: that memory is leaked."""
+    cdef bint drained = worker.stats.in_flight == 0
+    free(worker.timers.timers)
+    buffer_pool_free(worker)
+    session_table_free(worker)
+    if drained and worker.port != NULL:
+        CloseHandle(worker.port)
+    worker.port = NULL
+    return drained

@@ -1,0 +1,10 @@
+"""A native I/O completion port core for Python servers: IOCP on Windows, io_uring and epoll on Linux.
+
+The core runs without the GIL; Python sees listeners, handlers and statistics.
+"""
+
+from ._core import DISCARD, ECHO, Handler, Listener, Load, Proactor, backends
+from ._serve import serve
+
+__version__ = "0.1.0"
+__all__ = ["DISCARD", "ECHO", "Handler", "Listener", "Load", "Proactor", "backends", "serve"]
