@@ -17,7 +17,8 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_type_lock, WAIT_LOCK)
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+    PyThread_type_lock, WAIT_LOCK)
 
 from handler cimport PATTERN_PERIOD, latency_of
 from inbox cimport inbox_item, inbox_put
@@ -41,7 +42,7 @@ cdef extern from *:
     const unsigned int CYTHON_HEX_VERSION
 
 compiler = iocp_compiler().decode()
-cython_version = ".".join(str(CYTHON_HEX_VERSION >> shift & 0xFF) for shift in (24, 16, 8))
+cython_version = f"{CYTHON_HEX_VERSION >> 24}.{CYTHON_HEX_VERSION >> 16 & 0xFFU}.{CYTHON_HEX_VERSION >> 8 & 0xFFU}"
 
 DRAIN = 1.0     # seconds close() gives sessions to finish
 MARGIN = 5.0    # seconds a worker has to leave after that, before its memory is leaked
@@ -76,6 +77,15 @@ cdef uint64_t nanoseconds(str name, object seconds) except? 0:
 
 # ---- waiting ----
 
+cdef PyThread_type_lock held_lock() except NULL:
+    """A lock that someone else will release, once, to say that something has happened."""
+    cdef PyThread_type_lock lock = PyThread_allocate_lock()
+    if lock == NULL:
+        raise MemoryError()
+    PyThread_acquire_lock(lock, WAIT_LOCK)
+    return lock
+
+
 cdef bint wait_for(PyThread_type_lock lock, object seconds) except -1:
     """Wait until the lock is released, and take it; False if the time is over first. None waits for ever.
 
@@ -91,14 +101,6 @@ cdef bint wait_for(PyThread_type_lock lock, object seconds) except -1:
         PyErr_CheckSignals()
         if deadline is not None and time.monotonic() >= deadline:
             return False
-
-
-def _join(thread, seconds):
-    """Wait for a thread's end as wait_for() does; whether it has ended."""
-    deadline = time.monotonic() + seconds
-    while thread.is_alive() and time.monotonic() < deadline:
-        thread.join(0.1)
-    return not thread.is_alive()
 
 
 # ---- addresses ----
@@ -191,10 +193,7 @@ cdef class Load(Handler):
     cdef Proactor proactor
 
     def __cinit__(self):
-        self.load.done = PyThread_allocate_lock()
-        if self.load.done == NULL:
-            raise MemoryError()
-        PyThread_acquire_lock(self.load.done, WAIT_LOCK)
+        self.load.done = held_lock()
 
     def __init__(self, connections=50, messages=1000, size=64, pipeline=1):
         least, most = size if isinstance(size, tuple) else (size, size)
@@ -300,6 +299,7 @@ cdef class Listener:
     cdef NativeListener *native
     cdef Proactor proactor
     cdef Handler handler
+    cdef int worker                 # by number: its memory may be gone when the listener is closed
     cdef readonly tuple address     # (host, port) as bound; IPv6 has flow info and scope behind them
 
     def __cinit__(self):
@@ -307,13 +307,10 @@ cdef class Listener:
         if self.native == NULL:
             raise MemoryError()
         self.native.socket = INVALID_SOCKET
-        self.native.armed = PyThread_allocate_lock()
-        if self.native.armed == NULL:
-            raise MemoryError()
-        PyThread_acquire_lock(self.native.armed, WAIT_LOCK)
+        self.native.armed = held_lock()
 
     def __dealloc__(self):
-        if self.native.armed != NULL:
+        if self.native != NULL and self.native.armed != NULL:
             PyThread_free_lock(self.native.armed)
         free(self.native)
 
@@ -327,7 +324,7 @@ cdef class Listener:
 
     def close(self):
         """Accept no more; returns at once. Its sessions go on."""
-        self.proactor.put(self.native.worker.index, self.proactor.item(DO_UNLISTEN, self.native), True)
+        self.proactor.put(self.worker, self.proactor.item(DO_UNLISTEN, self.native), True)
 
 
 # ---- the proactor ----
@@ -383,6 +380,7 @@ cdef class Proactor:
     system refuses a port. A context manager: leaving it closes.
     """
     cdef Worker *workers
+    cdef PyThread_type_lock *ended  # one a worker; freed last, for several threads may wait in close()
     cdef int count
     cdef long process_id
     cdef readonly str backend
@@ -405,10 +403,12 @@ cdef class Proactor:
         self.kept = []
         self.process_id = iocp_process_id()
         self.workers = <Worker *> calloc(count, sizeof(Worker))
-        if self.workers == NULL:
+        self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
+        if self.workers == NULL or self.ended == NULL:
             raise MemoryError()
         self.count = count
         for i in range(count):
+            self.workers[i].ended = self.ended[i] = held_lock()
             error = worker_init(&self.workers[i], i, self.workers, count, chosen, bool(skip_on_success))
             if error != 0:
                 raise system_error(error)
@@ -424,7 +424,12 @@ cdef class Proactor:
 
     def __dealloc__(self):
         # Threads hold a reference: here none has ever started, or close() has freed all.
+        cdef int i
         self.free_workers()
+        for i in range(self.count if self.ended != NULL else 0):
+            if self.ended[i] != NULL:
+                PyThread_free_lock(self.ended[i])
+        free(self.ended)
 
     def __enter__(self):
         return self
@@ -456,12 +461,13 @@ cdef class Proactor:
         listener.address = sock.getsockname()
         listener.native.family = sock.family
         listener.native.handler = &handler.native
-        listener.native.worker = &self.workers[self.listened % self.count]
+        listener.worker = self.listened % self.count
+        listener.native.worker = &self.workers[listener.worker]
         self.listened += 1
         listener.native.socket = <SOCKET> <size_t> sock.fileno()
         self.kept.append(listener)
         try:
-            self.put(listener.native.worker.index, self.item(DO_LISTEN, listener.native), False)
+            self.put(listener.worker, self.item(DO_LISTEN, listener.native), False)
         except BaseException:
             sock.close()
             raise
@@ -500,11 +506,11 @@ cdef class Proactor:
             self.closing = True
             self.ask_to_close(time_to_drain)
         _live.discard(self)
-        ended = [_join(thread, drain + MARGIN) for thread in self.threads]
+        ended = self.wait_for_workers(time.monotonic() + drain + MARGIN)
         if self.workers == NULL:
             return      # a signal handler, or another thread, has closed it meanwhile
         self.last_rows = self.rows()
-        if not all(ended) or not self.free_workers():
+        if not ended or not self.free_workers():
             self.workers = NULL
             _leaked.append(self.kept)
             raise RuntimeError("operations did not end in time: their memory is left to the system")
@@ -565,6 +571,16 @@ cdef class Proactor:
             item.nanoseconds = drain
             self.put(i, item, True)
         return 0
+
+    cdef bint wait_for_workers(self, double deadline) except -1:
+        """Whether all have ended. Thread.join() does not tell: interrupted by a signal it takes the thread for dead."""
+        cdef int i
+        for i in range(len(self.threads)):
+            if not wait_for(self.ended[i], deadline - time.monotonic()):
+                return False
+            PyThread_release_lock(self.ended[i])    # for whoever waits too
+            self.threads[i].join(MARGIN)
+        return True
 
     cdef list rows(self):
         cdef int i

@@ -226,4 +226,5 @@ cdef struct Worker:
     uint64_t leave_at           # closing: when what has not even drained is left behind
     unsigned char closing
     unsigned char skip_on_success
+    PyThread_type_lock ended    # any thread: released when the worker touches nothing any more
     OVERLAPPED_ENTRY entries[BATCH]

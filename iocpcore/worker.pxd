@@ -529,6 +529,7 @@ cdef inline void worker_run(Worker *worker) noexcept nogil:
     iocp_block_signals()
     while not worker_over(worker):
         worker_turn(worker)
+    PyThread_release_lock(worker.ended)
 
 
 cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_count, int backend,

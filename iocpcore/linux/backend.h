@@ -38,7 +38,9 @@ struct iocp_port {
     void *backend_data;
     const void *owner;            /* the thread that may touch what follows */
     struct overlapped_queue done; /* finished, not yet dequeued */
-    struct iocp_socket *spare;    /* socket states for reuse */
+    int done_first;               /* whose turn it was at the last dequeue */
+    struct iocp_socket *sockets;  /* every socket state of the port, open or not */
+    struct iocp_socket *spare;    /* those for reuse */
 
     SRWLOCK lock; /* guards the posted packets */
     struct posted_packet *posted;
@@ -49,7 +51,8 @@ struct iocp_port {
 
 struct iocp_socket {
     struct iocp_port *port;
-    struct iocp_socket *next; /* in port->spare */
+    struct iocp_socket *made_before; /* in port->sockets */
+    struct iocp_socket *next;        /* in port->spare */
     ULONG_PTR key;
     SOCKET fd;
     uint32_t generation; /* tells this use of the state from the one before */
@@ -92,6 +95,7 @@ void port_complete(OVERLAPPED *overlapped, int status, size_t bytes); /* its pac
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key); /* 0 or errno */
 struct iocp_socket *socket_find(SOCKET fd);                             /* NULL if not associated */
 void socket_dereference(struct iocp_socket *s);
+void sockets_free(struct iocp_port *port); /* those still open are sockets of no port from now on */
 
 void overlapped_enqueue(struct overlapped_queue *queue, OVERLAPPED *overlapped);
 OVERLAPPED *overlapped_dequeue(struct overlapped_queue *queue);

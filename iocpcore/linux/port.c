@@ -88,13 +88,9 @@ HANDLE CreateIoCompletionPort(HANDLE file, HANDLE port, ULONG_PTR key, DWORD thr
 BOOL CloseHandle(HANDLE handle)
 {
     struct iocp_port *port = handle;
-    struct iocp_socket *s;
 
     port->backend->close(port);
-    while ((s = port->spare) != NULL) {
-        port->spare = s->next;
-        free(s);
-    }
+    sockets_free(port);
     pthread_mutex_destroy(&port->lock);
     free(port->posted);
     free(port);
@@ -210,6 +206,20 @@ static ULONG take_done(struct iocp_port *port, OVERLAPPED_ENTRY *entries, ULONG 
     return taken;
 }
 
+/* Posted and finished come first by turns: neither can starve the other, however small the batch. */
+static ULONG take_packets(struct iocp_port *port, OVERLAPPED_ENTRY *entries, ULONG count)
+{
+    ULONG taken;
+
+    port->done_first = !port->done_first;
+    if (port->done_first) {
+        taken = take_done(port, entries, count);
+        return taken + take_posted(port, entries + taken, count - taken);
+    }
+    taken = take_posted(port, entries, count);
+    return taken + take_done(port, entries + taken, count - taken);
+}
+
 static int wait_for_packets(struct iocp_port *port, int64_t nanoseconds)
 {
     int error;
@@ -244,8 +254,7 @@ BOOL GetQueuedCompletionStatusEx(HANDLE handle, OVERLAPPED_ENTRY *entries, ULONG
         deadline = iocp_now(port) + (uint64_t)left;
     for (;;) {
         error = wait_for_packets(port, left);
-        *removed = take_posted(port, entries, count);
-        *removed += take_done(port, entries + *removed, count - *removed);
+        *removed = take_packets(port, entries, count);
         if (*removed > 0)
             return TRUE;
         if (error != 0) {

@@ -54,16 +54,38 @@ void socket_dereference(struct iocp_socket *s)
 
 static struct iocp_socket *socket_new(struct iocp_port *port)
 {
-    struct iocp_socket *s = port->spare;
+    struct iocp_socket *s = port->spare, *made_before;
     uint32_t generation;
 
-    if (s == NULL)
-        return calloc(1, sizeof *s);
+    if (s == NULL) {
+        s = calloc(1, sizeof *s);
+        if (s != NULL) {
+            s->made_before = port->sockets;
+            port->sockets = s;
+        }
+        return s;
+    }
     port->spare = s->next;
+    made_before = s->made_before;
     generation = s->generation;
     memset(s, 0, sizeof *s);
+    s->made_before = made_before;
     s->generation = generation;
     return s;
+}
+
+void sockets_free(struct iocp_port *port)
+{
+    struct iocp_socket *s;
+
+    while ((s = port->sockets) != NULL) {
+        struct iocp_socket **place = place_of(s->fd, 0);
+
+        if (place != NULL && *place == s)
+            *place = NULL;
+        port->sockets = s->made_before;
+        free(s);
+    }
 }
 
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
@@ -89,6 +111,7 @@ int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
     s->writable = 1;
     error = port->backend->associate(s);
     if (error != 0) {
+        s->fd = INVALID_SOCKET;
         socket_dereference(s);
         return error;
     }
@@ -107,7 +130,7 @@ int closesocket(SOCKET fd)
         if (s->pending > 0)
             s->port->backend->detach(s);
         *place = NULL;
-        s->fd = -1;
+        s->fd = INVALID_SOCKET;
         socket_dereference(s);
     }
     return os_close(fd) == 0 ? 0 : SOCKET_ERROR;
@@ -299,7 +322,8 @@ BOOL CancelIoEx(HANDLE file, OVERLAPPED *overlapped)
         return FALSE;
     }
     port_assert_owner(s->port);
-    if (s->pending == 0 || (overlapped != NULL && overlapped->Internal != STATUS_PENDING)) {
+    if (s->pending == 0 ||
+        (overlapped != NULL && (overlapped->Internal != STATUS_PENDING || overlapped->socket != s))) {
         errno = ERROR_NOT_FOUND;
         return FALSE;
     }

@@ -29,9 +29,10 @@ struct uring_port {
 
 static int ring_open(struct io_uring *ring)
 {
+    /* SUBMIT_ALL: a request that is wrong ends by its result, and keeps back nothing that was queued after it. */
     struct io_uring_params params = {
-        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP |
-                 IORING_SETUP_CQSIZE,
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
+                 IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
         .cq_entries = RESULTS};
 
     return -io_uring_queue_init_params(ENTRIES, ring, &params);

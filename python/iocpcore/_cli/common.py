@@ -1,0 +1,89 @@
+"""What the commands share: arguments, their ranges, and the two ways to fail."""
+
+import argparse
+import contextlib
+import socket
+
+DONE = 0
+FAILED = 1  # something was lost, or came back wrong
+REFUSED = 2  # bad input: nothing was started
+
+
+class Failed(Exception):
+    """What was asked for has begun, and has gone wrong."""
+
+
+class Refused(Exception):
+    """What was asked for cannot be; nothing was started."""
+
+
+@contextlib.contextmanager
+def refusals(host):
+    """An error raised in here is the answer to an argument."""
+    try:
+        yield
+    except socket.gaierror as error:
+        raise Refused(f"cannot resolve {host!r}: {error.strerror}") from error
+    except OSError as error:
+        raise Refused(error.strerror or error) from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise Refused(error) from error
+
+
+def whole(least, most):
+    """The type of an argument that is a number in that range."""
+
+    def number(text):
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most}, not {value}")
+        return value
+
+    return number
+
+
+def seconds(text):
+    """The type of an argument that is a time, more than nothing and at most a year."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}") from None
+    if not 0.001 <= value <= 366 * 86400:
+        raise argparse.ArgumentTypeError(f"must be from 0.001 seconds to a year, not {text}")
+    return value
+
+
+def sizes(text):
+    """The type of `64`, or of `1-70000`: (least, most)."""
+    number = whole(1, 1 << 30)
+    least, _, most = text.partition("-")
+    if not most:
+        return number(text), number(text)
+    if number(least) > number(most):
+        raise argparse.ArgumentTypeError(f"must begin with the smaller size, not {text!r}")
+    return number(least), number(most)
+
+
+def add_port(parser, least, what):
+    parser.add_argument("--port", type=whole(least, 65535), default=9999, help=f"{what} (default: %(default)s)")
+
+
+def add_native(parser):
+    """The arguments of a Proactor."""
+    parser.add_argument(
+        "--workers", type=whole(1, 256), default=1, metavar="N", help="threads, each with its port (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="auto, or one that `iocpcore info` lists (default: the environment's IOCPCORE_BACKEND, else auto)",
+    )
+
+
+def address_text(address):
+    """HOST:PORT of a socket's address; an IPv6 host is in brackets, else its end could not be told from the port."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,92 @@
+"""What the tests share: plain sockets as peers, bounded waits, and what must hold when all is over."""
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+import time
+
+WAIT = 30.0  # seconds after which a test says that something hangs
+
+# A tenth of the load where everything is slow: under wine, and where the runner says so (sanitizers, valgrind).
+SCALE = float(os.environ.get("IOCPCORE_SCALE", "0.1" if sys.platform == "win32" else "1"))
+
+
+def balanced(stats):
+    """Every operation submitted has ended once, or is in flight: in each row and in the sums."""
+    return all(
+        row["submitted"] == row["packets"] + row["inline_successes"] + row["failed_starts"] + row["in_flight"]
+        for row in [stats, *stats["workers"]]
+    )
+
+
+def assert_nothing_left(proactor):
+    """After close(): no session, operation or buffer."""
+    stats = proactor.stats()
+    assert balanced(stats)
+    left = {name: stats[name] for name in ("active", "in_flight", "buffers_used", "bytes_queued", "undrained")}
+    assert left == dict.fromkeys(left, 0)
+
+
+def receive_exactly(sock, length):
+    data = bytearray()
+    while len(data) < length:
+        piece = sock.recv(min(65536, length - len(data)))
+        if not piece:
+            break
+        data += piece
+    return bytes(data)
+
+
+def receive_to_end(sock):
+    data = bytearray()
+    while piece := sock.recv(65536):
+        data += piece
+    return bytes(data)
+
+
+def reset(sock):
+    """Close with a reset instead of an end."""
+    on = b"\x01\x00\x00\x00" if sys.platform == "win32" else b"\x01\x00\x00\x00\x00\x00\x00\x00"  # l_onoff 1, l_linger 0
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on)
+    sock.close()
+
+
+def until(condition):
+    """Ask again and again, for at most WAIT seconds: for what only statistics show."""
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
+
+
+def open_handles():
+    """Descriptors, or handles on Windows, that this process has open."""
+    if sys.platform != "win32":
+        return len(os.listdir("/proc/self/fd"))
+    # GetProcessHandleCount says 0 under wine; the list of all handles in the system is exact.
+    size = 1 << 16
+    while True:
+        table = ctypes.create_string_buffer(size)
+        if ctypes.windll.ntdll.NtQuerySystemInformation(16, table, size, None) == 0:
+            break
+        size *= 2
+    count = int.from_bytes(table[:4], "little")
+    entry = 24  # bytes of SYSTEM_HANDLE_TABLE_ENTRY_INFO; the table begins at 8, each entry with the process's id
+    mine = os.getpid() & 0xFFFF
+    return sum(int.from_bytes(table[8 + i * entry : 10 + i * entry], "little") == mine for i in range(count))
+
+
+def run_python(code, *, timeout=WAIT, **environment):
+    """Run a program in a process of its own; what it printed. It must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

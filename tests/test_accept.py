@@ -1,0 +1,114 @@
+"""Accepting goes on, whatever becomes of single connections."""
+
+import socket
+import sys
+
+import pytest
+
+import iocpcore
+from support import SCALE, WAIT, balanced, open_handles, receive_exactly, reset, run_python, until
+
+
+def test_twenty_thousand_resets_leave_the_listener_accepting(proactor, echo, connect):
+    """A batch of connections is reset at once, so that some are gone before they were accepted."""
+    batch = 100
+
+    def storm():
+        peers = [connect(echo) for _ in range(batch)]
+        for peer in peers:
+            reset(peer)
+
+    storm()
+    until(lambda: proactor.stats()["active"] == 0)
+    before = open_handles()
+    for _ in range(int(20_000 * SCALE) // batch):
+        storm()
+    peer = connect(echo)
+    peer.sendall(b"still here")
+    assert receive_exactly(peer, 10) == b"still here"
+    peer.close()
+    until(lambda: proactor.stats()["active"] == 0)
+    assert open_handles() == before
+    assert balanced(proactor.stats())
+
+
+def test_more_connections_than_posted_accepts_are_all_served(echo, connect):
+    peers = [connect(echo) for _ in range(100)]
+    for number, peer in enumerate(peers):
+        peer.sendall(b"%03d" % number)
+    assert [receive_exactly(peer, 3) for peer in peers] == [b"%03d" % number for number in range(100)]
+
+
+def test_a_closed_listener_refuses_and_its_sessions_go_on(proactor, echo, connect):
+    peer = connect(echo)
+    peer.sendall(b"before")
+    assert receive_exactly(peer, 6) == b"before"
+    echo.close()
+    until(lambda: proactor.stats()["cancelled"] >= 16)  # its pre-posted accepts
+    with pytest.raises(OSError):
+        socket.create_connection(echo.address, timeout=5).close()
+    peer.sendall(b"after")
+    assert receive_exactly(peer, 5) == b"after"
+
+
+def test_a_listener_is_armed_when_listen_returns(proactor):
+    before = proactor.stats()["submitted"]
+    proactor.listen(iocpcore.ECHO)
+    until(lambda: proactor.stats()["submitted"] >= before + 16)  # the row is published after the batch
+
+
+def test_many_listeners_share_a_proactor(proactor, connect):
+    listeners = [proactor.listen(iocpcore.ECHO) for _ in range(5)]
+    for listener in listeners:
+        peer = connect(listener)
+        peer.sendall(b"x")
+        assert receive_exactly(peer, 1) == b"x"
+
+
+SHORTAGE = """
+import resource, socket, sys
+sys.path.insert(0, {tests!r})
+import iocpcore
+from support import receive_exactly, until
+
+proactor = iocpcore.Proactor(1, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+first = socket.create_connection(listener.address, timeout=30)
+first.sendall(b"1")
+assert receive_exactly(first, 1) == b"1"
+
+# Peers made beforehand need no descriptor later; the server's side of their connections does.
+peers = [socket.socket() for _ in range(20)]
+used = max(peer.fileno() for peer in peers) + 1
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for peer in peers:
+    peer.settimeout(30)
+    peer.connect(listener.address)
+failures = lambda: proactor.stats()["accept_failures"]
+until(lambda: failures() > 0)
+
+# The session that is there goes on.
+first.sendall(b"2")
+assert receive_exactly(first, 1) == b"2"
+
+# Every further try costs a few dequeues at most: it waits, it does not spin.
+begin = proactor.stats()
+until(lambda: failures() >= begin["accept_failures"] + 5 * 16)
+end = proactor.stats()
+tries = (end["accept_failures"] - begin["accept_failures"]) / 16
+assert end["dequeues"] - begin["dequeues"] <= 8 * tries, (begin, end)
+
+# Descriptors return: every peer is served.
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for peer in peers:
+    peer.sendall(b"3")
+    assert receive_exactly(peer, 1) == b"3"
+for peer in [first, *peers]:
+    peer.close()
+proactor.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of sockets that a process could lower")
+def test_without_descriptors_sessions_go_on_and_accepting_resumes(backend, pytestconfig):
+    run_python(SHORTAGE.format(backend=backend, tests=str(pytestconfig.rootpath / "tests")), timeout=2 * WAIT)

@@ -1,0 +1,122 @@
+"""The end of a session loses nothing that was sent, and leaves nothing behind."""
+
+import socket
+import threading
+
+import pytest
+
+import iocpcore
+from support import WAIT, assert_nothing_left, receive_exactly, receive_to_end, reset, until
+
+
+def sender(sock, data):
+    """Send in a thread of its own; an error is the end of it."""
+
+    def send():
+        try:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+@pytest.mark.valgrind
+def test_a_peer_that_ends_its_sending_side_gets_everything_back_and_then_the_end(echo, connect):
+    data = bytes(range(256)) * 4096
+    peer = connect(echo)
+    thread = sender(peer, data)
+    assert receive_to_end(peer) == data
+    thread.join(WAIT)
+
+
+def test_a_peer_that_ends_at_once_gets_an_end(echo, connect):
+    peer = connect(echo)
+    peer.shutdown(socket.SHUT_WR)
+    assert peer.recv(1) == b""
+
+
+def test_close_with_unread_input_loses_nothing_that_was_sent(backend, connect):
+    """The peer sends on while the server closes: what the server has sent must arrive whole, then an end, no reset."""
+    data = bytes(range(251)) * 40_000
+    proactor = iocpcore.Proactor(1, backend)
+    peer = connect(proactor.listen(iocpcore.ECHO))
+    thread = sender(peer, data)
+    start = receive_exactly(peer, 600_000)
+    closing = threading.Thread(target=proactor.close, args=(WAIT,))
+    closing.start()
+    rest = receive_to_end(peer)
+    peer.close()
+    closing.join(WAIT)
+    thread.join(WAIT)
+    assert not closing.is_alive()
+    assert proactor.stats()["bytes_sent"] == len(start + rest)
+    assert data.startswith(start + rest)
+    assert_nothing_left(proactor)
+
+
+def test_a_reset_ends_its_own_session_only(proactor, echo, connect):
+    victim, other = connect(echo), connect(echo)
+    for peer in (victim, other):
+        peer.sendall(b"x")
+        assert receive_exactly(peer, 1) == b"x"
+    reset(victim)
+    until(lambda: proactor.stats()["closed_by_error"] == 1)
+    other.sendall(b"y")
+    assert receive_exactly(other, 1) == b"y"
+    assert proactor.stats()["active"] == 1
+
+
+def test_close_ends_the_sessions_of_peers_that_only_wait(backend, connect):
+    with iocpcore.Proactor(2, backend) as proactor:
+        listener = proactor.listen(iocpcore.ECHO)
+        peers = [connect(listener) for _ in range(10)]
+        until(lambda: proactor.stats()["active"] == 10)
+        closing = threading.Thread(target=proactor.close, args=(WAIT,))
+        closing.start()
+        assert [peer.recv(1) for peer in peers] == [b""] * 10
+        for peer in peers:
+            peer.close()
+        closing.join(WAIT)
+        assert not closing.is_alive()
+    assert proactor.stats()["closed_by_us"] == 10
+    assert_nothing_left(proactor)
+
+
+def test_close_aborts_what_does_not_finish_in_time(backend, connect):
+    proactor = iocpcore.Proactor(1, backend)
+    peer = connect(proactor.listen(iocpcore.ECHO))
+    peer.sendall(b"x")
+    assert receive_exactly(peer, 1) == b"x"
+    proactor.close(0)  # the peer has not ended, and never will
+    assert_nothing_left(proactor)
+    with pytest.raises(ConnectionError):
+        while peer.recv(1):
+            pass
+        peer.sendall(b"y")
+        while peer.recv(1):
+            pass
+
+
+def test_closing_twice_does_nothing(backend):
+    proactor = iocpcore.Proactor(1, backend)
+    proactor.close()
+    proactor.close()
+    assert_nothing_left(proactor)
+
+
+def test_close_under_load_is_bounded(backend):
+    server = iocpcore.Proactor(2, backend)
+    load = iocpcore.Load(connections=50, messages=1 << 40, size=(1, 10_000), pipeline=4)
+    with iocpcore.Proactor(2, backend) as client:
+        load.start(client, "127.0.0.1", server.listen(iocpcore.ECHO).port)
+        until(lambda: load.echoes > 100)
+        server.close(0)
+        assert load.wait(WAIT)
+    assert load.result()["errors"] == 50
+    assert load.result()["mismatches"] == 0
+    assert_nothing_left(server)
+    assert_nothing_left(client)

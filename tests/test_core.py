@@ -1,0 +1,294 @@
+"""The Python-visible types: arguments, life and death of a proactor, threads, signals, other processes."""
+
+import ctypes
+import os
+import re
+import socket
+import sys
+import threading
+
+import pytest
+
+import iocpcore
+from support import WAIT, assert_nothing_left, open_handles, receive_exactly, run_python, until
+
+
+# ---- arguments ----
+
+
+@pytest.mark.parametrize("workers, error", [(-1, ValueError), (0, ValueError), (257, ValueError), ("2", TypeError), (1.0, TypeError), (True, TypeError)])
+def test_a_wrong_number_of_workers_is_refused(workers, error):
+    threads = threading.active_count()
+    handles = open_handles()
+    with pytest.raises(error, match="workers"):
+        iocpcore.Proactor(workers)
+    assert threading.active_count() == threads
+    assert open_handles() == handles
+
+
+def test_an_unknown_backend_is_refused_and_the_known_ones_named():
+    with pytest.raises(ValueError, match="unknown backend 'kqueue'.*" + "|".join(iocpcore.backends())):
+        iocpcore.Proactor(backend="kqueue")
+
+
+def test_a_backend_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="backend"):
+        iocpcore.Proactor(backend=7)
+
+
+def test_the_environment_chooses_the_backend_when_nobody_else_does(monkeypatch, backend):
+    monkeypatch.setenv("IOCPCORE_BACKEND", backend)
+    with iocpcore.Proactor() as proactor:
+        assert proactor.backend == backend
+
+
+def test_an_unknown_backend_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("IOCPCORE_BACKEND", "nonsense")
+    with pytest.raises(ValueError, match="nonsense"):
+        iocpcore.Proactor()
+
+
+@pytest.mark.parametrize("port, error", [(70000, ValueError), (-1, ValueError), ("80", TypeError), (None, TypeError)])
+def test_a_wrong_port_is_refused(proactor, port, error):
+    handles = open_handles()
+    with pytest.raises(error, match="port"):
+        proactor.listen(iocpcore.ECHO, port=port)
+    assert open_handles() == handles
+
+
+@pytest.mark.parametrize("drain, error", [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError)])
+def test_a_wrong_drain_time_is_refused_and_the_proactor_stays_open(proactor, drain, error):
+    with pytest.raises(error, match="drain"):
+        proactor.close(drain)
+    proactor.listen(iocpcore.ECHO)
+
+
+def test_a_host_of_another_type_is_refused(proactor):
+    with pytest.raises(TypeError, match="host"):
+        proactor.listen(iocpcore.ECHO, 127001)
+
+
+def test_something_that_is_no_handler_is_refused(proactor):
+    with pytest.raises(TypeError, match="handler"):
+        proactor.listen("echo")
+
+
+def test_a_load_cannot_listen(proactor):
+    with pytest.raises(TypeError, match="cannot listen"):
+        proactor.listen(iocpcore.Load())
+
+
+def test_an_address_in_use_is_the_systems_error_and_leaves_nothing(proactor, echo):
+    handles = open_handles()
+    with pytest.raises(OSError, match=f"port {echo.port}") as caught:
+        proactor.listen(iocpcore.ECHO, port=echo.port)
+    assert caught.value.errno in (98, 10048, 13)  # EADDRINUSE, WSAEADDRINUSE, and what Windows says of an exclusive port
+    assert open_handles() == handles
+
+
+def test_a_host_that_does_not_resolve_is_the_resolvers_error(proactor):
+    with pytest.raises(socket.gaierror):
+        proactor.listen(iocpcore.ECHO, "nowhere.invalid")
+
+
+@pytest.mark.parametrize("arguments", [{"connections": 0}, {"messages": 0}, {"size": 0}, {"size": (5, 4)}, {"pipeline": 0}])
+def test_a_load_that_makes_no_sense_is_refused(arguments):
+    with pytest.raises(ValueError):
+        iocpcore.Load(**arguments)
+
+
+# ---- life and death ----
+
+
+def test_a_closed_proactor_says_so(backend):
+    proactor = iocpcore.Proactor(1, backend)
+    proactor.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        proactor.listen(iocpcore.ECHO)
+    with pytest.raises(RuntimeError, match="closed"):
+        iocpcore.Load().start(proactor, "127.0.0.1", 9)
+
+
+def test_closing_a_listener_after_its_proactor_does_nothing(backend):
+    proactor = iocpcore.Proactor(1, backend)
+    listener = proactor.listen(iocpcore.ECHO)
+    proactor.close()
+    listener.close()
+    assert_nothing_left(proactor)
+
+
+def test_workers_are_visible_named_daemon_threads(backend):
+    with iocpcore.Proactor(2, backend):
+        workers = [thread for thread in threading.enumerate() if thread.name.startswith("iocpcore-worker-")]
+        assert [thread.name for thread in workers] == ["iocpcore-worker-0", "iocpcore-worker-1"]
+        assert all(thread.daemon for thread in workers)
+    assert not any(thread.name.startswith("iocpcore-worker-") for thread in threading.enumerate())
+
+
+def test_the_package_is_the_installed_one():
+    assert iocpcore.__file__ is not None
+    assert re.fullmatch(r"\d+\.\d+\.\d+", iocpcore.__version__)
+
+
+# ---- the GIL ----
+
+
+def test_an_echo_comes_back_while_the_gil_is_held(echo, connect):
+    """A receive called through ctypes.PyDLL keeps the GIL: only a worker without it can make it return."""
+    peer = connect(echo)
+    peer.settimeout(None)
+    seconds = b"\x10\x27\x00\x00" if sys.platform == "win32" else (10).to_bytes(8, "little") + bytes(8)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+    recv = (ctypes.PyDLL("ws2_32") if sys.platform == "win32" else ctypes.PyDLL(None)).recv
+    recv.argtypes = [ctypes.c_size_t if sys.platform == "win32" else ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
+    answer = ctypes.create_string_buffer(16)
+    peer.sendall(b"no GIL")
+    assert recv(peer.fileno(), answer, 16, 0) == 6
+    assert answer.value == b"no GIL"
+
+
+# ---- the interpreter's end, signals, fork ----
+
+BEGIN = "import iocpcore, socket, signal, threading\n"
+
+
+def test_leaving_the_interpreter_without_close_neither_hangs_nor_crashes(backend):
+    run_python(
+        BEGIN + f"""
+proactor = iocpcore.Proactor(2, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+peer = socket.create_connection(listener.address, timeout=30)
+peer.sendall(b"x" * 100000)
+assert peer.recv(1)
+"""
+    )
+
+
+def test_an_exception_that_ends_the_program_does_not_hang_it(backend):
+    output = run_python(
+        BEGIN + f"""
+import sys
+sys.excepthook = lambda *info: (print("died of", info[0].__name__), sys.stdout.flush())
+sys.unraisablehook = print
+def main():
+    proactor = iocpcore.Proactor(2, {backend!r})
+    proactor.listen(iocpcore.ECHO)
+    raise LookupError
+try:
+    main()
+except LookupError:
+    print("died")
+"""
+    )
+    assert output.strip() == "died"
+
+
+def test_an_interrupt_ends_a_wait_for_a_load(backend):
+    """signal.raise_signal from another thread is what Ctrl+C does, on both systems."""
+    output = run_python(
+        BEGIN + f"""
+silent = socket.create_server(("127.0.0.1", 0))    # never answers
+load = iocpcore.Load(connections=1, messages=1)
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    load.start(proactor, *silent.getsockname())
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        load.wait()
+    except KeyboardInterrupt:
+        print("interrupted")
+    proactor.close(0)
+"""
+    )
+    assert output.strip() == "interrupted"
+
+
+def test_an_interrupt_ends_a_close_that_waits_and_a_second_close_ends_it(backend):
+    output = run_python(
+        BEGIN + f"""
+proactor = iocpcore.Proactor(1, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+peer = socket.create_connection(listener.address)
+peer.sendall(b"x"); peer.recv(1)
+threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    proactor.close(1000)        # the peer never ends
+except KeyboardInterrupt:
+    print("interrupted")
+peer.close()
+proactor.close()
+print(proactor.stats()["active"])
+"""
+    )
+    assert output.split() == ["interrupted", "0"]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGBREAK"])
+def test_serve_ends_on_a_signal_and_drains(backend, name):
+    import signal
+
+    if not hasattr(signal, name):
+        pytest.skip(f"this system has no {name}")
+    output = run_python(
+        BEGIN + f"""
+def started(listener):
+    peer = socket.create_connection(listener.address)
+    peer.sendall(b"x"); peer.recv(1); peer.close()
+    threading.Timer(0.1, signal.raise_signal, [signal.{name}]).start()
+before = signal.getsignal(signal.{name})
+stats = iocpcore.serve(iocpcore.ECHO, backend={backend!r}, started=started)
+assert signal.getsignal(signal.{name}) == before
+print(stats["bytes_sent"], stats["active"])
+"""
+    )
+    assert output.split() == ["1", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_is_told_to_make_its_own_proactor(backend):
+    output = run_python(
+        BEGIN + f"""
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)    # newer Pythons dislike a fork with threads, and are right
+proactor = iocpcore.Proactor(1, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+child = os.fork()
+if child == 0:
+    for use in (lambda: proactor.listen(iocpcore.ECHO), proactor.close, listener.close):
+        try:
+            use()
+        except RuntimeError as error:
+            print(error, flush=True)
+    with iocpcore.Proactor(1, {backend!r}) as own:
+        peer = socket.create_connection(own.listen(iocpcore.ECHO).address, timeout=30)
+        peer.sendall(b"child"); print(peer.recv(5), flush=True)
+        peer.close()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+peer = socket.create_connection(listener.address, timeout=30)
+peer.sendall(b"parent"); print(peer.recv(6))
+peer.close()
+proactor.close()
+"""
+    )
+    lines = output.splitlines()
+    assert len(lines) == 5
+    assert all("process that forked" in line for line in lines[:3])
+    assert lines[3:] == ["b'child'", "b'parent'"]
+
+
+# ---- close() from several sides ----
+
+
+def test_two_threads_may_close_at_once(backend, connect):
+    proactor = iocpcore.Proactor(2, backend)
+    peer = connect(proactor.listen(iocpcore.ECHO))
+    until(lambda: proactor.stats()["active"] == 1)
+    closers = [threading.Thread(target=proactor.close, args=(WAIT,)) for _ in range(4)]
+    for closer in closers:
+        closer.start()
+    assert receive_exactly(peer, 1) == b""
+    peer.close()
+    for closer in closers:
+        closer.join(WAIT)
+        assert not closer.is_alive()
+    assert_nothing_left(proactor)

@@ -1,0 +1,133 @@
+"""The native handlers: ECHO (test_echo.py), DISCARD and the load client."""
+
+import socket
+import threading
+
+import pytest
+
+import iocpcore
+from support import WAIT, receive_exactly, until
+
+
+def test_discard_takes_everything_and_answers_nothing(proactor, connect):
+    peer = connect(proactor.listen(iocpcore.DISCARD))
+    peer.sendall(bytes(1_000_000))
+    peer.shutdown(socket.SHUT_WR)
+    assert peer.recv(1) == b""
+    assert proactor.stats()["bytes_received"] == 1_000_000
+    assert proactor.stats()["bytes_sent"] == 0
+
+
+def run_load_against(serve_one, proactor, **arguments):
+    """A load of one connection against a Python server that misbehaves; its result."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(WAIT)
+
+        def accept():
+            peer, _ = server.accept()
+            with peer:
+                peer.settimeout(WAIT)
+                serve_one(peer)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        load = iocpcore.Load(connections=1, **arguments)
+        load.start(proactor, *server.getsockname())
+        assert load.wait(WAIT)
+        thread.join(WAIT)
+        return load.result()
+
+
+def test_the_load_client_sees_a_wrong_byte(proactor):
+    def wrong(peer):
+        data = bytearray(receive_exactly(peer, 64))
+        data[63] ^= 1
+        peer.sendall(data)
+        try:
+            peer.recv(1)
+        except ConnectionError:
+            pass
+
+    result = run_load_against(wrong, proactor, messages=1, size=64)
+    assert (result["mismatches"], result["errors"], result["echoes"]) == (1, 1, 0)
+
+
+def test_the_load_client_sees_two_messages_exchanged(proactor):
+    def exchanged(peer):
+        data = receive_exactly(peer, 128)
+        peer.sendall(data[64:] + data[:64])
+        try:
+            peer.recv(1)
+        except ConnectionError:
+            pass
+
+    assert run_load_against(exchanged, proactor, messages=2, size=64, pipeline=2)["mismatches"] == 1
+
+
+def test_the_load_client_sees_a_byte_too_many(proactor):
+    def generous(peer):
+        peer.sendall(receive_exactly(peer, 64) + b"!")
+        try:
+            peer.recv(1)
+        except ConnectionError:
+            pass
+
+    assert run_load_against(generous, proactor, messages=1, size=64)["mismatches"] == 1
+
+
+def test_the_load_client_counts_a_connection_that_ends_early(proactor):
+    def short(peer):
+        peer.sendall(receive_exactly(peer, 64))
+
+    result = run_load_against(short, proactor, messages=5, size=64)
+    assert (result["mismatches"], result["errors"], result["echoes"]) == (0, 1, 1)
+
+
+def test_the_result_of_a_load_adds_up(proactor, echo):
+    load = iocpcore.Load(connections=5, messages=40, size=(10, 20), pipeline=3)
+    load.start(proactor, "127.0.0.1", echo.port)
+    assert load.wait(WAIT)
+    result = load.result()
+    assert result["connections"] == 5
+    assert result["echoes"] == load.echoes == 200
+    assert 200 * 10 <= result["bytes"] <= 200 * 20
+    assert result["error"] is None
+    latency = result["latency_us"]
+    assert 0 < latency["p50"] <= latency["p99"] <= latency["p999"] <= result["seconds"] * 1e6 * 1.02
+
+
+def test_a_load_starts_once(proactor, echo):
+    load = iocpcore.Load(connections=1, messages=1)
+    with pytest.raises(RuntimeError, match="not started"):
+        load.wait(0)
+    load.start(proactor, "127.0.0.1", echo.port)
+    with pytest.raises(RuntimeError, match="once"):
+        load.start(proactor, "127.0.0.1", echo.port)
+    assert load.wait(WAIT)
+    assert load.wait(0)
+
+
+def test_waiting_for_a_load_ends_when_the_time_is_over(proactor):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        load = iocpcore.Load(connections=1, messages=1)
+        load.start(proactor, *silent.getsockname())
+        assert not load.wait(0.01)
+        proactor.close(0)
+        assert load.wait(WAIT)
+
+
+def test_native_handlers_have_names():
+    assert [repr(it) for it in (iocpcore.ECHO, iocpcore.DISCARD)] == ["<iocpcore.ECHO>", "<iocpcore.DISCARD>"]
+
+
+def test_a_busy_session_does_not_starve_another(proactor, echo, connect):
+    """The load never pauses; a plain peer beside it must still get its turn."""
+    load = iocpcore.Load(connections=4, messages=1 << 40, size=16384, pipeline=16)
+    with iocpcore.Proactor(1, proactor.backend) as client:
+        load.start(client, "127.0.0.1", echo.port)
+        until(lambda: load.echoes > 100)
+        peer = connect(echo)
+        for _ in range(20):
+            peer.sendall(b"my turn")
+            assert receive_exactly(peer, 7) == b"my turn"
+        client.close(0)

@@ -1,0 +1,47 @@
+"""Receiving."""
+
+import socket
+
+import pytest
+
+from support import receive_exactly, until
+
+
+def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, echo, connect):
+    """After some seconds without data its receive is cancelled and a zero-byte receive posted."""
+    peers = [connect(echo) for _ in range(5)]
+    for peer in peers:
+        peer.sendall(b"first")
+        assert receive_exactly(peer, 5) == b"first"
+    assert proactor.stats()["buffers_used"] == 5
+    until(lambda: proactor.stats()["buffers_used"] == 0)
+    assert proactor.stats()["active"] == 5
+    for peer in peers:
+        peer.sendall(b"again")
+        assert receive_exactly(peer, 5) == b"again"
+    assert proactor.stats()["buffers_used"] == 5
+
+
+@pytest.mark.valgrind
+def test_data_and_end_that_arrive_together_are_both_seen(echo, connect):
+    peer = connect(echo)
+    peer.sendall(b"last words")
+    peer.shutdown(socket.SHUT_WR)
+    assert receive_exactly(peer, 100) == b"last words"
+
+
+def test_urgent_data_does_not_stall_the_stream(echo, connect):
+    """The urgent byte is not part of the stream, on either system; what is around it is."""
+    peer = connect(echo)
+    peer.sendall(b"before")
+    peer.send(b"!", socket.MSG_OOB)
+    peer.sendall(b"after")
+    peer.shutdown(socket.SHUT_WR)
+    assert receive_exactly(peer, 100) == b"beforeafter"
+
+
+def test_bytes_that_come_one_by_one_come_back_one_by_one(echo, connect):
+    peer = connect(echo)
+    for byte in b"slowly":
+        peer.sendall(bytes([byte]))
+        assert receive_exactly(peer, 1) == bytes([byte])
