@@ -20,7 +20,7 @@ from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock, WAIT_LOCK)
 
-from handler cimport PATTERN_PERIOD, latency_of
+from handler cimport PATTERN_PERIOD, latency_of, load_over
 from inbox cimport inbox_item, inbox_put
 from iocp cimport (
     AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE,
@@ -229,8 +229,14 @@ cdef class Load(Handler):
         self.proactor = proactor
         proactor.kept.append(self)
         self.started_at = iocp_now(proactor.workers[0].port)
-        for i in range(self.connections):
-            proactor.connect_native(&self.native, i % self.workers, family, address)
+        cdef unsigned int i, begun = 0
+        try:
+            for i in range(self.connections):
+                proactor.connect_native(&self.native, i % self.workers, family, address)
+                begun += 1
+        finally:
+            for i in range(begun, self.connections):    # those will never be
+                load_over(&self.load)
 
     def wait(self, timeout=None):
         """Until every connection is over, at most `timeout` seconds; whether they are."""

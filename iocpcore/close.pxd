@@ -30,6 +30,7 @@ cdef inline void finish(Worker *worker, Session *session, unsigned char reason) 
     """Close when what is queued has been sent, and not with unread input: that would destroy data already sent."""
     session.state = FINISHING
     session.reason = reason
+    session.closing_at = worker.now
     timer_set(worker, session, worker.now + STALL_TIME)
 
 

@@ -192,6 +192,12 @@ cdef inline bint handler_data(Worker *worker, Session *session) noexcept nogil:
     return True
 
 
+cdef inline void handler_discards(Worker *worker, Session *session) noexcept nogil:
+    """session.input came after finish(). A load has had all its answers by then: this is one byte too many."""
+    if session.handler.kind == LOAD:
+        session.handler.load.rows[worker.index].mismatches += 1
+
+
 cdef inline void handler_closed(Worker *worker, Session *session) noexcept nogil:
     """Exactly once for each session, when nothing of it is in flight any more."""
     if session.handler.kind == LOAD:

@@ -2,9 +2,9 @@
 #
 # Ownership: who calls inbox_put() gives the item away if it succeeds; the worker frees it.
 # Threads: inbox_put() any; inbox_take() and inbox_shut() the worker. The lock is a leaf: nothing else is taken under it.
-from libc.stdlib cimport calloc
-from iocp cimport AcquireSRWLockExclusive, ReleaseSRWLockExclusive
-from operation cimport Inbox, InboxItem, Worker
+from libc.stdlib cimport calloc, free
+from iocp cimport AcquireSRWLockExclusive, ReleaseSRWLockExclusive, closesocket
+from operation cimport DO_ADOPT, Inbox, InboxItem, Worker
 from port cimport port_wake
 
 
@@ -49,6 +49,18 @@ cdef inline InboxItem *inbox_take(Worker *worker) noexcept nogil:
     inbox.posted = 0
     ReleaseSRWLockExclusive(&inbox.lock)
     return items
+
+
+cdef inline void inbox_free(Worker *worker) noexcept nogil:
+    """Of a worker that never ran, or was left behind: nobody else will look."""
+    cdef InboxItem *item = inbox_take(worker)
+    cdef InboxItem *after
+    while item != NULL:
+        after = item.next
+        if item.kind == DO_ADOPT:
+            closesocket(item.socket)
+        free(item)
+        item = after
 
 
 cdef inline void inbox_shut(Worker *worker) noexcept nogil:

@@ -95,8 +95,8 @@ cdef struct Session:
     Buffer *queue_tail
     unsigned int queue_buffers
     size_t queue_bytes
-    uint64_t active_at          # when it last received or sent, nanoseconds
-    uint64_t closing_at         # when the present phase of its end began
+    uint64_t active_at          # when it last received, nanoseconds; 0: it is not connected yet
+    uint64_t closing_at         # when its end last made progress
     uint64_t timer_at           # the deadline it waits for, 0: none
 
 cdef struct SessionTable:

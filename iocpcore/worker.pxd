@@ -18,8 +18,8 @@ from buffer cimport buffer_pool_free
 from close cimport (
     DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_session, close_undrained, finish, send_end)
 from connect cimport end_connect, on_connect, start_connect
-from handler cimport handler_closed, handler_data, handler_opened, handler_wants_data, load_over
-from inbox cimport inbox_item, inbox_put, inbox_shut, inbox_take
+from handler cimport handler_closed, handler_data, handler_discards, handler_opened, handler_wants_data, load_over
+from inbox cimport inbox_free, inbox_item, inbox_put, inbox_shut, inbox_take
 from mutant cimport FREED_AT_DEQUEUE, mutant
 from operation cimport (
     ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ABORT, DO_ADOPT, DO_CLOSE, DO_CONNECT,
@@ -113,7 +113,9 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
         return
     received = on_receive(worker, session, status, bytes)
     if received == RECEIVED_DATA:
-        if session.state == OPEN and not handler_data(worker, session):
+        if session.state == FINISHING:
+            handler_discards(worker, session)
+        elif not handler_data(worker, session):
             abort_session(worker, session, BY_US)
     elif received == RECEIVED_ERROR:
         close_session(worker, session, BY_ERROR)
@@ -123,7 +125,7 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
 
 
 cdef inline void sent_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
-    session.active_at = worker.now
+    session.closing_at = worker.now     # a slow peer is no stalled peer
     if not on_send(worker, session, status, bytes):
         close_session(worker, session, BY_ERROR)
     end_send(session)
@@ -315,7 +317,7 @@ cdef inline uint64_t deadline_of(Session *session) noexcept nogil:
     if session.state == CLOSING:
         return session.closing_at + DRAIN_TIME
     if session.state == FINISHING:
-        return session.closing_at + LINGER_TIME if session.end_sent else session.active_at + STALL_TIME
+        return session.closing_at + (LINGER_TIME if session.end_sent else STALL_TIME)
     if session.state == OPEN and session.receiving and not session.waiting:
         return session.active_at + IDLE_TIME
     return 0
@@ -551,6 +553,7 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
 cdef inline bint worker_free(Worker *worker) noexcept nogil:
     """After its thread has ended, or before it began. False if something is in flight: that memory is leaked."""
     cdef bint drained = worker.stats.in_flight == 0
+    inbox_free(worker)
     free(worker.timers.timers)
     buffer_pool_free(worker)
     session_table_free(worker)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -48,8 +49,7 @@ def receive_to_end(sock):
 
 def reset(sock):
     """Close with a reset instead of an end."""
-    on = b"\x01\x00\x00\x00" if sys.platform == "win32" else b"\x01\x00\x00\x00\x00\x00\x00\x00"  # l_onoff 1, l_linger 0
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0))
     sock.close()
 
 

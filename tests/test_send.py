@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-import iocpcore
-from support import SCALE, WAIT, receive_exactly, until
+from support import SCALE, WAIT, receive_exactly, reset, until
 
 MIB = 1 << 20
 WATER = 65536  # bytes queued above which an echo stops receiving
@@ -78,8 +77,7 @@ def test_what_a_reset_left_unsent_is_counted(proactor, echo, connect):
     peer = connect(echo)
     send_until_nothing_moves(peer, bytes(64 * MIB))
     until(lambda: proactor.stats()["bytes_queued"] > 0)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01" + bytes(3 if sys.platform == "win32" else 7))
-    peer.close()
+    reset(peer)
     until(lambda: proactor.stats()["active"] == 0)
     stats = proactor.stats()
     assert stats["bytes_unsent"] > 0

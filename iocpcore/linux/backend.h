@@ -8,24 +8,7 @@
 #ifndef IOCPCORE_LINUX_BACKEND_H
 #define IOCPCORE_LINUX_BACKEND_H
 
-#include <stddef.h>
-
-#include "iocp.h"
-
-enum { OVERLAPPED_ACCEPT = 1, OVERLAPPED_CONNECT, OVERLAPPED_RECEIVE, OVERLAPPED_SEND };
-enum { OVERLAPPED_CANCELLED = 1 /* CancelIoEx or closesocket has asked for it */ };
-
-/* Operations in the order of their start. */
-struct overlapped_queue {
-    OVERLAPPED *head;
-    OVERLAPPED *tail;
-};
-
-/* What a call with several WSABUFs copies. */
-struct gathered {
-    struct msghdr message;
-    struct iovec buffers[];
-};
+#include "overlapped.h"
 
 struct posted_packet {
     ULONG_PTR key;
@@ -96,14 +79,6 @@ int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key); /* 0 or 
 struct iocp_socket *socket_find(SOCKET fd);                             /* NULL if not associated */
 void socket_dereference(struct iocp_socket *s);
 void sockets_free(struct iocp_port *port); /* those still open are sockets of no port from now on */
-
-void overlapped_enqueue(struct overlapped_queue *queue, OVERLAPPED *overlapped);
-OVERLAPPED *overlapped_dequeue(struct overlapped_queue *queue);
-int overlapped_remove(struct overlapped_queue *queue, OVERLAPPED *overlapped); /* 1 if it was there */
-struct msghdr *overlapped_message(OVERLAPPED *overlapped); /* of a call with several WSABUFs */
-struct iovec *overlapped_buffers(OVERLAPPED *overlapped);
-size_t overlapped_length(OVERLAPPED *overlapped); /* of all its buffers */
-void overlapped_advance(OVERLAPPED *overlapped, size_t bytes); /* its buffers begin that much later */
 
 #ifdef IOCPCORE_SIMULATED
 #include "simulated.h"

@@ -151,7 +151,10 @@ int iocp_skip_on_success(SOCKET s);                  /* 1: inline successes will
 void iocp_linger_zero(SOCKET s);                     /* closing will reset */
 void iocp_no_delay(SOCKET s);
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */
-int iocp_status(const OVERLAPPED_ENTRY *entry);      /* 0 or an error number */
+static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error number */
+{
+    return (int)entry->Internal;
+}
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
 void iocp_block_signals(void);                       /* this thread takes none: they are the main thread's */
 long iocp_process_id(void);

@@ -138,78 +138,6 @@ int closesocket(SOCKET fd)
 
 /* ---- starting operations ---- */
 
-void overlapped_enqueue(struct overlapped_queue *queue, OVERLAPPED *overlapped)
-{
-    overlapped->next = NULL;
-    if (queue->head == NULL)
-        queue->head = overlapped;
-    else
-        queue->tail->next = overlapped;
-    queue->tail = overlapped;
-}
-
-OVERLAPPED *overlapped_dequeue(struct overlapped_queue *queue)
-{
-    OVERLAPPED *first = queue->head;
-
-    if (first != NULL)
-        queue->head = first->next;
-    return first;
-}
-
-int overlapped_remove(struct overlapped_queue *queue, OVERLAPPED *overlapped)
-{
-    OVERLAPPED **link = &queue->head, *before = NULL;
-
-    while (*link != NULL && *link != overlapped) {
-        before = *link;
-        link = &before->next;
-    }
-    if (*link == NULL)
-        return 0;
-    *link = overlapped->next;
-    if (queue->tail == overlapped)
-        queue->tail = before;
-    return 1;
-}
-
-struct msghdr *overlapped_message(OVERLAPPED *overlapped)
-{
-    struct gathered *copy = overlapped->copy;
-
-    return &copy->message;
-}
-
-struct iovec *overlapped_buffers(OVERLAPPED *overlapped)
-{
-    struct gathered *copy = overlapped->copy;
-
-    return copy != NULL ? copy->buffers : &overlapped->first;
-}
-
-size_t overlapped_length(OVERLAPPED *overlapped)
-{
-    const struct iovec *buffers = overlapped_buffers(overlapped);
-    size_t length = 0;
-
-    for (unsigned i = 0; i < overlapped->buffers; i++)
-        length += buffers[i].iov_len;
-    return length;
-}
-
-void overlapped_advance(OVERLAPPED *overlapped, size_t bytes)
-{
-    struct iovec *buffers = overlapped_buffers(overlapped);
-
-    for (unsigned i = 0; bytes > 0; i++) {
-        size_t step = bytes < buffers[i].iov_len ? bytes : buffers[i].iov_len;
-
-        buffers[i].iov_base = (char *)buffers[i].iov_base + step;
-        buffers[i].iov_len -= step;
-        bytes -= step;
-    }
-}
-
 static int copy_buffers(OVERLAPPED *overlapped, const WSABUF *from, DWORD count)
 {
     struct iovec *to = &overlapped->first;
@@ -403,9 +331,4 @@ void iocp_no_delay(SOCKET s)
 int iocp_shutdown_send(SOCKET s)
 {
     return os_shutdown(s, SHUT_WR) == 0 ? 0 : errno;
-}
-
-int iocp_status(const OVERLAPPED_ENTRY *entry)
-{
-    return (int)entry->Internal;
 }
