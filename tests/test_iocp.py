@@ -4,6 +4,7 @@ The cases are C, without Python: on Linux this file builds their program, on Win
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SECONDS = 60  # after which a case ends itself
 SKIPPED = 77
+RUNNER = shlex.split(os.environ.get("IOCPCORE_CONTRACT_RUNNER", ""))  # what runs the program: valgrind, say
 
 
 def case_names():
@@ -65,10 +67,10 @@ def contract():
 
 
 @pytest.mark.parametrize("packets", [False, True], ids=["skipping", "packets"])
-@pytest.mark.parametrize("case", case_names())
+@pytest.mark.parametrize("case", list(case_names()))
 def test_iocp(contract, backend, packets, case):
     done = subprocess.run(
-        [contract, "--backend", backend, "--seconds", str(SECONDS), *["--packets"] * packets, case],
+        [*RUNNER, contract, "--backend", backend, "--seconds", str(SECONDS), *["--packets"] * packets, case],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -131,7 +131,7 @@ static int uring_own(struct iocp_port *port)
     return 0;
 }
 
-/* io_uring answers EAGAIN on a non-blocking descriptor instead of waiting for it. */
+/* Kernels before 6.x answered EAGAIN to an accept on a non-blocking listener instead of waiting; newer ones do not care. */
 static int uring_associate(struct iocp_socket *s)
 {
     int flags = fcntl(s->fd, F_GETFL);

@@ -42,7 +42,7 @@ static inline int iocp_startup(void)
     error = WSAStartup(MAKEWORD(2, 2), &data);
     if (error != 0)
         return error;
-    iocp_nt_to_error = (ULONG(WINAPI *)(LONG))(void *)GetProcAddress(ntdll, "RtlNtStatusToDosError");
+    iocp_nt_to_error = (ULONG(WINAPI *)(LONG))(void (*)(void))GetProcAddress(ntdll, "RtlNtStatusToDosError");
     any = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP);
     if (any == INVALID_SOCKET)
         return WSAGetLastError();

@@ -1,0 +1,233 @@
+/* What only Linux can show: descriptors that run out, foreign threads, signals, forked children. */
+#include "contract.h"
+
+#ifndef _WIN32
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { FILLERS = 16 };
+
+/* Allows FILLERS descriptors more than are open, and gives back the limit as it was. */
+static struct rlimit limit_descriptors(void)
+{
+    struct rlimit before, few;
+    int first_free = dup(STDIN_FILENO);
+
+    CHECK(first_free >= 0);
+    close(first_free);
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    few.rlim_cur = (rlim_t)first_free + FILLERS;
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &few), 0);
+    return before;
+}
+
+static int fill_descriptors(int *fillers)
+{
+    int count = 0;
+
+    while ((fillers[count] = dup(STDIN_FILENO)) >= 0)
+        CHECK(++count < FILLERS + 1);
+    CHECK_EQUAL(errno, EMFILE);
+    return count;
+}
+
+static void an_accept_without_descriptors_fails_and_a_later_one_works(void)
+{
+    struct address at;
+    SOCKET listener = listen_own(&at, 5), clients[3];
+    struct operation *accept;
+    struct rlimit before;
+    int fillers[FILLERS + 1], count;
+
+    for (int i = 0; i < 3; i++) /* one for each accept: under valgrind a failed accept takes its client away */
+        clients[i] = peer_socket(AF_INET);
+    before = limit_descriptors();
+    accept = start_accept(listener);
+    CHECK_EQUAL(pump(0), 0);
+    count = fill_descriptors(fillers);
+    CHECK(peer_try_connect(clients[0], &at));
+    CHECK_EQUAL(wait_for(accept), WSAEMFILE);
+    CHECK(peer_try_connect(clients[1], &at));
+    CHECK_EQUAL(wait_for(start_accept(listener)), WSAEMFILE);
+    while (count > 0)
+        close(fillers[--count]);
+    CHECK(peer_try_connect(clients[2], &at));
+    accept = start_accept(listener);
+    CHECK_EQUAL(wait_for(accept), 0);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &before), 0);
+    adopt_accepted(accept);
+}
+
+static void *dequeue_as_a_stranger(void *unused)
+{
+    (void)unused;
+    pump(0);
+    return NULL;
+}
+
+static void start_as_a_stranger(void)
+{
+    pthread_t thread;
+
+    pump(0); /* the port is ours now */
+    pthread_create(&thread, NULL, dequeue_as_a_stranger, NULL);
+    pthread_join(thread, NULL);
+    _exit(0);
+}
+
+static void a_foreign_thread_in_a_port_aborts_the_process(void)
+{
+    int status;
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0) {
+        HANDLE forked = another_port(); /* the parent's stays untouched */
+
+        port = forked;
+        signal(SIGABRT, SIG_DFL);
+        close(STDERR_FILENO);
+        start_as_a_stranger();
+    }
+    CHECK_EQUAL(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status));
+    CHECK_EQUAL(WTERMSIG(status), SIGABRT);
+}
+
+static volatile sig_atomic_t signals;
+
+static void count_signal(int number)
+{
+    (void)number;
+    signals++;
+}
+
+/* ITIMER_REAL would be simplest, but its signal is the watchdog's. */
+static timer_t interrupt_often(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    struct itimerspec often = {{0, 2000000}, {0, 2000000}};
+    timer_t timer;
+
+    CHECK_EQUAL(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    CHECK_EQUAL(timer_settime(timer, 0, &often, NULL), 0);
+    return timer;
+}
+
+static void signals_neither_end_nor_fail_a_dequeue(void)
+{
+    struct sigaction action = {.sa_handler = count_signal};
+    uint64_t before = iocp_now(port);
+    timer_t timer;
+
+    CHECK_EQUAL(sigaction(SIGUSR1, &action, NULL), 0);
+    timer = interrupt_often();
+    CHECK_EQUAL(pump(200), 0); /* pump fails on any error but a timeout */
+    CHECK_EQUAL(timer_delete(timer), 0);
+    CHECK(iocp_now(port) - before >= 200000000);
+    CHECK(signals > 0);
+}
+
+static void *post_to_the_port(void *unused)
+{
+    (void)unused;
+    CHECK(PostQueuedCompletionStatus(port, 0, 0, NULL));
+    return NULL;
+}
+
+static void be_woken(void)
+{
+    OVERLAPPED_ENTRY entry;
+    ULONG count;
+    pthread_t thread;
+
+    CHECK_EQUAL(pthread_create(&thread, NULL, post_to_the_port, NULL), 0);
+    CHECK(GetQueuedCompletionStatusEx(port, &entry, 1, &count, 20000, FALSE));
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+}
+
+/* Old wake-ups, input that nobody reads, ends and urgent bytes: none of them keeps a dequeue awake. */
+static void a_dequeue_with_nothing_to_do_uses_no_processor_time(void)
+{
+    struct pair unread = connected_pair(), urgent = connected_pair();
+    clock_t before;
+
+    CHECK_EQUAL(wait_for(start_send(unread.own, "x", 1)), 0); /* now the port watches them */
+    CHECK_EQUAL(wait_for(start_send(urgent.own, "x", 1)), 0);
+    for (int i = 0; i < 30; i++)
+        be_woken();
+    peer_send(unread.peer, "unread", 6);
+    peer_finish(unread.peer);
+    peer_urgent(urgent.peer, '!');
+    before = clock();
+    CHECK_EQUAL(pump(500), 0);
+    CHECK(clock() - before < CLOCKS_PER_SEC / 4);
+}
+
+static void a_child_that_keeps_our_socket_is_not_heard_after_we_close_it(void)
+{
+    struct pair old = connected_pair(), new;
+    struct operation *receive = start_receive(old.own, 10), *fresh;
+    int hold[2], status;
+    pid_t child;
+
+    pump_all();
+    CHECK_EQUAL(pipe(hold), 0);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        char byte;
+
+        close(hold[1]);
+        _exit(read(hold[0], &byte, 1) != 0); /* until the parent lets go */
+    }
+    close_own(old.own);
+    CHECK_EQUAL(wait_for(receive), ERROR_OPERATION_ABORTED);
+    new = connected_pair(); /* it has the old one's number, and its state in the port */
+    fresh = start_receive(new.own, 10);
+    peer_send(old.peer, "stale", 5);
+    pump_all();
+    CHECK(!fresh->ended);
+    peer_send(new.peer, "fresh", 5);
+    CHECK_EQUAL(wait_for(fresh), 0);
+    CHECK(memcmp(fresh->data, "fresh", 5) == 0);
+    close(hold[0]);
+    close(hold[1]);
+    CHECK_EQUAL(waitpid(child, &status, 0), child);
+    CHECK_EQUAL(status, 0);
+}
+
+static void too_many_buffers_fail_at_the_start(void)
+{
+    struct pair pair = connected_pair();
+    static WSABUF buffers[1025];
+    struct operation *send = start_send_from(pair.own, buffers, 1025);
+
+    CHECK_EQUAL(send->how, FAILED);
+    CHECK_EQUAL(send->status, EMSGSIZE);
+}
+
+static void an_operation_on_a_socket_of_no_port_fails_at_its_start(void)
+{
+    struct address at;
+    struct operation *receive = start_receive(peer_listen(&at, AF_INET, 1), 10);
+
+    CHECK_EQUAL(receive->how, FAILED);
+    CHECK_EQUAL(receive->status, ENOTSOCK);
+}
+
+const struct test_case linux_cases[] = {
+    CASE(an_accept_without_descriptors_fails_and_a_later_one_works),
+    CASE(a_foreign_thread_in_a_port_aborts_the_process),
+    CASE(signals_neither_end_nor_fail_a_dequeue),
+    CASE(a_dequeue_with_nothing_to_do_uses_no_processor_time),
+    CASE(a_child_that_keeps_our_socket_is_not_heard_after_we_close_it),
+    CASE(too_many_buffers_fail_at_the_start),
+    CASE(an_operation_on_a_socket_of_no_port_fails_at_its_start),
+    END_OF_CASES,
+};
+#endif
