@@ -500,9 +500,9 @@ cdef class Proactor:
     def close(self, drain=DRAIN):
         """Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers.
 
-        A session finishes when what it has queued is sent and its peer has ended too. Bounded: after drain and a margin
-        of 5 seconds, memory that the system may still write to is leaked, and a RuntimeError says so. Closing twice does
-        nothing. Not to be called from a worker's thread.
+        A session finishes when what it has queued is sent and its peer has ended too; a peer that does not end is left
+        5 seconds after that. Bounded: after drain and a margin of 5 seconds, memory that the system may still write to is
+        leaked, and a RuntimeError says so. Closing twice does nothing. Not to be called from a worker's thread.
         """
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         self.check_process()

@@ -193,8 +193,9 @@ cdef inline bint handler_data(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void handler_discards(Worker *worker, Session *session) noexcept nogil:
-    """session.input came after finish(). A load has had all its answers by then: this is one byte too many."""
-    if session.handler.kind == LOAD:
+    """session.input came after finish(). If a load has had all its answers by then, this is one byte too many."""
+    cdef LoadSession *own = <LoadSession *> session.handler_data
+    if session.handler.kind == LOAD and own.echoed == session.handler.load.messages:
         session.handler.load.rows[worker.index].mismatches += 1
 
 

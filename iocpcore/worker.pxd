@@ -125,7 +125,8 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
 
 
 cdef inline void sent_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
-    session.closing_at = worker.now     # a slow peer is no stalled peer
+    if session.state == FINISHING:
+        session.closing_at = worker.now     # a slow peer is no stalled peer
     if not on_send(worker, session, status, bytes):
         close_session(worker, session, BY_ERROR)
     end_send(session)

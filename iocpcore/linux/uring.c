@@ -131,7 +131,7 @@ static int uring_own(struct iocp_port *port)
     return 0;
 }
 
-/* Kernels before 6.x answered EAGAIN to an accept on a non-blocking listener instead of waiting; newer ones do not care. */
+/* On a non-blocking descriptor a kernel may answer EAGAIN instead of waiting; 6.18 does not. */
 static int uring_associate(struct iocp_socket *s)
 {
     int flags = fcntl(s->fd, F_GETFL);

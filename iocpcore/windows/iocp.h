@@ -19,6 +19,7 @@
 #include <mswsock.h>
 #include <windows.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #ifndef XP1_IFS_HANDLES
@@ -188,6 +189,8 @@ static inline void iocp_error_text(int error, char *text, size_t room)
 
     while (length > 0 && (text[length - 1] == '\r' || text[length - 1] == '\n' || text[length - 1] == '.'))
         length--;
+    if (length == 0)
+        length = (DWORD)snprintf(text, room, "error %d", error); /* wine has no words for Winsock's errors */
     text[length] = '\0';
 }
 

@@ -74,7 +74,11 @@ def add_port(parser, least, what):
 def add_native(parser):
     """The arguments of a Proactor."""
     parser.add_argument(
-        "--workers", type=whole(1, 256), default=1, metavar="N", help="threads, each with its port (default: %(default)s)"
+        "--workers",
+        type=whole(1, 256),
+        default=1,
+        metavar="N",
+        help="threads, each with its port (default: %(default)s)",
     )
     parser.add_argument(
         "--backend",

@@ -6,16 +6,21 @@ import time
 
 from .. import ECHO, Proactor
 from .._serve import SIGNALS, StopSignals
-from .common import DONE, Failed, add_native, add_port, address_text, refusals, seconds
-from .output import amount, count, decimal, print_json, print_line, print_table, ratio
+from .common import DONE, add_native, add_port, address_text, refusals, seconds
+from .output import amount, count, print_json, print_line, print_table, ratio
 
-HELP = "serve: send back every byte that comes, without the GIL"
+HELP = "serve: send back every byte that comes"
 DESCRIPTION = """Send back every byte that comes. The first line on standard output is `listening on HOST:PORT`.
-Ctrl+C (also SIGTERM, or SIGBREAK on Windows) stops accepting, lets sessions finish for a second, and prints the
+Ctrl+C (or SIGTERM, on Windows Ctrl+Break) stops accepting, gives sessions a second to finish, and prints the
 statistics; a second one ends the process at once."""
 
-HEADER = ("time", "active", "accepted", "closed", "received/s", "sent/s", "packets/s", "per dequeue", "in flight", "queued")
+ROW = "{:>8} {:>8} {:>9} {:>9} {:>12} {:>12} {:>10} {:>11} {:>9} {:>10}".format
+HEADER = ROW(
+    "seconds", "active", "accepted", "closed", "received/s", "sent/s", "packets/s", "per dequeue", "in flight", "queued"
+)
 ROWS_A_HEADER = 20
+DRAIN = 1.0  # seconds that sessions have to finish
+WORKERS_SHOWN = 8  # more columns fit no terminal
 
 
 def add_arguments(parser):
@@ -25,12 +30,130 @@ def add_arguments(parser):
     add_port(parser, 0, "0 lets the system choose")
     add_native(parser)
     parser.add_argument("--stats", type=seconds, metavar="SECONDS", help="print statistics every so often")
-    parser.add_argument("--json", action="store_true", help="statistics as JSON, one object a line")
+    parser.add_argument("--json", action="store_true", help="print statistics as JSON, one object a line")
 
 
 def run(options):
-    with StopSignals() as signals, refusals(options.host):
-        proactor = Proactor(options.workers, options.backend)
-    started = time.monotonic()
-    # (rest below)
+    with StopSignals() as signals:
+        with refusals(options.host):
+            proactor = Proactor(options.workers, options.backend)
+        try:
+            with refusals(options.host):
+                listener = proactor.listen(ECHO, options.host, options.port)
+            started = time.monotonic()
+            print_line(f"listening on {address_text(listener.address)}")
+            report = JsonReport(started) if options.json else TextReport(started)
+            until_signal(signals, started, options.stats, lambda: report.row(proactor.stats()))
+            let_the_next_signal_end_the_process()
+        finally:
+            proactor.close(DRAIN)
+        report.end(proactor.stats())
     return DONE
+
+
+def until_signal(signals, started, period, tell):
+    """Wait for a signal; tell() every `period` seconds, without drift."""
+    due = started
+    while True:
+        due = max(due + period, time.monotonic()) if period else None
+        if signals.wait(due and due - time.monotonic()):
+            return
+        tell()
+
+
+def let_the_next_signal_end_the_process():
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    if sys.stderr.isatty():
+        print("finishing what is open; Ctrl+C again ends it at once", file=sys.stderr)
+
+
+class JsonReport:
+    """The row and the end are alike: {"seconds": since the start, and what Proactor.stats() says}."""
+
+    def __init__(self, started):
+        self.started = started
+
+    def row(self, stats):
+        print_json({"seconds": round(time.monotonic() - self.started, 3), **stats})
+
+    end = row
+
+
+class TextReport:
+    def __init__(self, started):
+        self.started = self.before = started
+        self.rows = 0
+        self.last = dict.fromkeys(("bytes_received", "bytes_sent", "packets", "inline_successes", "dequeues"), 0)
+
+    def row(self, stats):
+        """What happened since the row before."""
+        now = time.monotonic()
+        passed = max(now - self.before, 0.001)  # Windows' clock may not have moved
+        since = {name: stats[name] - value for name, value in self.last.items()}
+        if self.rows % ROWS_A_HEADER == 0:
+            print_line(HEADER)
+        print_line(
+            ROW(
+                f"{now - self.started:,.1f}",
+                count(stats["active"]),
+                count(stats["accepted"]),
+                count(closed(stats)),
+                amount(since["bytes_received"] / passed),
+                amount(since["bytes_sent"] / passed),
+                count(round(since["packets"] / passed)),
+                ratio(since["packets"], since["dequeues"]),
+                count(stats["in_flight"]),
+                amount(stats["bytes_queued"]),
+            )
+        )
+        self.rows += 1
+        self.before = now
+        self.last = {name: stats[name] for name in self.last}
+
+    def end(self, stats):
+        workers = stats["workers"] if 1 < len(stats["workers"]) <= WORKERS_SHOWN else []
+        header = ["", "all", *(f"worker {number}" for number in range(len(workers)))] if workers else None
+        sections = [
+            [[label, *(cell(row) for row in [stats, *workers])] for label, cell in section] for section in SUMMARY
+        ]
+        print_table(f"{stats['backend']}, {time.monotonic() - self.started:,.1f} seconds", sections, header)
+
+
+def closed(stats):
+    return sum(value for name, value in stats.items() if name.startswith("closed_by_"))
+
+
+def counter(name, text=count):
+    return lambda row: text(row[name])
+
+
+SUMMARY = [
+    [
+        ("sessions accepted", counter("accepted")),
+        ("  closed by the peer", counter("closed_by_peer")),
+        ("  closed by us", counter("closed_by_us")),
+        ("  closed by an error", counter("closed_by_error")),
+        ("  closed by a timeout", counter("closed_by_timeout")),
+        ("  refused", counter("refused")),
+        ("accepts that failed", counter("accept_failures")),
+    ],
+    [
+        ("received", counter("bytes_received", amount)),
+        ("sent", counter("bytes_sent", amount)),
+        ("unsent", counter("bytes_unsent", amount)),
+    ],
+    [
+        ("operations submitted", counter("submitted")),
+        ("  ended as packets", counter("packets")),
+        ("  inline successes", counter("inline_successes")),
+        ("  failed starts", counter("failed_starts")),
+        ("packets: cancelled", counter("cancelled")),
+        ("packets: failed", counter("failed")),
+    ],
+    [
+        ("dequeues", counter("dequeues")),
+        ("packets per dequeue", lambda row: ratio(row["packets"], row["dequeues"])),
+        ("wake-ups", counter("wakeups")),
+    ],
+]

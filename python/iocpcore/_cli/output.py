@@ -25,24 +25,22 @@ def count(number):
     return f"{number:,}"
 
 
-def decimal(number):
-    return f"{number:,.1f}"
-
-
 def ratio(number, of):
     """How many to one; nothing to nothing is none."""
     return f"{number / of:,.2f}" if of else "-"
 
 
+UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
 def amount(number):
-    """Bytes, in the unit that leaves at most four digits before the point."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(number) < 10_000:
-            break
-        number /= 1024
-    else:
-        unit = "TiB"
-    return f"{number:,.0f} B" if unit == "B" else f"{number:,.1f} {unit}"
+    """Bytes; many of them in a larger unit."""
+    if number < 10_000:
+        return f"{number:,.0f} B"
+    power = 1
+    while number >= 1024 ** (power + 1) and power < len(UNITS):
+        power += 1
+    return f"{number / 1024**power:,.1f} {UNITS[power - 1]}"
 
 
 def microseconds(number):
@@ -63,21 +61,22 @@ def rich_console():
     return Console()
 
 
-def print_table(title, sections, header=None):
-    """sections: lists of rows; a row: its label and its cells, all text."""
+def print_table(title, sections, header=None, justify="right"):
+    """sections: lists of rows; a row: its label and its cells, all text. justify: the cells, "left" or "right"."""
     console = rich_console()
     if console is None:
-        print_line("\n".join(plain_table(title, sections, header)))
+        print_line("\n".join(plain_table(title, sections, header, justify)))
     else:
-        console.print(rich_table(title, sections, header))
+        console.print(rich_table(title, sections, header, justify))
 
 
-def plain_table(title, sections, header=None):
+def plain_table(title, sections, header, justify):
     rows = [row for section in sections for row in section] + ([header] if header else [])
-    label, *cells = (max(map(len, column)) for column in zip(*rows, strict=True))
+    label, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    pad = str.rjust if justify == "right" else str.ljust
 
     def line(row):
-        return "  ".join([f"  {row[0]:<{label}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], cells, strict=True))])
+        return "  ".join(["", row[0].ljust(label), *map(pad, row[1:], widths)]).rstrip()
 
     yield title
     if header:
@@ -88,7 +87,7 @@ def plain_table(title, sections, header=None):
         yield from map(line, section)
 
 
-def rich_table(title, sections, header=None):
+def rich_table(title, sections, header, justify):
     from rich import box
     from rich.table import Table
 
@@ -96,7 +95,7 @@ def rich_table(title, sections, header=None):
     table = Table(title=title, title_justify="left", title_style="bold", box=box.ROUNDED, show_header=bool(header))
     table.add_column(first, style="cyan")
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify=justify)
     for section in sections:
         for row in section:
             table.add_row(*row)
@@ -123,13 +122,13 @@ def progress(what, total):
 
 @contextlib.contextmanager
 def rich_progress(console, what, total):
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = [
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,}"),
         TextColumn("[cyan]{task.fields[rate]}/s"),
         TimeRemainingColumn(),
     ]

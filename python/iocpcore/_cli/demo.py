@@ -1,0 +1,79 @@
+"""`iocpcore demo`: an echo server and its client, both in this process, over real sockets."""
+
+import contextlib
+import threading
+import time
+
+from .. import ECHO, Load, Proactor
+from .client import latency_rows, result_rows
+from .common import DONE, Failed, add_native, refusals, whole
+from .load import complaint, run_load
+from .output import count, print_line, print_table, progress, ratio
+
+HELP = "a server and a client in one go, with every byte checked"
+DESCRIPTION = """Run a server and a client in this process, over real sockets of this machine, and check every byte.
+Exit status 1: something was lost."""
+
+HOST = "127.0.0.1"
+CONNECTIONS = 50
+SIZE = 64
+TIMEOUT = 60.0  # seconds without an echo
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--echoes",
+        type=whole(1, 1 << 40),
+        default=1_000_000,
+        metavar="N",
+        help="how many, rounded up to the same number for each connection (default: %(default)s)",
+    )
+    add_native(parser)
+
+
+def run(options):
+    connections = min(CONNECTIONS, options.echoes)
+    messages = -(-options.echoes // connections)
+    load = Load(connections, messages, SIZE)
+    with contextlib.ExitStack() as stack:
+        with refusals(HOST):
+            client = stack.enter_context(Proactor(options.workers, options.backend))
+            others = worker_threads()
+            server = stack.enter_context(Proactor(options.workers, options.backend))
+            threads = worker_threads() - others
+            listener = server.listen(ECHO, HOST)
+            load.start(client, HOST, listener.port)
+        print_line(f"{connections} connections to port {listener.port} on {server.backend}, {SIZE} bytes a message")
+        with progress("echoes", connections * messages) as advance:
+            finished = run_load(load, TIMEOUT, advance)
+        nanoseconds = processor_time(threads)
+    result = load.result()
+    sections = [result_rows(result), latency_rows(result), server_rows(server.stats(), nanoseconds, result)]
+    print_table("Echo demo", sections)
+    wrong = complaint(result, connections * messages, finished, TIMEOUT)
+    if wrong:
+        raise Failed(wrong)
+    return DONE
+
+
+def worker_threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("iocpcore-worker-")}
+
+
+def processor_time(threads):
+    """What these running threads have used, in nanoseconds; None where the system does not say."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return None
+    return sum(time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident)) for thread in threads)
+
+
+def server_rows(stats, nanoseconds, result):
+    rows = [
+        ["server: backend", stats["backend"]],
+        ["server: operations", count(stats["submitted"])],
+        ["server: inline successes", count(stats["inline_successes"])],
+        ["server: packets per dequeue", ratio(stats["packets"], stats["dequeues"])],
+    ]
+    if nanoseconds is not None:
+        rows.append(["server: CPU time an echo", f"{ratio(nanoseconds / 1000, result['echoes'])} us"])
+    return rows

@@ -1,0 +1,61 @@
+"""`iocpcore info`: what this build is, and what it can do here."""
+
+import platform
+import sys
+
+from .. import Proactor, __version__, _core, backends
+from .common import DONE
+from .output import print_json, print_table
+
+HELP = "versions, and the backends that can run here"
+DESCRIPTION = "Print the version, the platform, the backends and why one cannot run, the compiler and Cython's version."
+
+OPTIONAL = {"uring": "not built: it needs liburing 2.3 or newer at build time"} if sys.platform == "linux" else {}
+
+
+def add_arguments(parser):
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options):
+    facts = gather()
+    if options.json:
+        print_json(facts)
+    else:
+        show(facts)
+    return DONE
+
+
+def gather():
+    built = backends()
+    return {
+        "version": __version__,
+        "platform": platform.platform(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "backends": {
+            name: {"built": name in built, "usable": reason is None, "reason": reason}
+            for name, reason in {**OPTIONAL, **built}.items()
+        },
+        "auto": automatic(),
+        "compiler": _core.compiler,
+        "cython": _core.cython_version,
+    }
+
+
+def automatic():
+    """The backend that "auto" takes, or None; found out by taking it."""
+    try:
+        with Proactor(1, "auto") as proactor:
+            return proactor.backend
+    except (RuntimeError, ValueError, OSError):
+        return None
+
+
+def show(facts):
+    sections = [
+        [["version", facts["version"]], ["platform", facts["platform"]], ["python", facts["python"]]],
+        [[f"backend {name}", backend["reason"] or "usable"] for name, backend in facts["backends"].items()]
+        + [["backend auto", facts["auto"] or "none can run"]],
+        [["compiler", facts["compiler"]], ["Cython", facts["cython"]]],
+    ]
+    print_table("iocpcore", sections, justify="left")

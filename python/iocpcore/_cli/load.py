@@ -1,0 +1,35 @@
+"""Running a Load to its end, or until nothing comes any more."""
+
+import time
+
+LOOK = 0.1  # seconds
+
+
+def run_load(load, timeout, tell=None):
+    """Wait until every connection is over, at most `timeout` seconds without an echo; whether they are.
+
+    tell: called ten times a second with the number of echoes.
+    """
+    heard, heard_at = None, time.monotonic()
+    while not load.wait(LOOK):
+        result = load.result()
+        if tell is not None:
+            tell(result["echoes"])
+        if (now := (result["echoes"], result["bytes"])) != heard:
+            heard, heard_at = now, time.monotonic()
+        elif time.monotonic() - heard_at > timeout:
+            return False
+    if tell is not None:
+        tell(load.echoes)
+    return True
+
+
+def complaint(result, wanted, finished, timeout):
+    """What was wrong, in one line; None if every echo has come back as it was sent."""
+    if result["mismatches"]:
+        return f"{result['mismatches']:,} of {result['connections']:,} connections returned a wrong byte"
+    lost = wanted - result["echoes"]
+    if lost or result["errors"]:
+        why = (result["error"] or "the connection ended early") if finished else f"nothing came for {timeout:g} seconds"
+        return f"{lost:,} of {wanted:,} echoes did not come back: {why}"
+    return None
