@@ -1,0 +1,142 @@
+/* The floor on io_uring: a single-threaded echo server, one recv and one send SQE a request, one enter a loop.
+ *
+ * Ownership: a connection belongs to the loop, but its buffer to the kernel while its one operation is in flight. With
+ * a single operation a batch holds at most one result of it, so it can be freed as soon as that result ends it.
+ * Threads: one; the ring is told so (SINGLE_ISSUER), and completes operations only inside our enter (DEFER_TASKRUN).
+ */
+#include <liburing.h>
+
+#include "server.h"
+
+enum { ENTRIES = 4096 };
+
+struct connection {
+    int fd;
+    unsigned length, sent; /* sent < length: a send is in flight; equal: a recv */
+    char buffer[BUFFER];
+};
+
+static struct io_uring_sqe *next_sqe(struct io_uring *ring)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+
+    if (sqe == NULL) { /* a batch larger than the queue costs one more enter */
+        io_uring_submit(ring);
+        sqe = io_uring_get_sqe(ring);
+    }
+    if (sqe == NULL)
+        die("io_uring_submit", EBUSY);
+    return sqe;
+}
+
+/* Multishot: one SQE accepts until it says otherwise. Its results carry no connection. */
+static void start_accept(struct io_uring *ring, int listener)
+{
+    struct io_uring_sqe *sqe = next_sqe(ring);
+
+    io_uring_prep_multishot_accept(sqe, listener, NULL, NULL, SOCK_CLOEXEC);
+    io_uring_sqe_set_data(sqe, NULL);
+}
+
+static void start_receive(struct io_uring *ring, struct connection *c)
+{
+    struct io_uring_sqe *sqe = next_sqe(ring);
+
+    c->length = c->sent = 0;
+    io_uring_prep_recv(sqe, c->fd, c->buffer, sizeof c->buffer, 0);
+    io_uring_sqe_set_data(sqe, c);
+}
+
+static void start_send(struct io_uring *ring, struct connection *c)
+{
+    struct io_uring_sqe *sqe = next_sqe(ring);
+
+    io_uring_prep_send(sqe, c->fd, c->buffer + c->sent, c->length - c->sent, MSG_NOSIGNAL);
+    io_uring_sqe_set_data(sqe, c);
+}
+
+static void add_connection(struct io_uring *ring, int fd)
+{
+    struct connection *c = malloc(sizeof *c); /* not cleared: the buffer's pages are touched only as far as used */
+
+    if (c == NULL)
+        die("malloc", errno);
+    c->fd = fd;
+    start_receive(ring, c);
+}
+
+static void close_connection(struct connection *c)
+{
+    close(c->fd);
+    free(c);
+}
+
+static void on_accept(struct io_uring *ring, int listener, const struct io_uring_cqe *cqe)
+{
+    if (cqe->res >= 0)
+        add_connection(ring, cqe->res);
+    else
+        accept_failed(-cqe->res);
+    if (!(cqe->flags & IORING_CQE_F_MORE))
+        start_accept(ring, listener);
+}
+
+static void on_sent(struct io_uring *ring, struct connection *c, unsigned sent)
+{
+    c->sent += sent;
+    if (c->sent < c->length)
+        start_send(ring, c); /* a short send: the rest goes on its own */
+    else
+        start_receive(ring, c);
+}
+
+static void on_received(struct io_uring *ring, struct connection *c, unsigned length)
+{
+    c->length = length;
+    start_send(ring, c);
+}
+
+static void on_result(struct io_uring *ring, struct connection *c, int result)
+{
+    if (result <= 0)
+        close_connection(c); /* the peer's end, or a failure */
+    else if (c->sent < c->length)
+        on_sent(ring, c, (unsigned)result);
+    else
+        on_received(ring, c, (unsigned)result);
+}
+
+static void serve(struct io_uring *ring, int listener)
+{
+    start_accept(ring, listener);
+    for (;;) {
+        int error = -io_uring_submit_and_wait(ring, 1);
+        unsigned head, count = 0;
+        struct io_uring_cqe *cqe;
+
+        if (error > 0 && error != EINTR)
+            die("io_uring_submit_and_wait", error);
+        io_uring_for_each_cqe(ring, head, cqe) {
+            struct connection *c = io_uring_cqe_get_data(cqe);
+
+            if (c == NULL)
+                on_accept(ring, listener, cqe);
+            else
+                on_result(ring, c, cqe->res);
+            count++;
+        }
+        io_uring_cq_advance(ring, count);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct io_uring ring;
+    int error = -io_uring_queue_init(ENTRIES, &ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+
+    if (error != 0) { /* no io_uring, or forbidden, or a kernel older than these flags */
+        fprintf(stderr, "io_uring is not available: %s\n", strerror(error));
+        return EXIT_NOT_AVAILABLE;
+    }
+    serve(&ring, start_listening(argc, argv, 0));
+}
