@@ -229,13 +229,13 @@ cdef class Load(Handler):
         self.proactor = proactor
         proactor.kept.append(self)
         self.started_at = iocp_now(proactor.workers[0].port)
-        cdef unsigned int i, begun = 0
+        cdef unsigned int i, _missing, begun = 0
         try:
             for i in range(self.connections):
                 proactor.connect_native(&self.native, i % self.workers, family, address)
                 begun += 1
         finally:
-            for i in range(begun, self.connections):    # those will never be
+            for _missing in range(begun, self.connections):    # those will never be
                 load_over(&self.load)
 
     def wait(self, timeout=None):
@@ -501,8 +501,8 @@ cdef class Proactor:
         """Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers.
 
         A session finishes when what it has queued is sent and its peer has ended too; a peer that does not end is left
-        5 seconds after that. Bounded: after drain and a margin of 5 seconds, memory that the system may still write to is
-        leaked, and a RuntimeError says so. Closing twice does nothing. Not to be called from a worker's thread.
+        5 seconds after that. Bounded: after drain and a margin of 5 seconds, memory that the system may still write to
+        is leaked, and a RuntimeError says so. Closing twice does nothing. Not to be called from a worker's thread.
         """
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         self.check_process()

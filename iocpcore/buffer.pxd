@@ -4,7 +4,18 @@
 # input to queue without a copy. One that an operation refers to is in flight, and its owner keeps it till the packet.
 # Threads: a pool belongs to its worker.
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 from operation cimport BORROWED, POOLED, RECEIVE_SIZE, Buffer, Worker
+
+cdef extern from *:
+    """
+    #ifdef IOCPCORE_SIMULATED
+    #define BUFFERS_SPOILT 1
+    #else
+    #define BUFFERS_SPOILT 0
+    #endif
+    """
+    const bint BUFFERS_SPOILT   # the simulation's build: what is released is overwritten, so that late readers show
 
 cdef enum:
     SPARE_MOST = 4096   # spare buffers a worker keeps; more go back to the system
@@ -49,6 +60,8 @@ cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
         buffer.next = worker.buffers.headers
         worker.buffers.headers = buffer
         return
+    if BUFFERS_SPOILT:
+        memset(buffer + 1, 0xDB, RECEIVE_SIZE)
     worker.stats.buffers_used -= 1
     if worker.stats.buffers_spare >= SPARE_MOST:
         free(buffer)

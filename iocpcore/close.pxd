@@ -35,7 +35,7 @@ cdef inline void finish(Worker *worker, Session *session, unsigned char reason) 
 
 
 cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
-    """The queue is empty: tell the peer that this was all. If that fails the peer is gone, and a receive will say so."""
+    """The queue is empty: tell the peer that this was all. If it fails the peer is gone: a receive will say so."""
     session.end_sent = 1
     session.closing_at = worker.now
     iocp_shutdown_send(session.socket)

@@ -1,7 +1,7 @@
 # The inbox: the only door into a worker from other threads. An item in a queue, and one posted packet that says "look".
 #
-# Ownership: who calls inbox_put() gives the item away if it succeeds; the worker frees it.
-# Threads: inbox_put() any; inbox_take() and inbox_shut() the worker. The lock is a leaf: nothing else is taken under it.
+# Ownership: inbox_put() takes the item if it succeeds; the worker frees it.
+# Threads: inbox_put() any; inbox_take() and inbox_shut() the worker. The lock is a leaf.
 from libc.stdlib cimport calloc, free
 from iocp cimport AcquireSRWLockExclusive, ReleaseSRWLockExclusive, closesocket
 from operation cimport DO_ADOPT, Inbox, InboxItem, Worker

@@ -1,4 +1,4 @@
-# The worker's completion port: associate, post, dequeue; and the accounting that every start and every end goes through.
+# The worker's completion port: associate, post, dequeue; and the accounting of every start and every end.
 #
 # Threads: the worker's own, but for port_wake.
 from libc.stdint cimport uint64_t

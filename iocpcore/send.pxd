@@ -8,7 +8,7 @@ from iocp cimport DWORD, WSABUF, WSAGetLastError, WSASend
 from buffer cimport buffer_release
 from mutant cimport SEND_BUFFER_FREED_EARLY, mutant
 from operation cimport (
-    FAILED, HIGH_WATER, POOLED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Session, Started, Worker)
+    FAILED, HIGH_WATER, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Session, Started, Worker)
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 
@@ -48,6 +48,15 @@ cdef inline DWORD gather(Session *session, WSABUF *wsabufs) noexcept nogil:
     return count
 
 
+cdef inline size_t gathered(const WSABUF *wsabufs, DWORD count) noexcept nogil:
+    """Bytes of them all."""
+    cdef size_t bytes = 0
+    cdef DWORD i
+    for i in range(count):
+        bytes += wsabufs[i].len
+    return bytes
+
+
 cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) noexcept nogil:
     """Send the front of a queue that is not empty. INLINE: `sent` bytes have gone."""
     cdef WSABUF wsabufs[SEND_GATHER]
@@ -63,9 +72,8 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
     if started == FAILED:
         end_send(session)
         session.error = error
-    elif mutant(SEND_BUFFER_FREED_EARLY) and session.queue_head.kind == POOLED:
-        session.queue_head.next = worker.buffers.pooled     # in the pool while it is still in the queue
-        worker.buffers.pooled = session.queue_head
+    elif mutant(SEND_BUFFER_FREED_EARLY):
+        consume(worker, session, gathered(wsabufs, count))
     return started
 
 
@@ -97,7 +105,8 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
 
 cdef inline bint on_send(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     """A send has ended, with 0 or an error number; False if the session must end. Bytes count even if it failed."""
-    consume(worker, session, bytes)
+    if not mutant(SEND_BUFFER_FREED_EARLY):
+        consume(worker, session, bytes)
     if status == 0:
         return True
     session.error = status

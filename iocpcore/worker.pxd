@@ -22,9 +22,9 @@ from handler cimport handler_closed, handler_data, handler_discards, handler_ope
 from inbox cimport inbox_free, inbox_item, inbox_put, inbox_shut, inbox_take
 from mutant cimport FREED_AT_DEQUEUE, mutant
 from operation cimport (
-    ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ABORT, DO_ADOPT, DO_CLOSE, DO_CONNECT,
-    DO_LISTEN, DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Handler, InboxItem,
-    Listener, Operation, Session, Started, Timer, Worker)
+    ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ABORT, DO_ADOPT, DO_CLOSE,
+    DO_CONNECT, DO_LISTEN, DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept,
+    Handler, InboxItem, Listener, Operation, Session, Started, Timer, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport (
     RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive)
@@ -48,8 +48,8 @@ cdef extern from *:
 
 cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
     """Start whatever is due; release the session when it is over."""
-    cdef int turns
-    for turns in range(TURNS):
+    cdef int _turn
+    for _turn in range(TURNS):
         if session.state == CLOSING:
             if session_releasable(session):
                 release(worker, session)

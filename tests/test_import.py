@@ -1,4 +1,5 @@
 """What is tested is the installed package, not the sources beside the tests."""
+import sysconfig
 from pathlib import Path
 
 import iocpcore
@@ -10,3 +11,7 @@ def test_the_installed_package_is_imported():
 
 def test_at_least_one_backend_was_built():
     assert iocpcore.backends()
+
+
+def test_the_module_is_built_for_this_interpreter_alone():
+    assert iocpcore._core.__file__.endswith(sysconfig.get_config_var("EXT_SUFFIX"))

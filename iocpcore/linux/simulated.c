@@ -73,9 +73,10 @@ struct operation {
     _Alignas(OVERLAPPED) unsigned char remembered[REMEMBERED];
 };
 
-/* What the kernel of this seed is like. Each but the last five: one in so many, 0 is never. */
+/* What the kernel of this seed is like. Each but the last six: one in so many, 0 is never. */
 struct mood {
     uint64_t inline_ends; /* starts that are tried at once */
+    uint64_t busy;        /* starts during which something else happens */
     uint64_t failed_starts;
     uint64_t errors; /* of connections */
     uint64_t accept_errors;
@@ -88,6 +89,7 @@ struct mood {
     uint64_t lateness;  /* nanoseconds, at most */
     uint64_t steps;     /* things that happen during a dequeue, at most */
     uint64_t step_time; /* nanoseconds, at most */
+    uint64_t longest_piece; /* bytes of a short move, at most */
     uint64_t ring_least, ring_most;
 };
 
@@ -164,6 +166,7 @@ static uint64_t sometimes(uint64_t least, uint64_t most)
 static void choose_mood(struct mood *mood)
 {
     mood->inline_ends = sometimes(1, 8);
+    mood->busy = sometimes(1, 4);
     mood->failed_starts = sometimes(64, 1024);
     mood->errors = sometimes(64, 1024);
     mood->accept_errors = sometimes(2, 32);
@@ -176,6 +179,7 @@ static void choose_mood(struct mood *mood)
     mood->lateness = sim_scale(10 * MICROSECOND, 500 * MILLISECOND);
     mood->steps = sim_scale(1, 32);
     mood->step_time = sim_scale(100, 100 * MICROSECOND);
+    mood->longest_piece = sim_scale(256, 65536);
     mood->ring_least = sim_scale(1, 4096);
     mood->ring_most = sim_scale(mood->ring_least, 65536);
 }
@@ -370,7 +374,9 @@ unsigned sim_number(const struct sim_connection *c)
 
 size_t sim_room(const struct sim_connection *c)
 {
-    return c->to_core.room < c->to_peer.room ? c->to_core.room : c->to_peer.room;
+    size_t room = c->to_core.room < c->to_peer.room ? c->to_core.room : c->to_peer.room;
+
+    return room < world->mood.longest_piece ? room : world->mood.longest_piece;
 }
 
 int sim_core_closed(const struct sim_connection *c)
@@ -693,7 +699,9 @@ static int fail(struct operation *o)
 
 static size_t piece(size_t most)
 {
-    return sim_one_in(world->mood.short_moves) ? sim_scale(1, most) : most;
+    uint64_t longest = world->mood.longest_piece;
+
+    return sim_one_in(world->mood.short_moves) ? sim_scale(1, most < longest ? most : longest) : most;
 }
 
 static int try_accept(struct operation *o)
@@ -832,6 +840,15 @@ static int proceed(struct operation *o)
     return 0;
 }
 
+static void step(void)
+{
+    world->now += sim_below(world->mood.step_time);
+    if (world->operation_count == 0 || sim_below(2))
+        world->people.act(world->people.self);
+    else
+        proceed(world->operations[sim_below(world->operation_count)]);
+}
+
 /* ---- the backend: starting ---- */
 
 static const char *sim_missing(void)
@@ -933,6 +950,8 @@ static int sim_start(struct iocp_socket *s, OVERLAPPED *overlapped)
         o->checksum = checksum(overlapped);
     if (overlapped->kind == OVERLAPPED_RECEIVE)
         scribble(o);
+    if (sim_one_in(world->mood.busy))
+        step();
     if (sim_one_in(world->mood.inline_ends) && try(o) && o->ended)
         return end_inline(o);
     hold(o);
@@ -1022,15 +1041,6 @@ static unsigned hand_out_some(struct iocp_port *port, int at_least_one)
         }
     }
     return count;
-}
-
-static void step(void)
-{
-    world->now += sim_below(world->mood.step_time);
-    if (world->operation_count == 0 || sim_below(2))
-        world->people.act(world->people.self);
-    else
-        proceed(world->operations[sim_below(world->operation_count)]);
 }
 
 /* There is but one thread, so a sleep cannot last: it is noted, the call ends as if by its timeout, and whoever gives the

@@ -76,7 +76,7 @@ void sim_leave(struct sim_connection *c);  /* closes; with unread bytes that is 
 void sim_reset(struct sim_connection *c);
 
 unsigned sim_number(const struct sim_connection *c);    /* its name in the story */
-size_t sim_room(const struct sim_connection *c);        /* bytes that can be on their way, in the narrower direction */
+size_t sim_room(const struct sim_connection *c);        /* bytes that it may move at a time, at most */
 int sim_core_closed(const struct sim_connection *c);    /* the core has closed its end */
 void sim_excuse(struct sim_connection *c, const char *why); /* it may end early from now on */
 const char *sim_excused(const struct sim_connection *c);    /* why, or NULL */

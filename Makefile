@@ -1,0 +1,53 @@
+# Every target does its own set-up on a Debian or Ubuntu machine: tools/prepare says what it installs, and when not.
+# Each build has a directory of its own: build/native, build/strict, build/windows, build/asan, ...
+SHELL = /bin/bash
+VARIANT = native
+# Directories too: they change when a file is added or removed.
+SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
+
+.NOTPARALLEL:
+.PHONY: demo test test-native test-windows bench lint asan tsan valgrind check packages clean
+
+demo: build/$(VARIANT)/installed
+	.venv/bin/python -m iocpcore demo
+
+test: test-native test-windows
+
+test-native: build/$(VARIANT)/installed packages
+	.venv/bin/python -m pytest
+
+test-windows:
+	tests/windows/run
+
+bench: build/$(VARIANT)/installed
+	.venv/bin/python -m pip install -q -r <(.venv/bin/python tools/requirements.py bench)
+	.venv/bin/python bench/native_echo.py
+
+lint: .venv/ready
+	PATH=$$PWD/.venv/bin:$$PATH && ruff check && cython-lint iocpcore
+
+asan tsan: .venv/ready
+	tools/sanitize $@
+
+valgrind: .venv/ready
+	tools/valgrind
+
+# The Windows wheel comes first, so that the test of the packages finds all of them.
+check: lint
+	IOCPCORE_WINDOWS=required tests/windows/build-wheel
+	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
+	$(MAKE) asan
+
+packages: build/sdist/made
+
+clean:
+	rm -rf build .venv
+
+.venv/ready: pyproject.toml tools/prepare tools/apt.sh
+	tools/prepare && touch $@
+
+build/$(VARIANT)/installed: .venv/ready $(SOURCES)
+	tools/wheel $(VARIANT) && .venv/bin/python -m pip install -q --no-index --no-deps --force-reinstall build/$(VARIANT)/*.whl && touch $@
+
+build/sdist/made: .venv/ready $(SOURCES)
+	tools/sdist && touch $@

@@ -1,0 +1,33 @@
+# Sourced by the scripts beside it. CPython for Windows runs under wine from a folder outside the checkout; only the
+# wheel, and what is installed from it, lie in build/windows.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+here=$root/tests/windows
+build=$root/build/windows
+# Wine's own files are large (700 MB): point this elsewhere if the cache folder is saved or shared.
+cache=${IOCPCORE_WINDOWS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/iocpcore/windows}
+
+version=3.11
+tag=cp${version/./}
+python=$cache/python$version         # python.exe, DLLs, Lib, include, libs
+host_python=$cache/build$version     # a virtual environment of this machine's Python of the same version
+compiler=x86_64-w64-mingw32-gcc-posix
+
+set -euo pipefail
+unset PYTHONHOME PYTHONPATH
+. "$root/tools/apt.sh"
+
+wine_program() {
+    local path
+    for path in /usr/lib/wine/"$1"64 "$(command -v "$1"64)" "$(command -v "$1")"; do
+        [ -x "$path" ] && { echo "$path"; return; }
+    done
+    return 1
+}
+
+# Without root or apt the Windows part cannot be set up: that is said, and is a failure only where it was required.
+skip() {
+    printf '\n*** THE WINDOWS PART WAS SKIPPED: %s ***\n\n' "$*" >&2
+    [ "${IOCPCORE_WINDOWS:-}" = required ] && exit 1
+    exit 0
+}
