@@ -37,6 +37,7 @@ check: lint
 	IOCPCORE_WINDOWS=required tests/windows/build-wheel
 	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
 	$(MAKE) asan
+	$(MAKE) valgrind
 
 packages: build/sdist/made
 

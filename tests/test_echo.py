@@ -15,6 +15,7 @@ def exchange(load, *proactors):
     raise AssertionError(f"the load hangs: {load.result()} {[proactor.stats() for proactor in proactors]}")
 
 
+@pytest.mark.valgrind
 @pytest.mark.parametrize("skip_on_success", [True, False], ids=["inline", "packets"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_two_hundred_pipelined_connections_lose_and_reorder_nothing(backend, workers, skip_on_success):

@@ -86,9 +86,9 @@ struct mood {
     uint64_t slow_cancels; /* ... that take longer to end than the core waits */
     uint64_t late_packets;
     uint64_t held_back; /* packets that a dequeue leaves for a later one */
-    uint64_t lateness;  /* nanoseconds, at most */
-    uint64_t steps;     /* things that happen during a dequeue, at most */
-    uint64_t step_time; /* nanoseconds, at most */
+    uint64_t lateness;      /* nanoseconds, at most */
+    uint64_t steps;         /* things that happen during a dequeue, at most */
+    uint64_t step_time;     /* nanoseconds, at most */
     uint64_t longest_piece; /* bytes of a short move, at most */
     uint64_t ring_least, ring_most;
 };
@@ -163,6 +163,17 @@ static uint64_t sometimes(uint64_t least, uint64_t most)
     return sim_below(2) ? sim_scale(least, most) : 0;
 }
 
+/* Everything ends at once and in small pieces: a session could go on for ever, and must take turns. */
+static void be_fluent(struct mood *mood)
+{
+    mood->inline_ends = 1;
+    mood->busy = 1;
+    mood->short_moves = 1;
+    mood->longest_piece = 256;
+    mood->ring_least = 8192;
+    mood->ring_most = 65536;
+}
+
 static void choose_mood(struct mood *mood)
 {
     mood->inline_ends = sometimes(1, 8);
@@ -182,6 +193,8 @@ static void choose_mood(struct mood *mood)
     mood->longest_piece = sim_scale(256, 65536);
     mood->ring_least = sim_scale(1, 4096);
     mood->ring_most = sim_scale(mood->ring_least, 65536);
+    if (sim_one_in(16))
+        be_fluent(mood);
 }
 
 uint64_t sim_now(void)
@@ -602,7 +615,8 @@ static void scribble(struct operation *o)
     const struct iovec *buffer = overlapped_buffers(o->overlapped);
 
     o->scribble = (unsigned char)sim_random();
-    memset(buffer->iov_base, o->scribble, buffer->iov_len);
+    if (buffer->iov_len > 0)
+        memset(buffer->iov_base, o->scribble, buffer->iov_len);
 }
 
 /* Is what no byte was received into as the kernel left it? */

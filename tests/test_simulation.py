@@ -1,0 +1,125 @@
+"""The whole core on the simulated kernel: random schedules that replay, and deliberate faults that it catches."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the simulation is a Linux build")
+
+HERE = Path(__file__).resolve().parent
+SCRIPT = HERE / "simulation" / "simulate.py"
+MUTANTS = HERE.parent / "iocpcore" / "mutant.pxd"
+CANNOT = 77  # its exit status where it cannot be built
+
+
+def simulate(*arguments):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    if done.returncode == CANNOT:
+        pytest.skip(done.stderr.strip())
+    return done
+
+
+def story(seed):
+    done = simulate("--first", seed, "--story")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return done.stdout
+
+
+def mutants():
+    if not MUTANTS.exists():
+        return []
+    return re.findall(r"^    ([A-Z_]+)(?: = 1)? +#", MUTANTS.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return [story(seed) for seed in range(30)]
+
+
+def batches(told):
+    """What each dequeue returned: a list of (operation, connection)."""
+    batch = []
+    for line in told.splitlines():
+        packet = re.search(r"port \d+: packet: (\w+)(?: of connection (\d+))?", line)
+        if packet:
+            batch.append(packet.groups())
+        elif batch:
+            yield batch
+            batch = []
+
+
+def test_a_thousand_schedules_break_no_rule():
+    done = simulate("--seeds", 1000)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("1000 seeds")
+
+
+def test_a_seed_tells_the_same_story_twice(stories):
+    assert story(7) == stories[7]
+
+
+def test_seeds_tell_different_stories(stories):
+    assert len(set(stories)) == len(stories)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "pends",
+        "ends at once",
+        "fails to start",
+        "is cancelled",
+        "bytes in flight are sent",
+        "packet: accept, 0 bytes, Software caused connection abort",
+        "packet: send .* [1-9][0-9]* bytes, Operation canceled",
+        "the core connects",
+        "the peer closes",
+        "the peer ends its side",
+        "the peer resets",
+        "the core ends its side",
+        "the core closes with a reset",
+        "which has gone",
+        "port 1: packet: receive",
+    ],
+)
+def test_the_kernel_and_its_people_do_all_they_can(stories, event):
+    assert any(re.search(event, told) for told in stories)
+
+
+def test_a_receive_and_a_send_of_one_connection_end_in_one_batch(stories):
+    pairs = sum(
+        ("receive", number) in batch and ("send", number) in batch
+        for told in stories
+        for batch in batches(told)
+        for number in {number for _, number in batch}
+    )
+    assert pairs > 100
+
+
+def test_time_passes_without_waiting(stories):
+    """Idle sessions give their buffers back after 5 seconds: the clock is the simulation's own."""
+    assert any(float(told.splitlines()[-1].split()[0]) > 6 for told in stories)
+
+
+def test_a_seed_that_fails_replays():
+    found = simulate("--mutant", "WRITTEN_AFTER_SUBMIT")
+    seed, violation = re.match(r"seed (\d+): (.*)", found.stdout).groups()
+    replayed = simulate("--mutant", "WRITTEN_AFTER_SUBMIT", "--first", seed, "--story")
+    assert found.returncode == replayed.returncode == 1
+    assert replayed.stdout.splitlines()[-1].endswith(f"VIOLATION: {violation}")
+
+
+@pytest.mark.parametrize("mutant", mutants())
+def test_a_mutant_is_caught_within_a_thousand_seeds(mutant):
+    caught = simulate("--seeds", 1000, "--mutant", mutant)
+    # A crash that even the simulation could not report is caught too.
+    assert caught.returncode < 0 or (caught.returncode == 1 and re.match(r"seed \d+: ", caught.stdout)), caught.stderr
