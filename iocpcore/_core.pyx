@@ -13,9 +13,9 @@ import threading
 import time
 import weakref
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
     PyThread_type_lock, WAIT_LOCK)
@@ -23,9 +23,9 @@ from cpython.pythread cimport (
 from handler cimport PATTERN_PERIOD, latency_of, load_over
 from inbox cimport inbox_item, inbox_put
 from iocp cimport (
-    AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE,
-    SOCKET, INVALID_SOCKET, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text,
-    iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
+    AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive,
+    SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
+    iocp_error_text, iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
 from operation cimport (
     DISCARD as DISCARD_KIND, DO_CLOSE, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler,
     InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND, Listener as NativeListener, Load as NativeLoad, LoadRow, Worker)
@@ -179,6 +179,17 @@ DISCARD = native_handler(DISCARD_KIND, "DISCARD")   # receives and forgets
 cdef bytes PATTERN = random.Random(65521).randbytes(PATTERN_PERIOD) * 2
 
 
+cdef uint64_t latency_within(LoadRow *row, double share) noexcept:
+    """Nanoseconds within which that share of the echoes came."""
+    cdef uint64_t seen = 0
+    cdef unsigned int bucket
+    for bucket in range(<unsigned int> LATENCY_BUCKETS):
+        seen += row.latency[bucket]
+        if seen > 0 and seen >= share * row.echoes:
+            return latency_of(bucket)
+    return 0
+
+
 cdef class Load(Handler):
     """A native load client: connections that send messages and check every byte that an echo server returns.
 
@@ -218,6 +229,7 @@ cdef class Load(Handler):
 
         Raises RuntimeError if it was started before, OSError if the host cannot be resolved.
         """
+        cdef int worker
         if self.proactor is not None:
             raise RuntimeError("a load can be started once")
         proactor.check()
@@ -226,6 +238,8 @@ cdef class Load(Handler):
         self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
         if self.load.rows == NULL:
             raise MemoryError()
+        for worker in range(self.workers):
+            InitializeSRWLock(&self.load.rows[worker].lock)
         self.proactor = proactor
         proactor.kept.append(self)
         self.started_at = iocp_now(proactor.workers[0].port)
@@ -249,8 +263,9 @@ cdef class Load(Handler):
     @property
     def echoes(self):
         """Messages that have come back whole, until now."""
-        cdef int i
-        return sum([self.load.rows[i].echoes for i in range(self.workers)])
+        cdef LoadRow total
+        self.sum_rows(&total)
+        return total.echoes
 
     def result(self):
         """What happened so far: a dict.
@@ -259,19 +274,9 @@ cdef class Load(Handler):
         that returned a wrong byte), errors (connections that ended before all their messages came back), error (the
         first one's text, or None), latency_us: p50, p99, p999, from a histogram with an error of 1.6 %.
         """
-        cdef int i
         cdef LoadRow total
-        cdef uint64_t last_at = self.started_at
-        total.echoes = total.bytes = total.mismatches = total.errors = 0
-        total.first_error = 0
-        for i in range(self.workers):
-            total.echoes += self.load.rows[i].echoes
-            total.bytes += self.load.rows[i].bytes
-            total.mismatches += self.load.rows[i].mismatches
-            total.errors += self.load.rows[i].errors
-            total.first_error = total.first_error or self.load.rows[i].first_error
-            last_at = max(last_at, self.load.rows[i].last_at)
-        seconds = (last_at - self.started_at) / 1e9
+        self.sum_rows(&total)
+        seconds = max(0, <int64_t> (total.last_at - self.started_at)) / 1e9
         return {
             "connections": self.connections,
             "echoes": total.echoes,
@@ -281,21 +286,29 @@ cdef class Load(Handler):
             "mismatches": total.mismatches,
             "errors": total.errors,
             "error": str(system_error(total.first_error)) if total.first_error else None,
-            "latency_us": {name: self.latency(total.echoes, share) / 1000
+            "latency_us": {name: latency_within(&total, share) / 1000
                            for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))},
         }
 
-    cdef uint64_t latency(self, uint64_t echoes, double share):
-        """Nanoseconds within which that share of the echoes came."""
-        cdef uint64_t seen = 0
+    cdef void sum_rows(self, LoadRow *total):
+        """What all workers have counted until now."""
+        cdef LoadRow *row
         cdef int i
         cdef unsigned int bucket
-        for bucket in range(<unsigned int> LATENCY_BUCKETS):
-            for i in range(self.workers):
-                seen += self.load.rows[i].latency[bucket]
-            if seen > 0 and seen >= share * echoes:
-                return latency_of(bucket)
-        return 0
+        memset(total, 0, sizeof(LoadRow))
+        for i in range(self.workers):
+            row = &self.load.rows[i]
+            AcquireSRWLockExclusive(&row.lock)
+            total.echoes += row.echoes
+            total.bytes += row.bytes
+            total.mismatches += row.mismatches
+            total.errors += row.errors
+            total.last_at = max(total.last_at, row.last_at)
+            if total.first_error == 0:
+                total.first_error = row.first_error
+            for bucket in range(<unsigned int> LATENCY_BUCKETS):
+                total.latency[bucket] += row.latency[bucket]
+            ReleaseSRWLockExclusive(&row.lock)
 
 
 # ---- listeners ----

@@ -9,7 +9,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 from cpython.pythread cimport PyThread_release_lock
-from iocp cimport InterlockedDecrement, iocp_now
+from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now
 from buffer cimport buffer_borrow
 from operation cimport (
     BY_US, DISCARD, ECHO, FINISHING, LATENCY_BUCKETS, LATENCY_OCTAVE, LOAD, Buffer, Load, LoadRow, Session, Worker)
@@ -107,10 +107,29 @@ cdef inline bint load_matches(Load *load, LoadSession *own, Buffer *input) noexc
             and memcmp(input.data, load.pattern + at, input.length) == 0)
 
 
-cdef inline void load_count_echoes(Worker *worker, Load *load, LoadSession *own) noexcept nogil:
+cdef inline void load_count_mismatch(Worker *worker, Load *load) noexcept nogil:
+    cdef LoadRow *row = &load.rows[worker.index]
+    AcquireSRWLockExclusive(&row.lock)
+    row.mismatches += 1
+    ReleaseSRWLockExclusive(&row.lock)
+
+
+cdef inline void load_count_error(Worker *worker, Load *load, int error) noexcept nogil:
+    cdef LoadRow *row = &load.rows[worker.index]
+    AcquireSRWLockExclusive(&row.lock)
+    row.errors += 1
+    if row.first_error == 0:
+        row.first_error = error
+    ReleaseSRWLockExclusive(&row.lock)
+
+
+cdef inline void load_count_echoes(Worker *worker, Load *load, LoadSession *own, unsigned int bytes) noexcept nogil:
+    """So many right bytes have come: which messages do they complete?"""
     cdef LoadRow *row = &load.rows[worker.index]
     cdef LoadMessage *message
     cdef uint64_t now = iocp_now(worker.port)
+    AcquireSRWLockExclusive(&row.lock)
+    row.bytes += bytes
     while own.echoed < own.begun:
         message = load_message(load, own, own.echoed)
         if own.received < message.end:
@@ -119,6 +138,7 @@ cdef inline void load_count_echoes(Worker *worker, Load *load, LoadSession *own)
         row.echoes += 1
         row.last_at = now
         own.echoed += 1
+    ReleaseSRWLockExclusive(&row.lock)
 
 
 cdef inline bint load_begin(Worker *worker, Session *session) noexcept nogil:
@@ -135,14 +155,12 @@ cdef inline bint load_begin(Worker *worker, Session *session) noexcept nogil:
 cdef inline bint load_data(Worker *worker, Session *session) noexcept nogil:
     """False if a byte is wrong, or one too many."""
     cdef Load *load = session.handler.load
-    cdef LoadRow *row = &load.rows[worker.index]
     cdef LoadSession *own = <LoadSession *> session.handler_data
     if not load_matches(load, own, session.input):
-        row.mismatches += 1
+        load_count_mismatch(worker, load)
         return False
     own.received += session.input.length
-    row.bytes += session.input.length
-    load_count_echoes(worker, load, own)
+    load_count_echoes(worker, load, own, session.input.length)
     if own.echoed < load.messages:
         return load_fill(worker, session)
     finish(worker, session, BY_US)
@@ -152,12 +170,9 @@ cdef inline bint load_data(Worker *worker, Session *session) noexcept nogil:
 cdef inline void load_end(Worker *worker, Session *session) noexcept nogil:
     """The connection is over, or never was: what did not come back is an error."""
     cdef Load *load = session.handler.load
-    cdef LoadRow *row = &load.rows[worker.index]
     cdef LoadSession *own = <LoadSession *> session.handler_data
     if own == NULL or own.echoed < load.messages:
-        row.errors += 1
-        if row.first_error == 0:
-            row.first_error = session.error
+        load_count_error(worker, load, session.error)
     free(own)
     load_over(load)
 
@@ -196,7 +211,7 @@ cdef inline void handler_discards(Worker *worker, Session *session) noexcept nog
     """session.input came after finish(). If a load has had all its answers by then, this is one byte too many."""
     cdef LoadSession *own = <LoadSession *> session.handler_data
     if session.handler.kind == LOAD and own.echoed == session.handler.load.messages:
-        session.handler.load.rows[worker.index].mismatches += 1
+        load_count_mismatch(worker, session.handler.load)
 
 
 cdef inline void handler_closed(Worker *worker, Session *session) noexcept nogil:

@@ -150,7 +150,8 @@ cdef enum:
     LATENCY_OCTAVE = 64         # histogram buckets per power of two: an error of 1.6 %
     LATENCY_BUCKETS = 64 * 40
 
-cdef struct LoadRow:            # what one worker has counted
+cdef struct LoadRow:            # what one worker has counted; any thread, under its lock
+    SRWLOCK lock
     uint64_t echoes
     uint64_t bytes
     uint64_t mismatches

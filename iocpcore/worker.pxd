@@ -15,19 +15,18 @@ from iocp cimport (
     iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status)
 from accept cimport ACCEPT_RETRY_TIME, arm, on_accept, start_accept, start_listening, stop_listening
 from buffer cimport buffer_pool_free
-from close cimport (
-    DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_session, close_undrained, finish, send_end)
+from close cimport DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_session, close_undrained, finish, send_end
 from connect cimport end_connect, on_connect, start_connect
-from handler cimport handler_closed, handler_data, handler_discards, handler_opened, handler_wants_data, load_over
+from handler cimport (
+    handler_closed, handler_data, handler_discards, handler_opened, handler_wants_data, load_count_error, load_over)
 from inbox cimport inbox_free, inbox_item, inbox_put, inbox_shut, inbox_take
 from mutant cimport FREED_AT_DEQUEUE, mutant
 from operation cimport (
     ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ABORT, DO_ADOPT, DO_CLOSE,
-    DO_CONNECT, DO_LISTEN, DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept,
-    Handler, InboxItem, Listener, Operation, Session, Started, Timer, Worker)
+    DO_CONNECT, DO_LISTEN, DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Handler,
+    InboxItem, Listener, Operation, Session, Started, Timer, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
-from receive cimport (
-    RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive)
+from receive cimport RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
 from send cimport end_send, on_send, start_send
 from session cimport (
     session_drop, session_hold, session_open, session_releasable, session_release, session_resolve, session_table_free)
@@ -422,7 +421,7 @@ cdef inline void connect_refused(Worker *worker, Handler *handler, SOCKET socket
     InterlockedDecrement(&worker.load)
     worker.stats.connect_failures += 1
     if handler.kind == LOAD:
-        handler.load.rows[worker.index].errors += 1
+        load_count_error(worker, handler.load, WSAENOBUFS)
         load_over(handler.load)
 
 

@@ -1,4 +1,4 @@
-/* The simulated kernel: completes what pends in any order, inline or later, in pieces, or not at all; all from one seed.
+/* The simulated kernel: completes what pends in any order, at once or later, in pieces or never; all from one seed.
  *
  * Ownership: while an operation pends the world remembers its bytes and those it is to send, and scribbles on what it
  * is to receive into; nothing of that may have changed when the packet is handed out. A connection is two rings of
@@ -203,11 +203,6 @@ uint64_t sim_now(void)
 }
 
 /* ---- the story and its end ---- */
-
-int sim_telling(void)
-{
-    return world->telling;
-}
 
 static void story_append(const char *format, va_list values)
 {
@@ -582,7 +577,6 @@ static const char *kind_name(int kind)
 static const char *operation_name(const struct operation *o)
 {
     static char name[64];
-
     int kind = ((const OVERLAPPED *)(const void *)o->remembered)->kind; /* its own may be overwritten */
 
     if (o->connection == NULL)
@@ -631,7 +625,9 @@ static int scribble_stands(const struct operation *o)
 
 static int overlap(const struct iovec *a, const struct iovec *b)
 {
-    return (char *)a->iov_base < (char *)b->iov_base + b->iov_len && (char *)b->iov_base < (char *)a->iov_base + a->iov_len;
+    const char *first = a->iov_base, *second = b->iov_base;
+
+    return first < second + b->iov_len && second < first + a->iov_len;
 }
 
 /* Two sends may share their bytes; nothing else may. */
@@ -681,7 +677,8 @@ static void check_start(struct operation *fresh)
         if (has_buffers(overlapped) && has_buffers(o->overlapped) && shares_memory(overlapped, o->overlapped))
             sim_violation("%s: its buffer was given to the kernel a second time", operation_name(o));
     }
-    if (overlapped->InternalHigh != 0 || overlapped->next != NULL || overlapped->flags != 0 || overlapped->accepted != 0)
+    if (overlapped->InternalHigh != 0 || overlapped->next != NULL || overlapped->flags != 0 ||
+        overlapped->accepted != 0)
         sim_violation("%s: started on an OVERLAPPED that was not zeroed", operation_name(fresh));
 }
 
@@ -1046,8 +1043,10 @@ static unsigned hand_out_some(struct iocp_port *port, int at_least_one)
     unsigned i = 0, count = 0;
 
     while (i < world->operation_count) {
+        int must = at_least_one && count == 0;
+
         swap_with_random(i);
-        if (is_due(world->operations[i], port) && ((at_least_one && count == 0) || !sim_one_in(world->mood.held_back))) {
+        if (is_due(world->operations[i], port) && (must || !sim_one_in(world->mood.held_back))) {
             hand_out(i);
             count++;
         } else {
@@ -1057,8 +1056,8 @@ static unsigned hand_out_some(struct iocp_port *port, int at_least_one)
     return count;
 }
 
-/* There is but one thread, so a sleep cannot last: it is noted, the call ends as if by its timeout, and whoever gives the
- * turns does not call again before sim_runnable(). The call after it is the sleep's true end. */
+/* There is but one thread, so a sleep cannot last: it is noted, the call ends as if by its timeout, and whoever gives
+ * the turns does not call again before sim_runnable(). The call after it is the sleep's true end. */
 static int sim_wait(struct iocp_port *port, int64_t nanoseconds)
 {
     struct sim_port *p = port->backend_data;

@@ -1,4 +1,4 @@
-/* The simulated kernel, as its tests see it: one world at a time, in memory, with one seeded source of chance and one clock.
+/* The simulated kernel, as its tests see it: one world at a time, in memory, with one seed and one clock.
  *
  * Ownership: the world owns connections and their bytes; what it hands out lives until sim_end(). It holds the core's
  * memory as a kernel does: from a start that pends until the packet is dequeued, and there it finds every trespass.
@@ -30,8 +30,8 @@ struct sim_people {
     void *self;
 };
 
-/* operation_size: bytes from an OVERLAPPED on that must not change in flight. With `story` it writes down what happens. */
-void sim_begin(uint64_t seed, size_t operation_size, int story);
+/* operation_size: bytes from an OVERLAPPED on that must not change in flight. `telling`: write down what happens. */
+void sim_begin(uint64_t seed, size_t operation_size, int telling);
 void sim_settle(const struct sim_people *people); /* once, before the core connects or anybody acts */
 void sim_end(void);
 
@@ -41,7 +41,6 @@ void sim_violation(const char *format, ...) __attribute__((format(printf, 1, 2),
 const char *sim_violated(void); /* NULL, or in words */
 int sim_crashed(void);          /* the violation was a signal: this process is not to be trusted any more */
 
-int sim_telling(void);
 void sim_tell(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a line of the story */
 const char *sim_story(void);
 
