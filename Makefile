@@ -2,11 +2,12 @@
 # Each build has a directory of its own: build/native, build/strict, build/windows, build/asan, ...
 SHELL = /bin/bash
 VARIANT = native
+SEEDS = 10000
 # Directories too: they change when a file is added or removed.
 SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
 
 .NOTPARALLEL:
-.PHONY: demo test test-native test-windows bench lint asan tsan valgrind check packages clean
+.PHONY: demo test test-native test-windows bench lint simulate asan tsan valgrind check packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
@@ -24,7 +25,10 @@ bench: build/$(VARIANT)/installed
 	.venv/bin/python bench/native_echo.py
 
 lint: .venv/ready
-	PATH=$$PWD/.venv/bin:$$PATH && ruff check && cython-lint iocpcore
+	PATH=$$PWD/.venv/bin:$$PATH && ruff check && cython-lint iocpcore tests
+
+simulate: .venv/ready
+	.venv/bin/python tests/simulation/simulate.py --seeds $(SEEDS)
 
 asan tsan: .venv/ready
 	tools/sanitize $@

@@ -1,0 +1,101 @@
+"""Builds the simulation: the core, the simulated kernel and its people, as an extension module that is in no package.
+
+Each mutant is a module of its own, compiled from the same C. Environment: CC names the compiler;
+IOCPCORE_SIMULATION_CFLAGS adds to its flags, for a sanitizer say, and has a directory of its own.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CORE = ROOT / "iocpcore"
+FLAGS = shlex.split(os.environ.get("IOCPCORE_SIMULATION_CFLAGS", ""))
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Werror"]
+KERNEL = [CORE / "linux" / f"{name}.c" for name in ("port", "socket", "epoll", "simulated")] + [HERE / "peers.c"]
+
+
+def mutants():
+    """{name: number}, in the order of mutant.pxd."""
+    enum = (CORE / "mutant.pxd").read_text(encoding="utf-8").split("cdef enum Mutant:")[1].split("\n\n")[0]
+    return {name: number for number, name in enumerate(re.findall(r"^    ([A-Z_]+)", enum, re.MULTILINE), 1)}
+
+
+def compiler():
+    for command in (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc"):
+        if command and shutil.which(shlex.split(command)[0]):
+            return shlex.split(command)
+    return None
+
+
+def missing():
+    """Why it cannot be built here, or None."""
+    if not sys.platform.startswith("linux"):
+        return "the simulation is a Linux build"
+    if not CORE.joinpath("worker.pxd").exists():
+        return "the sources of iocpcore are not here"
+    if importlib.util.find_spec("Cython") is None:
+        return "the simulation needs Cython"
+    if compiler() is None:
+        return "the simulation needs a C compiler"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "the simulation needs Python's headers"
+    return None
+
+
+def directory():
+    variant = hashlib.sha256(shlex.join(FLAGS).encode()).hexdigest()[:8] if FLAGS else "plain"
+    return ROOT / "build" / "simulation" / f"{sysconfig.get_config_var('SOABI')}-{variant}"
+
+
+def is_newer(target, sources):
+    return target.exists() and all(target.stat().st_mtime > source.stat().st_mtime for source in sources)
+
+
+def run(*command):
+    # A sanitizer's library may be preloaded for Python: compilers are not meant.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, check=True)
+
+
+def make(target, sources, *command):
+    """Run the command, with a name for its output behind it, unless the target is newer than all sources."""
+    if is_newer(target, sources):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f"{os.getpid()}-{target.name}")
+    run(*command, fresh)
+    fresh.replace(target)
+
+
+def compile_c(target, sources, code, *flags):
+    include = [f"-I{path}" for path in (CORE, HERE, sysconfig.get_paths()["include"])]
+    options = ["-std=gnu11", "-O1", "-g", "-fPIC", *WARNINGS, *FLAGS, "-DIOCPCORE_SIMULATED=1", *include, *flags]
+    make(target, sources, *compiler(), *options, "-c", code, "-o")
+
+
+def build(mutant=None):
+    """The module's path; a mutant by its name."""
+    number = mutants()[mutant] if mutant else 0
+    place = directory()
+    core = sorted(CORE.glob("*.p*")) + sorted(CORE.glob("**/*.h")) + sorted(HERE.glob("*.h")) + [HERE / "build.py"]
+    code = place / "_simulation.c"
+    pyx = HERE / "_simulation.pyx"
+    make(code, [*core, pyx], sys.executable, "-m", "cython", "-3", "-Werror", "-I", CORE, pyx, "-o")
+    objects = []
+    for source in KERNEL:
+        objects.append(place / f"{source.stem}.o")
+        compile_c(objects[-1], [*core, source], source)
+    objects.append(place / f"simulation-{number}.o")
+    compile_c(objects[-1], [code], code, f"-DIOCPCORE_MUTANT={number}")
+    module = place / str(number) / f"_simulation{sysconfig.get_config_var('EXT_SUFFIX')}"
+    make(module, objects, *compiler(), "-shared", *FLAGS, *objects, "-o")
+    return module

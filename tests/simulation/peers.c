@@ -1,0 +1,380 @@
+/* Peers act one at a time and as little as they like: a piece written, a piece read, an end, a reset, or a long stall.
+ *
+ * What a client sends is a stretch of one pattern, so that every byte that comes back can be told from every other
+ * nearby; it must come back in order, once, and whole unless its connection has an excuse.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "peers.h"
+
+#define MILLISECOND UINT64_C(1000000)
+#define SECOND UINT64_C(1000000000)
+
+enum { PERIOD = 65521, CLIENTS = 12, SERVERS = 64, CARRIED = 8192 };
+
+/* How a client goes. */
+enum ending {
+    FINISHES, /* ends its side when all is sent, and reads to the end */
+    LEAVES,   /* closes when all has come back */
+    STAYS,    /* until the server closes */
+    RESETS,   /* in the middle */
+    VANISHES, /* in the middle, without a word: it neither reads nor ends */
+    DEAF,     /* sends all, ends its side, and reads no more */
+    ENDINGS
+};
+
+struct client {
+    struct sim_connection *c; /* NULL: not yet connected */
+    uint64_t at;              /* it does nothing before */
+    uint64_t to_send, sent, got;
+    uint64_t patience; /* RESETS, VANISHES: bytes both ways until then */
+    size_t offset;     /* where in the pattern it begins */
+    enum ending ending;
+    int stalls; /* long ones, still to come */
+    int finished;
+    int over;
+};
+
+/* The echo server of one connection that the core has made. */
+struct server {
+    struct sim_connection *c;
+    char carried[CARRIED];
+    size_t first, count;
+    int over;
+};
+
+struct peers {
+    int listener;
+    struct client clients[CLIENTS];
+    unsigned client_count;
+    struct server *servers[SERVERS];
+    unsigned server_count;
+    uint64_t pauses; /* one in so many acts is followed by one */
+    uint64_t longest_pause;
+    uint64_t server_resets;
+    int closing, early;
+};
+
+static unsigned char pattern[2 * PERIOD];
+
+static void lay_out_pattern(void)
+{
+    uint64_t state = 1;
+
+    for (size_t i = 0; i < PERIOD; i++) {
+        state = state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+        pattern[i] = pattern[i + PERIOD] = (unsigned char)(state >> 56);
+    }
+}
+
+static uint64_t least_of(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- clients ---- */
+
+static int may_end_early(const struct client *p)
+{
+    return sim_excused(p->c) != NULL || p->ending >= RESETS;
+}
+
+static int is_whole(const struct client *p)
+{
+    return p->sent == p->to_send && p->got == p->to_send;
+}
+
+static int client_connects(struct peers *peers, struct client *p)
+{
+    p->c = sim_connect(peers->listener);
+    if (p->c == NULL) {
+        p->over = 1;
+        return 1;
+    }
+    if (peers->early)
+        sim_excuse(p->c, "the core was closing when it came");
+    /* Enough round trips, but not more than a second of them. */
+    p->to_send = least_of(p->to_send, 256 * sim_room(p->c));
+    p->patience = sim_below(2 * p->to_send + 1);
+    return 1;
+}
+
+static int client_writes(struct client *p)
+{
+    uint64_t left = p->to_send - p->sent;
+    size_t taken;
+
+    if (left == 0)
+        return 0;
+    taken = sim_write(p->c, pattern + (p->offset + p->sent) % PERIOD, sim_scale(1, least_of(left, PERIOD)));
+    p->sent += taken;
+    return taken > 0;
+}
+
+static void client_compares(struct client *p, const unsigned char *bytes, size_t count)
+{
+    const unsigned char *expected = pattern + (p->offset + p->got) % PERIOD;
+
+    if (p->got + count > p->sent)
+        sim_violation("connection %u: more came back than was sent", sim_number(p->c));
+    for (size_t i = 0; i < count; i++) {
+        if (bytes[i] != expected[i])
+            sim_violation("connection %u: byte %lu came back as %u, not %u", sim_number(p->c),
+                          (unsigned long)(p->got + i), bytes[i], expected[i]);
+    }
+    p->got += count;
+}
+
+static int client_ends(struct peers *peers, struct client *p, enum sim_read how)
+{
+    if (!may_end_early(p) && (!is_whole(p) || (how == SIM_RESET && !peers->closing)))
+        sim_violation("connection %u: %s after %lu of %lu bytes had come back, for no reason", sim_number(p->c),
+                      how == SIM_RESET ? "reset" : "ended", (unsigned long)p->got, (unsigned long)p->to_send);
+    if (how == SIM_END)
+        sim_leave(p->c);
+    p->over = 1;
+    return 1;
+}
+
+static int client_reads(struct peers *peers, struct client *p)
+{
+    unsigned char bytes[PERIOD];
+    size_t count;
+    enum sim_read got = sim_read(p->c, bytes, sim_scale(1, sizeof bytes), &count);
+
+    if (got == SIM_NOTHING)
+        return 0;
+    if (got != SIM_DATA)
+        return client_ends(peers, p, got);
+    client_compares(p, bytes, count);
+    return 1;
+}
+
+static int client_finishes(struct client *p)
+{
+    if (p->finished || p->sent < p->to_send || (p->ending != FINISHES && p->ending != DEAF))
+        return 0;
+    sim_finish(p->c);
+    p->finished = 1;
+    return 1;
+}
+
+/* Has it gone by its own will? */
+static int client_goes(struct client *p)
+{
+    if ((p->ending == RESETS || p->ending == VANISHES) && p->sent + p->got >= p->patience) {
+        if (p->ending == RESETS)
+            sim_reset(p->c);
+        p->over = 1;
+    } else if (p->ending == DEAF && p->finished) {
+        p->over = 1;
+    } else if (p->ending == LEAVES && is_whole(p)) {
+        sim_leave(p->c);
+        p->over = 1;
+    }
+    return p->over;
+}
+
+static void client_pauses(struct peers *peers, struct client *p)
+{
+    if (p->stalls > 0 && sim_one_in(16)) {
+        p->stalls--;
+        p->at = sim_now() + sim_scale(SECOND / 8, 12 * SECOND);
+    } else if (sim_one_in(peers->pauses)) {
+        p->at = sim_now() + sim_scale(1000, peers->longest_pause);
+    }
+}
+
+static int client_acts(struct peers *peers, struct client *p)
+{
+    int did;
+
+    if (p->over || p->at > sim_now())
+        return 0;
+    if (p->c == NULL)
+        return client_connects(peers, p);
+    if (client_goes(p))
+        return 1;
+    if (sim_below(2))
+        did = client_writes(p) || client_finishes(p) || client_reads(peers, p);
+    else
+        did = client_reads(peers, p) || client_writes(p) || client_finishes(p);
+    if (did)
+        client_pauses(peers, p);
+    return did;
+}
+
+static void client_begin(struct client *p)
+{
+    p->at = sim_now() + (sim_below(2) ? 0 : sim_scale(1000, sim_scale(1000, 4 * SECOND)));
+    p->to_send = sim_one_in(16) ? 0 : sim_scale(1, sim_one_in(16) ? 400000 : 30000);
+    p->offset = sim_below(PERIOD);
+    p->ending = sim_below(2) ? FINISHES : (enum ending)sim_below(ENDINGS);
+    p->stalls = sim_one_in(8) ? 1 + (int)sim_below(2) : 0;
+}
+
+/* ---- echo servers ---- */
+
+static void server_begin(void *self, struct sim_connection *c)
+{
+    struct peers *peers = self;
+    struct server *s = calloc(1, sizeof *s);
+
+    if (s == NULL || peers->server_count == SERVERS)
+        abort();
+    s->c = c;
+    peers->servers[peers->server_count++] = s;
+    if (peers->early)
+        sim_excuse(c, "the core was closing when it connected");
+}
+
+static int server_reads(struct server *s)
+{
+    size_t at = s->first + s->count;
+    enum sim_read got;
+    size_t count;
+
+    if (at == CARRIED)
+        return 0;
+    got = sim_read(s->c, s->carried + at, sim_scale(1, CARRIED - at), &count);
+    s->count += count;
+    if (got == SIM_RESET || (got == SIM_END && s->count == 0)) {
+        if (got == SIM_END)
+            sim_leave(s->c);
+        s->over = 1;
+    }
+    return s->over || got == SIM_DATA;
+}
+
+static int server_writes(struct server *s)
+{
+    size_t taken = s->count > 0 ? sim_write(s->c, s->carried + s->first, sim_scale(1, s->count)) : 0;
+
+    s->first += taken;
+    s->count -= taken;
+    if (s->count == 0)
+        s->first = 0;
+    return taken > 0;
+}
+
+static int server_acts(struct peers *peers, struct server *s)
+{
+    if (s->over)
+        return 0;
+    if (sim_one_in(peers->server_resets)) {
+        sim_excuse(s->c, "the peer reset it");
+        sim_reset(s->c);
+        s->over = 1;
+        return 1;
+    }
+    return sim_below(2) ? server_reads(s) || server_writes(s) : server_writes(s) || server_reads(s);
+}
+
+/* ---- all of them ---- */
+
+static int peers_act(void *self)
+{
+    struct peers *peers = self;
+    unsigned all = peers->client_count + peers->server_count, first = (unsigned)sim_below(all);
+
+    for (unsigned i = first; i < first + all; i++) {
+        unsigned who = i % all;
+
+        if (who < peers->client_count ? client_acts(peers, &peers->clients[who])
+                                      : server_acts(peers, peers->servers[who - peers->client_count]))
+            return 1;
+    }
+    return 0;
+}
+
+static uint64_t peers_next_at(void *self)
+{
+    const struct peers *peers = self;
+    uint64_t next = UINT64_MAX;
+
+    for (unsigned i = 0; i < peers->client_count; i++) {
+        const struct client *p = &peers->clients[i];
+
+        if (!p->over && p->at > sim_now())
+            next = least_of(next, p->at);
+    }
+    return next;
+}
+
+struct peers *peers_begin(int listener)
+{
+    struct peers *peers = calloc(1, sizeof *peers);
+
+    if (peers == NULL)
+        abort();
+    lay_out_pattern();
+    peers->listener = listener;
+    peers->client_count = 1 + (unsigned)sim_below(CLIENTS);
+    peers->pauses = sim_below(2) ? sim_scale(1, 32) : 0;
+    peers->longest_pause = sim_scale(2000, 10 * MILLISECOND);
+    peers->server_resets = sim_below(2) ? sim_scale(16, 512) : 0;
+    for (unsigned i = 0; i < peers->client_count; i++)
+        client_begin(&peers->clients[i]);
+    sim_settle(&(struct sim_people){.act = peers_act, .next_at = peers_next_at, .called = server_begin, .self = peers});
+    return peers;
+}
+
+void peers_end(struct peers *peers)
+{
+    for (unsigned i = 0; i < peers->server_count; i++)
+        free(peers->servers[i]);
+    free(peers);
+}
+
+static int client_done(const struct client *p)
+{
+    return p->over || (p->ending == STAYS && p->c != NULL && is_whole(p));
+}
+
+int peers_done(const struct peers *peers)
+{
+    for (unsigned i = 0; i < peers->client_count; i++) {
+        if (!client_done(&peers->clients[i]))
+            return 0;
+    }
+    return 1;
+}
+
+void peers_are_stuck(const struct peers *peers)
+{
+    for (unsigned i = 0; i < peers->client_count; i++) {
+        const struct client *p = &peers->clients[i];
+
+        if (!client_done(p))
+            sim_violation("connection %u waits for ever: %lu of %lu bytes sent, %lu came back", sim_number(p->c),
+                          (unsigned long)p->sent, (unsigned long)p->to_send, (unsigned long)p->got);
+    }
+    sim_violation("all wait for ever, and no client knows for what");
+}
+
+void peers_warn(struct peers *peers, int early)
+{
+    peers->closing = 1;
+    peers->early = early;
+    if (!early)
+        return;
+    for (unsigned i = 0; i < peers->client_count; i++) {
+        if (peers->clients[i].c != NULL)
+            sim_excuse(peers->clients[i].c, "the core was closing");
+    }
+    for (unsigned i = 0; i < peers->server_count; i++)
+        sim_excuse(peers->servers[i]->c, "the core was closing");
+}
+
+void peers_check(const struct peers *peers)
+{
+    for (unsigned i = 0; i < peers->client_count; i++) {
+        const struct client *p = &peers->clients[i];
+
+        if (p->c != NULL && !sim_core_closed(p->c))
+            sim_violation("connection %u: the core has not closed it", sim_number(p->c));
+        if (!p->over)
+            sim_violation("peer %u waits for ever", i);
+    }
+}
