@@ -78,9 +78,25 @@ def open_handles():
     return sum(int.from_bytes(table[8 + i * entry : 10 + i * entry], "little") == mine for i in range(count))
 
 
+def spawn(start, command, **options):
+    """start, subprocess.run or Popen, with these arguments.
+
+    Once in a few hundred times wine 8 cannot start a process and says 1359, an internal error. Nothing has run then.
+    """
+    for _ in range(3):
+        try:
+            return start(command, **options)
+        except OSError as error:
+            if getattr(error, "winerror", None) != 1359:
+                raise
+            failure = error
+    raise failure
+
+
 def run_python(code, *, timeout=WAIT, **environment):
     """Run a program in a process of its own; what it printed. It must succeed."""
-    done = subprocess.run(
+    done = spawn(
+        subprocess.run,
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
         capture_output=True,

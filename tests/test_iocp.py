@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from support import spawn
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SECONDS = 60  # after which a case ends itself
@@ -69,7 +71,8 @@ def contract():
 @pytest.mark.parametrize("packets", [False, True], ids=["skipping", "packets"])
 @pytest.mark.parametrize("case", list(case_names()))
 def test_iocp(contract, backend, packets, case):
-    done = subprocess.run(
+    done = spawn(
+        subprocess.run,
         [*RUNNER, contract, "--backend", backend, "--seconds", str(SECONDS), *["--packets"] * packets, case],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

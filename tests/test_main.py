@@ -13,7 +13,7 @@ import threading
 import pytest
 
 import iocpcore
-from support import SCALE, WAIT, balanced, receive_exactly, receive_to_end, until
+from support import SCALE, WAIT, balanced, receive_exactly, receive_to_end, spawn, until
 
 COMMAND = [sys.executable, "-m", "iocpcore"]
 
@@ -42,8 +42,8 @@ class Child:
 
     def __init__(self, command):
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", env=ENVIRONMENT
+        self.process = spawn(
+            subprocess.Popen, command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", env=ENVIRONMENT
         )
         self.lines = queue.Queue()
         self.errors = queue.Queue()
@@ -154,8 +154,14 @@ def answer():
 
 
 def run_command(command, environment=ENVIRONMENT):
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=WAIT, env=environment
+    return spawn(
+        subprocess.run,
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=WAIT,
+        env=environment,
     )
 
 
