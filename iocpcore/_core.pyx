@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
 """The Python-visible types of the native core. Use them through the package `iocpcore`.
 
 Ownership: a Proactor owns its workers' memory and frees it when their threads have ended. A Listener, a Load and a
@@ -6,6 +6,7 @@ handler own their structs; the Proactor keeps them as long as a worker may look 
 Threads: everything here runs under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
 """
 import atexit
+import logging
 import os
 import random
 import socket as _socket
@@ -21,14 +22,14 @@ from cpython.pythread cimport (
     PyThread_type_lock, WAIT_LOCK)
 
 from handler cimport PATTERN_PERIOD, latency_of, load_over
-from inbox cimport inbox_item, inbox_put
+from inbox cimport inbox_ask_to_close, inbox_item, inbox_put
 from iocp cimport (
     AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive,
     SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
     iocp_error_text, iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
 from operation cimport (
-    DISCARD as DISCARD_KIND, DO_CLOSE, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler,
-    InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND, Listener as NativeListener, Load as NativeLoad, LoadRow, Worker)
+    DISCARD as DISCARD_KIND, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem,
+    LATENCY_BUCKETS, LOAD as LOAD_KIND, Listener as NativeListener, Load as NativeLoad, LoadRow, Worker)
 from stats cimport Stats
 from worker cimport worker_free, worker_init, worker_run
 
@@ -75,7 +76,20 @@ cdef uint64_t nanoseconds(str name, object seconds) except? 0:
     return <uint64_t> (seconds * 1e9)
 
 
+def check_seconds(name, value):
+    """TypeError or ValueError unless the argument is a number of seconds from 0 to a year."""
+    nanoseconds(name, value)
+
+
 # ---- waiting ----
+
+cdef double INFINITY = float("inf")
+
+
+cdef double after(str name, object seconds) except? -1:
+    """time.monotonic() so many seconds from now; TypeError, ValueError."""
+    return time.monotonic() + nanoseconds(name, seconds) / 1e9
+
 
 cdef PyThread_type_lock held_lock() except NULL:
     """A lock that someone else will release, once, to say that something has happened."""
@@ -86,20 +100,25 @@ cdef PyThread_type_lock held_lock() except NULL:
     return lock
 
 
-cdef bint wait_for(PyThread_type_lock lock, object seconds) except -1:
-    """Wait until the lock is released, and take it; False if the time is over first. None waits for ever.
+cdef bint wait_for(PyThread_type_lock lock, double deadline) except -1:
+    """Wait until someone has released the lock; False if time.monotonic() reaches the deadline first.
 
-    In slices: on Windows Ctrl+C interrupts no lock, so signals are looked at ten times a second.
+    Any number of threads may wait: who gets the lock gives it on. In slices: on Windows Ctrl+C interrupts no lock, so
+    signals are looked at ten times a second.
     """
     cdef PyLockStatus got
-    deadline = None if seconds is None else time.monotonic() + seconds
+    cdef long long microseconds
+    cdef double left
     while True:
+        left = deadline - time.monotonic()
+        microseconds = <long long> (min(max(left, 0), 0.1) * 1e6)
         with nogil:
-            got = PyThread_acquire_lock_timed(lock, 100000, 1)
+            got = PyThread_acquire_lock_timed(lock, microseconds, 1)
         if got == PY_LOCK_ACQUIRED:
+            PyThread_release_lock(lock)
             return True
         PyErr_CheckSignals()
-        if deadline is not None and time.monotonic() >= deadline:
+        if left <= 0:
             return False
 
 
@@ -124,11 +143,19 @@ cdef int socket_address(int family, tuple address, SOCKADDR_STORAGE *storage) ex
 
 
 def _resolve(host, port, least_port, flags):
-    """(family, address) of the first answer; ValueError, TypeError, or the resolver's OSError."""
+    """(family, address) of a host; ValueError, TypeError, or the resolver's OSError.
+
+    Of a name with several addresses the first IPv4 one, else the first: so a client and a server that both say
+    "localhost" mean the same.
+    """
     if host is not None and not isinstance(host, str):
         raise TypeError(f"host must be a str or None, not {type(host).__name__}")
     whole("port", port, least_port, 65535)
-    family, _, _, _, address = _socket.getaddrinfo(host or None, port, type=_socket.SOCK_STREAM, flags=flags)[0]
+    try:
+        answers = _socket.getaddrinfo(host or None, port, type=_socket.SOCK_STREAM, flags=flags)
+    except _socket.gaierror as error:
+        raise _socket.gaierror(error.errno, f"cannot resolve {host!r}: {error.strerror}") from None
+    family, _, _, _, address = min(answers, key=lambda answer: answer[0] != _socket.AF_INET)
     return family, address
 
 
@@ -145,7 +172,7 @@ def _listening_socket(host, port, backlog):
         if family == _socket.AF_INET6:
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, address[0] != "::")
         sock.bind(address)
-        sock.listen(backlog)
+        sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
     except OSError as error:
         sock.close()
         raise OSError(error.errno, f"cannot listen on {address[0]} port {port}: {error.strerror}", None,
@@ -155,10 +182,16 @@ def _listening_socket(host, port, backlog):
 
 # ---- handlers ----
 
+ONLY_NATIVE = "the handler must be iocpcore.ECHO or iocpcore.DISCARD; handlers written in Python are not supported yet"
+
+
 cdef class Handler:
-    """What is done with a session's data. A native one never takes the GIL."""
+    """What is done with a session's data, natively: ECHO, DISCARD or a Load. It never takes the GIL."""
     cdef NativeHandler native
     cdef str name
+
+    def __init__(self):
+        raise TypeError(ONLY_NATIVE)
 
     def __repr__(self):
         return f"<iocpcore.{self.name}>"
@@ -191,7 +224,9 @@ cdef uint64_t latency_within(LoadRow *row, double share) noexcept:
 
 
 cdef class Load(Handler):
-    """A native load client: connections that send messages and check every byte that an echo server returns.
+    """Load(connections=50, messages=1000, size=64, pipeline=1)
+
+    A native load client: connections that send messages and check every byte that an echo server returns.
 
     connections: how many; messages: of each connection; size: bytes of a message, or (least, most) for random sizes;
     pipeline: messages a connection sends before the first has come back.
@@ -200,13 +235,16 @@ cdef class Load(Handler):
     cdef int workers
     cdef unsigned int connections
     cdef uint64_t started_at
-    cdef bint over
     cdef Proactor proactor
 
     def __cinit__(self):
         self.load.done = held_lock()
 
     def __init__(self, connections=50, messages=1000, size=64, pipeline=1):
+        if self.native.load != NULL:
+            raise RuntimeError("a load is made once")
+        if isinstance(size, tuple) and len(size) != 2:
+            raise ValueError(f"size must be a number or (least, most), not {size}")
         least, most = size if isinstance(size, tuple) else (size, size)
         self.connections = whole("connections", connections, 1, 1000000)
         self.load.messages = whole("messages", messages, 1, 1 << 48)
@@ -225,7 +263,9 @@ cdef class Load(Handler):
             PyThread_free_lock(self.load.done)
 
     def start(self, Proactor proactor not None, host, port):
-        """Connect to the server, all connections at once, spread over the proactor's workers.
+        """start(proactor, host, port)
+
+        Connect to the server, all connections at once, spread over the proactor's workers.
 
         Raises RuntimeError if it was started before, OSError if the host cannot be resolved.
         """
@@ -234,6 +274,7 @@ cdef class Load(Handler):
             raise RuntimeError("a load can be started once")
         proactor.check()
         family, address = _resolve(host, port, 1, 0)
+        proactor.check()    # resolving takes its time
         self.workers = proactor.count
         self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
         if self.load.rows == NULL:
@@ -253,12 +294,13 @@ cdef class Load(Handler):
                 load_over(&self.load)
 
     def wait(self, timeout=None):
-        """Until every connection is over, at most `timeout` seconds; whether they are."""
+        """wait(timeout=None)
+
+        Until every connection is over, at most `timeout` seconds, or for ever; whether they are.
+        """
         if self.proactor is None:
             raise RuntimeError("the load was not started")
-        if not self.over:
-            self.over = wait_for(self.load.done, timeout)
-        return self.over
+        return wait_for(self.load.done, INFINITY if timeout is None else after("timeout", timeout))
 
     @property
     def echoes(self):
@@ -268,7 +310,9 @@ cdef class Load(Handler):
         return total.echoes
 
     def result(self):
-        """What happened so far: a dict.
+        """result()
+
+        What happened so far: a dict.
 
         connections, echoes, bytes (received), seconds (until the last echo), echoes_per_second, mismatches (connections
         that returned a wrong byte), errors (connections that ended before all their messages came back), error (the
@@ -314,12 +358,15 @@ cdef class Load(Handler):
 # ---- listeners ----
 
 cdef class Listener:
-    """A listening socket with its accepts posted. Made by Proactor.listen()."""
+    """A listening socket with its accepts posted. Made by Proactor.listen().
+
+    address: (host, port) as bound; with IPv6 flow info and scope behind them.
+    """
     cdef NativeListener *native
     cdef Proactor proactor
     cdef Handler handler
     cdef int worker                 # by number: its memory may be gone when the listener is closed
-    cdef readonly tuple address     # (host, port) as bound; IPv6 has flow info and scope behind them
+    cdef readonly tuple address
 
     def __cinit__(self):
         self.native = <NativeListener *> calloc(1, sizeof(NativeListener))
@@ -327,6 +374,9 @@ cdef class Listener:
             raise MemoryError()
         self.native.socket = INVALID_SOCKET
         self.native.armed = held_lock()
+
+    def __init__(self):
+        raise TypeError("a Listener is made by Proactor.listen()")
 
     def __dealloc__(self):
         if self.native != NULL and self.native.armed != NULL:
@@ -342,7 +392,9 @@ cdef class Listener:
         return self.address[1]
 
     def close(self):
-        """Accept no more; returns at once. Its sessions go on."""
+        """close()
+
+        Accept no more; returns at once. Its sessions go on."""
         self.proactor.put(self.worker, self.proactor.item(DO_UNLISTEN, self.native), True)
 
 
@@ -382,16 +434,18 @@ def _choose_backend(name):
         raise TypeError(f"backend must be a str, not {type(name).__name__}")
     cdef int found = iocp_backend_find(name.encode("utf-8", "replace"))
     if found < 0:
-        raise ValueError(f"unknown backend {name!r}; this build has auto, {', '.join(_backend_names())}")
+        raise ValueError(f"unknown backend {name!r}, or not built; this build has auto, {', '.join(_backend_names())}")
     if iocp_backend_missing(found) != NULL:
         raise RuntimeError(f"backend {name!r} cannot run here: {iocp_backend_missing(found).decode()}")
     return found
 
 
 cdef class Proactor:
-    """Workers, each a thread with a completion port of its own, and their listeners and sessions.
+    """Proactor(workers=1, backend=None, *, skip_on_success=True)
 
-    workers: threads, at least 1. backend: "auto", or one of backends(); None asks the environment variable
+    Workers, each a thread with a completion port of its own, and their listeners and sessions.
+
+    workers: threads, 1 to 256. backend: "auto", or one of backends(); None asks the environment variable
     IOCPCORE_BACKEND first. skip_on_success: let operations that succeed at once do so without a packet, where the
     system can.
 
@@ -406,8 +460,11 @@ cdef class Proactor:
     cdef list threads
     cdef list kept          # what workers may look at
     cdef list last_rows     # the statistics, once the workers have gone
+    cdef set begun          # workers whose thread runs the loop, or has
     cdef int listened
     cdef bint closing
+    cdef bint leaked
+    cdef double close_by    # time.monotonic() when what is left is aborted
     cdef object __weakref__
 
     def __init__(self, workers=1, backend=None, *, skip_on_success=True):
@@ -420,6 +477,8 @@ cdef class Proactor:
         self.backend = iocp_backend_name(chosen).decode()
         self.threads = []
         self.kept = []
+        self.begun = set()
+        self.close_by = INFINITY
         self.process_id = iocp_process_id()
         self.workers = <Worker *> calloc(count, sizeof(Worker))
         self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
@@ -434,9 +493,9 @@ cdef class Proactor:
         _live.add(self)
         try:
             for i in range(count):
-                thread = threading.Thread(target=self._run, args=(i,), name=f"iocpcore-worker-{i}", daemon=True)
-                thread.start()
-                self.threads.append(thread)
+                self.threads.append(
+                    threading.Thread(target=self._run, args=(i,), name=f"iocpcore-worker-{i}", daemon=True))
+                self.threads[i].start()
         except BaseException:
             self.close(0)
             raise
@@ -457,15 +516,25 @@ cdef class Proactor:
         self.close()
 
     def _run(self, int index):
-        """The body of a worker's thread."""
+        """The body of a worker's thread. If close() came first, the workers are not ours to touch any more."""
+        if self.closing:
+            return
+        self.begun.add(index)
         with nogil:
             worker_run(&self.workers[index])
 
-    def listen(self, Handler handler not None, host="127.0.0.1", port=0, *, backlog=4096):
-        """Accept connections for the handler; returns armed, with the accepts posted.
+    def __repr__(self):
+        state = "closed" if self.closing else f"{self.count} worker{'s' * (self.count != 1)}"
+        return f"<iocpcore.Proactor {self.backend}, {state}>"
+
+    def listen(self, handler, host="127.0.0.1", port=0, *, backlog=None):
+        """listen(handler, host="127.0.0.1", port=0, *, backlog=None)
+
+        Accept connections for the handler; returns armed, with the accepts posted.
 
         host: an address or a name; None or "" is every address, IPv4 and IPv6. port: 0 lets the system choose.
-        backlog: connections the system holds until they are accepted.
+        backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
+        takes at most 200 if a number is given.
 
         Raises OSError with the system's number if the address is in use or cannot be resolved.
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
@@ -473,13 +542,21 @@ cdef class Proactor:
         self.check()
         if isinstance(handler, Load):
             raise TypeError("a Load connects; it cannot listen")
-        sock = _listening_socket(host, port, whole("backlog", backlog, 1, 65535))
+        if not isinstance(handler, Handler):
+            raise TypeError(ONLY_NATIVE)
+        cdef Handler native = handler
+        if backlog is not None:
+            whole("backlog", backlog, 1, 65535)
+        sock = _listening_socket(host, port, backlog)
+        if self.closing:    # resolving takes its time
+            sock.close()
+        self.check()
         cdef Listener listener = Listener.__new__(Listener)
         listener.proactor = self
-        listener.handler = handler
+        listener.handler = native
         listener.address = sock.getsockname()
         listener.native.family = sock.family
-        listener.native.handler = &handler.native
+        listener.native.handler = &native.native
         listener.worker = self.listened % self.count
         listener.native.worker = &self.workers[listener.worker]
         self.listened += 1
@@ -492,52 +569,68 @@ cdef class Proactor:
             raise
         sock.detach()
         try:
-            wait_for(listener.native.armed, None)
+            wait_for(listener.native.armed, INFINITY)
         except BaseException:
             listener.close()
             raise
-        if listener.native.error != 0:
-            raise system_error(listener.native.error)
+        error = self.error_of(listener.native)
+        if error != 0:
+            raise system_error(error)
         return listener
 
     def stats(self):
-        """A snapshot of the counters: a dict of sums, and under "workers" a list with one dict for each worker.
+        """stats()
 
-        submitted == packets + inline_successes + failed_starts + in_flight holds in every row and in the sums. After
-        close() the last row of each worker.
+        A snapshot of the counters: a dict of sums, and under "workers" a list with one dict for each worker. A worker
+        publishes its row after each batch of packets. After close(): the last row of each.
+
+        Sessions: accepted (at the listener's worker; the session may live at another), accept_failures (the listener
+        goes on), refused (accepted, and closed at once: no memory, or closing), connected, connect_failures, active,
+        closed_by_us, closed_by_peer, closed_by_error, closed_by_timeout, undrained (sockets closed before all their
+        operations had ended).
+        Bytes: bytes_received, bytes_discarded (of them, those that came when the session was finishing already),
+        bytes_sent, bytes_unsent (left in the queues of sessions that ended), bytes_queued (to be sent).
+        Operations: submitted, packets, inline_successes, failed_starts, in_flight, cancelled and failed (packets).
+        submitted == packets + inline_successes + failed_starts + in_flight holds in every row and in the sums.
+        The loop: dequeues, dequeue_failures, wakeups (packets posted by other threads). Memory: buffers_used,
+        buffers_spare (of 16 KiB).
         """
+        self.check_process()
         rows = self.rows()
         sums = {name: sum([row[name] for row in rows]) for name in rows[0]}
         return {"backend": self.backend, **sums, "workers": rows}
 
     def close(self, drain=DRAIN):
-        """Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers.
+        """close(drain=1.0)
 
-        A session finishes when what it has queued is sent and its peer has ended too; a peer that does not end is left
-        5 seconds after that. Bounded: after drain and a margin of 5 seconds, memory that the system may still write to
-        is leaked, and a RuntimeError says so. Closing twice does nothing. Not to be called from a worker's thread.
+        Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers.
+
+        A session finishes when what it has queued is sent and its peer has ended too, or has not ended 5 seconds after
+        that. When `drain` seconds are over, those with bytes unsent are aborted and the others closed. Bounded: after a
+        margin of 5 seconds more, memory that the system may still write to is leaked, and a RuntimeError says so.
+        It may be called again, and by several threads: the shortest drain counts. Not from a worker's thread.
         """
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         self.check_process()
-        if self.workers == NULL:
-            return
-        if not self.closing:
-            self.closing = True
+        self.closing = True
+        self.close_by = min(self.close_by, time.monotonic() + drain)
+        if self.workers != NULL:
             self.ask_to_close(time_to_drain)
+            ended = self.wait_for_workers()
+            if self.workers != NULL:    # else another thread that closes was quicker
+                self.last_rows = self.rows()
+                self.leaked = not ended or not self.free_workers()
+                self.workers = NULL
+                _leaked.append(self.kept) if self.leaked else self.kept.clear()
         _live.discard(self)
-        ended = self.wait_for_workers(time.monotonic() + drain + MARGIN)
-        if self.workers == NULL:
-            return      # a signal handler, or another thread, has closed it meanwhile
-        self.last_rows = self.rows()
-        if not ended or not self.free_workers():
-            self.workers = NULL
-            _leaked.append(self.kept)
+        if self.leaked:
             raise RuntimeError("operations did not end in time: their memory is left to the system")
-        self.kept.clear()
 
     # ---- for the classes above ----
 
     cdef int check_process(self) except -1:
+        if self.process_id == 0:
+            raise RuntimeError("Proactor.__init__() was not called")
         if self.process_id != iocp_process_id():
             raise RuntimeError("this proactor belongs to the process that forked: make a new one here")
         return 0
@@ -562,12 +655,16 @@ cdef class Proactor:
         if self.workers != NULL and inbox_put(&self.workers[index], item):
             return 0
         free(item)
+        if not self.closing:
+            raise MemoryError("the system has no room for a packet that wakes the worker")
         if not closed_is_fine:
             raise RuntimeError("the proactor is closed")
         return 0
 
     cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
-        cdef InboxItem *item = self.item(DO_CONNECT, NULL)
+        cdef InboxItem *item
+        self.check()
+        item = self.item(DO_CONNECT, NULL)
         try:
             item.address_length = socket_address(family, address, &item.address)
         except BaseException:
@@ -584,20 +681,32 @@ cdef class Proactor:
 
     cdef int ask_to_close(self, uint64_t drain) except -1:
         cdef int i
-        cdef InboxItem *item
         for i in range(self.count):
-            item = self.item(DO_CLOSE, NULL)
-            item.nanoseconds = drain
-            self.put(i, item, True)
+            if not inbox_ask_to_close(&self.workers[i], drain):
+                raise MemoryError("the system has no room for a packet that wakes the worker")
         return 0
 
-    cdef bint wait_for_workers(self, double deadline) except -1:
-        """Whether all have ended. Thread.join() does not tell: interrupted by a signal it takes the thread for dead."""
+    cdef int error_of(self, NativeListener *listener):
+        """Of one whose worker may have gone: then it is written no more."""
+        cdef int error
+        if self.workers == NULL:
+            return listener.error
+        AcquireSRWLockExclusive(&listener.worker.published_lock)
+        error = listener.error
+        ReleaseSRWLockExclusive(&listener.worker.published_lock)
+        return error
+
+    cdef bint wait_for_workers(self) except -1:
+        """Whether all that have begun have ended.
+
+        Thread.join() does not tell: interrupted by a signal it takes the thread for dead. And a thread whose start()
+        was interrupted may still begin, to find that the proactor is closing.
+        """
         cdef int i
-        for i in range(len(self.threads)):
-            if not wait_for(self.ended[i], deadline - time.monotonic()):
-                return False
-            PyThread_release_lock(self.ended[i])    # for whoever waits too
+        for i in sorted(self.begun):
+            while not wait_for(self.ended[i], min(self.close_by + MARGIN, time.monotonic() + 1)):
+                if time.monotonic() >= self.close_by + MARGIN:
+                    return False    # close_by may have come nearer since this began
             self.threads[i].join(MARGIN)
         return True
 
@@ -634,4 +743,7 @@ def _close_all():
     cdef Proactor proactor
     for proactor in list(_live):
         if proactor.process_id == iocp_process_id():
-            proactor.close(0)
+            try:
+                proactor.close(0)
+            except Exception:
+                logging.getLogger("iocpcore").exception("a proactor that was left open did not close")

@@ -8,13 +8,16 @@ from iocp cimport (
     iocp_accept_placeholder, iocp_accepted, iocp_update_accepted)
 from operation cimport ACCEPT, ACCEPTS, FAILED, Accept, Listener, Worker
 from port cimport operation_begin, operation_started, port_associate
-from status cimport status_cancelled
+from status cimport status_cancelled, status_exhausted
 
 cdef extern from *:
     """
     #define ACCEPT_RETRY_TIME UINT64_C(50000000)
     """
-    const unsigned long long ACCEPT_RETRY_TIME   # nanoseconds between tries when descriptors or memory are lacking
+    const unsigned long long ACCEPT_RETRY_TIME   # nanoseconds between tries when accepting fails on and on
+
+cdef enum:
+    PATIENCE = 256  # failures in a row that may each be one connection's own: then it is the listener's
 
 
 cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
@@ -27,11 +30,18 @@ cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
     return WSAGetLastError()
 
 
+cdef inline bint must_wait(Listener *listener, int error) noexcept nogil:
+    """Would accepting again at once only spin?"""
+    listener.failures += 1
+    return status_exhausted(error) or listener.failures > PATIENCE
+
+
 cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
-    """0, or why it could not be posted: then it is tried again later."""
+    """Post it; 0 or the error of an attempt that failed."""
     cdef Listener *listener = accept.listener
-    cdef int error
-    accept.placeholder = iocp_accept_placeholder(listener.family)
+    cdef int error = iocp_accept_placeholder(listener.family, &accept.placeholder)
+    if error != 0:
+        return error
     operation_begin(worker, &accept.operation, ACCEPT, accept)
     accept.in_flight = 1
     listener.in_flight += 1
@@ -40,8 +50,21 @@ cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
         return 0
     end_accept(accept)
     discard_placeholder(accept)
-    worker.stats.accept_failures += 1
-    worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+    return error
+
+
+cdef inline int post_accept(Worker *worker, Accept *accept) noexcept nogil:
+    """Post it, trying again if that fails; 0, or the last error: then the worker tries again after a while.
+
+    A connection that was reset while it waited can make a start fail, and is no reason to wait.
+    """
+    cdef int error = start_accept(worker, accept)
+    while error != 0:
+        worker.stats.accept_failures += 1
+        if must_wait(accept.listener, error):
+            worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+            break
+        error = start_accept(worker, accept)
     return error
 
 
@@ -62,7 +85,7 @@ cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
     cdef int i, error, first_error = 0
     for i in range(ACCEPTS):
         if not listener.accepts[i].in_flight:
-            error = start_accept(worker, &listener.accepts[i])
+            error = post_accept(worker, &listener.accepts[i])
             if error != 0 and first_error == 0:
                 first_error = error
     return first_error
@@ -100,6 +123,7 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
         if not (listener.closing and status_cancelled(status)):
             worker.stats.accept_failures += 1
         return INVALID_SOCKET
+    listener.failures = 0
     socket = iocp_accepted(accept.placeholder, &accept.operation.overlapped)
     accept.placeholder = INVALID_SOCKET
     if listener.closing or iocp_update_accepted(socket, listener.socket) != 0:

@@ -43,9 +43,14 @@ cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void close_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
-    """Start nothing more; what is in flight is cancelled and ends by its packets."""
+    """Start nothing more; what is in flight is cancelled and ends by its packets.
+
+    With bytes unsent the peer sees a reset: it must not take what it has for the whole.
+    """
     if session.state == CLOSING:
         return
+    if session.queue_head != NULL:
+        iocp_linger_zero(session.socket)
     session.state = CLOSING
     session.reason = reason
     session.closing_at = worker.now
@@ -55,7 +60,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
 
 
 cdef inline void abort_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
-    """As close_session(), and the peer sees a reset: it must not take what it has for the whole."""
+    """As close_session(), and the peer sees a reset in any case."""
     if session.state != CLOSING:
         iocp_linger_zero(session.socket)
         close_session(worker, session, reason)

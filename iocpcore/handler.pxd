@@ -208,8 +208,9 @@ cdef inline bint handler_data(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void handler_discards(Worker *worker, Session *session) noexcept nogil:
-    """session.input came after finish(). If a load has had all its answers by then, this is one byte too many."""
+    """session.input came after finish(). If a load had all its answers by then, this is one byte too many."""
     cdef LoadSession *own = <LoadSession *> session.handler_data
+    worker.stats.bytes_discarded += session.input.length
     if session.handler.kind == LOAD and own.echoed == session.handler.load.messages:
         load_count_mismatch(worker, session.handler.load)
 

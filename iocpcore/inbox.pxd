@@ -1,10 +1,13 @@
 # The inbox: the only door into a worker from other threads. An item in a queue, and one posted packet that says "look".
 #
+# Closing needs no item, so that it never lacks memory: a deadline beside the queue asks for it.
 # Ownership: inbox_put() takes the item if it succeeds; the worker frees it.
-# Threads: inbox_put() any; inbox_take() and inbox_shut() the worker. The lock is a leaf.
+# Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. The lock is a leaf.
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from iocp cimport AcquireSRWLockExclusive, ReleaseSRWLockExclusive, closesocket
-from operation cimport DO_ADOPT, Inbox, InboxItem, Worker
+from cpython.pythread cimport PyThread_release_lock
+from iocp cimport ERROR_OPERATION_ABORTED, AcquireSRWLockExclusive, ReleaseSRWLockExclusive, closesocket, iocp_now
+from operation cimport DO_ADOPT, DO_LISTEN, Inbox, InboxItem, Worker
 from port cimport port_wake
 
 
@@ -16,49 +19,102 @@ cdef inline InboxItem *inbox_item(unsigned char kind) noexcept nogil:
     return item
 
 
-cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
-    """False if the worker takes nothing any more: then the item is still the caller's."""
-    cdef Inbox *inbox = &worker.inbox
-    cdef bint wake = False
-    AcquireSRWLockExclusive(&inbox.lock)
-    if inbox.closed:
-        ReleaseSRWLockExclusive(&inbox.lock)
+cdef inline bint must_wake(Inbox *inbox) noexcept nogil:
+    """Under the lock: does whoever has put something in have to post the packet?"""
+    if inbox.posted:
         return False
+    inbox.posted = 1
+    return True
+
+
+cdef inline void append(Inbox *inbox, InboxItem *item) noexcept nogil:
     item.next = NULL
     if inbox.head == NULL:
         inbox.head = item
     else:
         inbox.tail.next = item
     inbox.tail = item
-    if not inbox.posted:
-        inbox.posted = 1
-        wake = True
+
+
+cdef inline bint withdraw(Inbox *inbox, InboxItem *item) noexcept nogil:
+    """The packet could not be posted. Take the item out again; False if the worker was quicker, and has it."""
+    cdef InboxItem *before = NULL
+    cdef InboxItem *at
+    AcquireSRWLockExclusive(&inbox.lock)
+    inbox.posted = 0
+    at = inbox.head
+    while at != NULL and at != item:
+        before = at
+        at = at.next
+    if at != NULL:
+        if before == NULL:
+            inbox.head = item.next
+        else:
+            before.next = item.next
+        if inbox.tail == item:
+            inbox.tail = before
     ReleaseSRWLockExclusive(&inbox.lock)
-    if wake:
-        port_wake(worker)
-    return True
+    return at != NULL
 
 
-cdef inline InboxItem *inbox_take(Worker *worker) noexcept nogil:
-    """All that is in it, in order; whoever puts something in from now on posts a packet."""
+cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
+    """False if the worker takes nothing any more, or cannot be woken: then the item is still the caller's."""
+    cdef Inbox *inbox = &worker.inbox
+    cdef bint open, wake = False
+    AcquireSRWLockExclusive(&inbox.lock)
+    open = not inbox.closed
+    if open:
+        append(inbox, item)
+        wake = must_wake(inbox)
+    ReleaseSRWLockExclusive(&inbox.lock)
+    if wake and not port_wake(worker):
+        return not withdraw(inbox, item)
+    return open
+
+
+cdef inline bint inbox_ask_to_close(Worker *worker, uint64_t drain) noexcept nogil:
+    """Close within so many nanoseconds; if that was asked before, the earlier deadline counts. False: not woken."""
+    cdef Inbox *inbox = &worker.inbox
+    cdef uint64_t by = iocp_now(worker.port) + drain
+    cdef bint wake
+    AcquireSRWLockExclusive(&inbox.lock)
+    if inbox.close_by == 0 or by < inbox.close_by:
+        inbox.close_by = by
+    wake = must_wake(inbox)
+    ReleaseSRWLockExclusive(&inbox.lock)
+    if not wake or port_wake(worker):
+        return True
+    AcquireSRWLockExclusive(&inbox.lock)
+    inbox.posted = 0
+    ReleaseSRWLockExclusive(&inbox.lock)
+    return False
+
+
+cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by) noexcept nogil:
+    """All that is in it, in order, and when to close, or 0. Whoever puts something in from now on posts a packet."""
     cdef Inbox *inbox = &worker.inbox
     cdef InboxItem *items
     AcquireSRWLockExclusive(&inbox.lock)
     items = inbox.head
     inbox.head = NULL
     inbox.posted = 0
+    close_by[0] = inbox.close_by
     ReleaseSRWLockExclusive(&inbox.lock)
     return items
 
 
 cdef inline void inbox_free(Worker *worker) noexcept nogil:
     """Of a worker that never ran, or was left behind: nobody else will look."""
-    cdef InboxItem *item = inbox_take(worker)
+    cdef uint64_t close_by
+    cdef InboxItem *item = inbox_take(worker, &close_by)
     cdef InboxItem *after
     while item != NULL:
         after = item.next
         if item.kind == DO_ADOPT:
             closesocket(item.socket)
+        elif item.kind == DO_LISTEN:
+            item.listener.error = ERROR_OPERATION_ABORTED
+            PyThread_release_lock(item.listener.armed)
         free(item)
         item = after
 

@@ -43,17 +43,11 @@ cdef extern from "iocp.h" nogil:
     const DWORD WAIT_TIMEOUT
     const int WSA_IO_PENDING
     const int ERROR_OPERATION_ABORTED
-    const int ERROR_NETNAME_DELETED
-    const int ERROR_CONNECTION_ABORTED
     const int ERROR_NO_SYSTEM_RESOURCES
     const int ERROR_WORKING_SET_QUOTA
     const int ERROR_NOT_ENOUGH_QUOTA
-    const int WSAECONNRESET
-    const int WSAECONNABORTED
     const int WSAEMFILE
     const int WSAENOBUFS
-    const int WSAESHUTDOWN
-    const int WSAETIMEDOUT
 
     HANDLE CreateIoCompletionPort(HANDLE file, HANDLE port, ULONG_PTR key, DWORD threads)
     BOOL GetQueuedCompletionStatusEx(HANDLE port, OVERLAPPED_ENTRY *entries, ULONG count, ULONG *removed,
@@ -79,7 +73,7 @@ cdef extern from "iocp.h" nogil:
     int iocp_backend_find(const char *name)
     HANDLE iocp_open_port(int backend)
     SOCKET iocp_socket(HANDLE port, int family)
-    SOCKET iocp_accept_placeholder(int family)
+    int iocp_accept_placeholder(int family, SOCKET *placeholder)
     SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
     int iocp_update_accepted(SOCKET s, SOCKET listener)
     int iocp_update_connected(SOCKET s)
@@ -100,5 +94,4 @@ cdef extern from "iocp.h" nogil:
     void ReleaseSRWLockExclusive(SRWLOCK *lock)
     LONG InterlockedIncrement(LONG *p)
     LONG InterlockedDecrement(LONG *p)
-    LONG InterlockedExchange(LONG *p, LONG value)
     LONG InterlockedCompareExchange(LONG *p, LONG value, LONG expected)

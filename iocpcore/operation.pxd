@@ -133,6 +133,7 @@ cdef struct Listener:
     Handler *handler
     Accept accepts[ACCEPTS]
     unsigned int in_flight
+    unsigned int failures       # accepts that failed since the last that did not
     unsigned char closing
     int error                   # why it could not be armed, or 0
     PyThread_type_lock armed    # released by the worker when `error` is known
@@ -142,7 +143,7 @@ cdef struct Listener:
 # ---- handlers ----
 
 cdef enum HandlerKind:
-    ECHO
+    ECHO = 1
     DISCARD
     LOAD
 
@@ -183,7 +184,6 @@ cdef enum InboxKind:
     DO_ADOPT        # a fresh socket of another worker's listener
     DO_CONNECT
     DO_ABORT        # a session, by slot and generation
-    DO_CLOSE
 
 cdef struct InboxItem:
     InboxItem *next
@@ -195,7 +195,6 @@ cdef struct InboxItem:
     int address_length
     unsigned int slot
     unsigned int generation
-    uint64_t nanoseconds
 
 # Any thread, under its lock. The lock is a leaf: under it no Python, and no other lock.
 cdef struct Inbox:
@@ -204,6 +203,7 @@ cdef struct Inbox:
     InboxItem *tail
     unsigned char posted        # a packet is on its way that will make the worker look
     unsigned char closed        # nothing is taken any more
+    uint64_t close_by           # when what is left must be aborted, 0: nobody has asked the worker to close
 
 cdef struct Worker:
     HANDLE port
@@ -223,7 +223,7 @@ cdef struct Worker:
     Session *ready_tail
     Listener *listeners
     uint64_t retry_at           # when refused accepts are posted again, 0: none are
-    uint64_t close_at           # closing: when what is left is aborted
+    uint64_t close_at           # closing: when what is left is aborted; the inbox's, as the worker knows it
     uint64_t leave_at           # closing: when what has not even drained is left behind
     unsigned char closing
     unsigned char skip_on_success

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from iocp cimport (
-    GetLastError, GetQueuedCompletionStatusEx, HANDLE, INFINITE, OVERLAPPED, PostQueuedCompletionStatus, SOCKET, ULONG,
+    GetLastError, GetQueuedCompletionStatusEx, HANDLE, OVERLAPPED, PostQueuedCompletionStatus, SOCKET, ULONG,
     ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort, DWORD, iocp_now)
 from operation cimport BATCH, FAILED, INLINE, PENDING, Operation, Started, Worker
 
@@ -21,9 +21,9 @@ cdef inline int port_associate(Worker *worker, SOCKET socket) noexcept nogil:
     return 0
 
 
-cdef inline void port_wake(Worker *worker) noexcept nogil:
-    """Any thread: make the worker look at its inbox."""
-    PostQueuedCompletionStatus(worker.port, 0, KEY_INBOX, NULL)
+cdef inline bint port_wake(Worker *worker) noexcept nogil:
+    """Any thread: make the worker look at its inbox. Windows may lack the memory for a packet: then False."""
+    return PostQueuedCompletionStatus(worker.port, 0, KEY_INBOX, NULL)
 
 
 cdef inline unsigned int port_dequeue(Worker *worker, DWORD milliseconds) noexcept nogil:

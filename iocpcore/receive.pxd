@@ -7,7 +7,7 @@ from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARec
 from libc.string cimport memset
 from buffer cimport buffer_release, buffer_take
 from mutant cimport RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant
-from operation cimport FAILED, INLINE, RECEIVE, RECEIVE_SIZE, Operation, Session, Started, Worker
+from operation cimport FAILED, INLINE, RECEIVE, RECEIVE_SIZE, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from status cimport status_cancelled

@@ -7,8 +7,7 @@
 from iocp cimport DWORD, WSABUF, WSAGetLastError, WSASend
 from buffer cimport buffer_release
 from mutant cimport SEND_BUFFER_FREED_EARLY, mutant
-from operation cimport (
-    FAILED, HIGH_WATER, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Session, Started, Worker)
+from operation cimport FAILED, HIGH_WATER, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 

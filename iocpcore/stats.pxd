@@ -19,6 +19,7 @@ cdef struct Stats:
     uint64_t undrained          # sockets closed before all their operations had ended
     # bytes
     uint64_t bytes_received
+    uint64_t bytes_discarded    # of them, those that came after finish()
     uint64_t bytes_sent
     uint64_t bytes_unsent       # left in the queues of sessions that ended
     int64_t bytes_queued

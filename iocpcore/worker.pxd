@@ -11,9 +11,9 @@ from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, SOCKET, AcquireSRWLockExclusive, CancelIoEx, CloseHandle,
     DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement,
-    OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, closesocket, iocp_block_signals, iocp_no_delay,
-    iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status)
-from accept cimport ACCEPT_RETRY_TIME, arm, on_accept, start_accept, start_listening, stop_listening
+    OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAGetLastError, closesocket, iocp_block_signals,
+    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status)
+from accept cimport ACCEPT_RETRY_TIME, arm, must_wait, on_accept, post_accept, start_listening, stop_listening
 from buffer cimport buffer_pool_free
 from close cimport DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_session, close_undrained, finish, send_end
 from connect cimport end_connect, on_connect, start_connect
@@ -22,15 +22,15 @@ from handler cimport (
 from inbox cimport inbox_free, inbox_item, inbox_put, inbox_shut, inbox_take
 from mutant cimport FREED_AT_DEQUEUE, mutant
 from operation cimport (
-    ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ABORT, DO_ADOPT, DO_CLOSE,
-    DO_CONNECT, DO_LISTEN, DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Handler,
-    InboxItem, Listener, Operation, Session, Started, Timer, Worker)
+    ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CONNECT, DO_LISTEN,
+    DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Handler, InboxItem, Listener,
+    Operation, Session, Started, Timer, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
-from receive cimport RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
+from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
 from send cimport end_send, on_send, start_send
 from session cimport (
     session_drop, session_hold, session_open, session_releasable, session_release, session_resolve, session_table_free)
-from status cimport status_cancelled, status_exhausted
+from status cimport status_cancelled
 from timer cimport timer_first, timer_pop, timer_set
 
 cdef enum:
@@ -258,10 +258,10 @@ cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) 
         hand_over(worker, listener, socket)
     if listener.closing:
         return
-    if status_exhausted(status):
+    if status != 0 and must_wait(listener, status):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
     else:
-        start_accept(worker, accept)
+        post_accept(worker, accept)
 
 
 cdef inline void retry_accepts(Worker *worker) noexcept nogil:
@@ -356,13 +356,16 @@ cdef inline void run_timers(Worker *worker) noexcept nogil:
 # ---- the inbox ----
 
 cdef inline void run_inbox(Worker *worker) noexcept nogil:
-    cdef InboxItem *item = inbox_take(worker)
+    cdef uint64_t close_by
+    cdef InboxItem *item = inbox_take(worker, &close_by)
     cdef InboxItem *after
     while item != NULL:
         after = item.next
         run_item(worker, item)
         free(item)
         item = after
+    if close_by != 0:
+        close_worker(worker, close_by)
 
 
 cdef inline void run_item(Worker *worker, InboxItem *item) noexcept nogil:
@@ -375,35 +378,41 @@ cdef inline void run_item(Worker *worker, InboxItem *item) noexcept nogil:
         listen(worker, item.listener)
     elif item.kind == DO_UNLISTEN:
         stop_listening(item.listener)
-    elif item.kind == DO_ABORT:
+    else:
         session = session_resolve(worker, item.slot, item.generation)
         if session != NULL:
             abort_session(worker, session, BY_US)
             advance(worker, session)
-    else:
-        begin_closing(worker, item.nanoseconds)
 
 
 cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
     listener.next = worker.listeners
     worker.listeners = listener
-    listener.error = ERROR_OPERATION_ABORTED if worker.closing else start_listening(worker, listener)
-    if listener.error != 0:
+    cdef int error = ERROR_OPERATION_ABORTED if worker.closing else start_listening(worker, listener)
+    if error != 0:
         stop_listening(listener)
+    AcquireSRWLockExclusive(&worker.published_lock)
+    listener.error = error
+    ReleaseSRWLockExclusive(&worker.published_lock)
     PyThread_release_lock(listener.armed)
 
 
 cdef inline void connect_session(Worker *worker, InboxItem *item) noexcept nogil:
     """A session that does not come to be has told its handler all the same."""
-    cdef SOCKET socket = INVALID_SOCKET
-    cdef Session *session = NULL
+    cdef SOCKET socket
+    cdef Session *session
     cdef Started started
-    if not worker.closing:
-        socket = iocp_socket(worker.port, item.address.ss_family)
-    if socket != INVALID_SOCKET:
-        session = session_open(worker, socket, CONNECTING, item.handler, NULL)
+    if worker.closing:
+        connect_refused(worker, item.handler, ERROR_OPERATION_ABORTED)
+        return
+    socket = iocp_socket(worker.port, item.address.ss_family)
+    if socket == INVALID_SOCKET:
+        connect_refused(worker, item.handler, WSAGetLastError())
+        return
+    session = session_open(worker, socket, CONNECTING, item.handler, NULL)
     if session == NULL:
-        connect_refused(worker, item.handler, socket)
+        closesocket(socket)
+        connect_refused(worker, item.handler, WSAENOBUFS)
         return
     session.active_at = 0
     started = start_connect(worker, session, &item.address, item.address_length)
@@ -414,29 +423,29 @@ cdef inline void connect_session(Worker *worker, InboxItem *item) noexcept nogil
     advance(worker, session)
 
 
-cdef inline void connect_refused(Worker *worker, Handler *handler, SOCKET socket) noexcept nogil:
-    """No socket or no memory: there is no session that could end."""
-    if socket != INVALID_SOCKET:
-        closesocket(socket)
+cdef inline void connect_refused(Worker *worker, Handler *handler, int error) noexcept nogil:
+    """There is no session that could end."""
     InterlockedDecrement(&worker.load)
     worker.stats.connect_failures += 1
     if handler.kind == LOAD:
-        load_count_error(worker, handler.load, WSAENOBUFS)
+        load_count_error(worker, handler.load, error)
         load_over(handler.load)
 
 
 # ---- the end ----
 
-cdef inline void begin_closing(Worker *worker, uint64_t drain) noexcept nogil:
-    """Take nothing new; let what is there finish within that time."""
+cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
+    """Take nothing new; let what is there finish till then. Asked again, only the deadline may come nearer."""
     cdef Listener *listener = worker.listeners
     if worker.closing:
+        if worker.close_at != 0:    # else it is over, and all is aborted already
+            worker.close_at = by
         return
     worker.closing = 1
     worker.retry_at = 0
-    worker.close_at = worker.now + drain
+    worker.close_at = by
     inbox_shut(worker)
-    run_inbox(worker)
+    run_inbox(worker)   # what came meanwhile is the last
     while listener != NULL:
         stop_listening(listener)
         listener = listener.next
@@ -450,7 +459,10 @@ cdef inline void close_sessions(Worker *worker, bint abort) noexcept nogil:
         session = worker.sessions.slots[i]
         if session.state == FREE:
             continue
-        if abort or session.state == CONNECTING:
+        if session.end_sent:
+            if abort:   # all is sent: a slow peer may still read it
+                close_session(worker, session, session.reason)
+        elif abort or session.state == CONNECTING:
             abort_session(worker, session, BY_US)
         elif session.state == OPEN:
             finish(worker, session, BY_US)

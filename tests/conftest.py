@@ -1,6 +1,7 @@
 """Backends, a proactor that must end with nothing left, and plain sockets as peers."""
 
 import os
+import signal
 import socket
 
 import pytest
@@ -8,11 +9,20 @@ import pytest
 import iocpcore
 from support import WAIT, assert_nothing_left
 
+# Where the suite runs in the background of a shell, SIGINT arrives ignored, and so it would be in every child.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def wanted_backends():
+    wanted = os.environ.get("IOCPCORE_BACKEND")
+    if wanted and wanted not in iocpcore.backends():
+        pytest.exit(f"IOCPCORE_BACKEND={wanted}: the suite runs on {', '.join(iocpcore.backends())}", 2)
+    return [wanted] if wanted else list(iocpcore.backends())
+
 
 def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
-        wanted = os.environ.get("IOCPCORE_BACKEND")
-        metafunc.parametrize("backend", [wanted] if wanted else list(iocpcore.backends()), indirect=True)
+        metafunc.parametrize("backend", wanted_backends(), indirect=True)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Accepting goes on, whatever becomes of single connections."""
 
+import os
 import socket
 import sys
 
@@ -62,6 +63,30 @@ def test_many_listeners_share_a_proactor(proactor, connect):
         peer = connect(listener)
         peer.sendall(b"x")
         assert receive_exactly(peer, 1) == b"x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a duplicate cannot shut a listening socket down there")
+def test_a_listener_that_only_fails_does_not_spin(proactor, echo):
+    """Its socket is broken from outside: every accept fails, and not for want of descriptors."""
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    listening = [number for number in numbers if is_listening(number, echo.port)]
+    duplicate = socket.socket(fileno=os.dup(listening[0]))
+    duplicate.shutdown(socket.SHUT_RDWR)
+    duplicate.close()
+    until(lambda: proactor.stats()["accept_failures"] > 256)
+    begin = proactor.stats()
+    until(lambda: proactor.stats()["accept_failures"] >= begin["accept_failures"] + 5 * 16)
+    end = proactor.stats()
+    tries = (end["accept_failures"] - begin["accept_failures"]) / 16
+    assert end["dequeues"] - begin["dequeues"] <= 8 * tries
+
+
+def is_listening(number, port):
+    try:
+        with socket.socket(fileno=os.dup(number)) as sock:
+            return sock.getsockname()[1:2] == (port,) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    except OSError:
+        return False
 
 
 SHORTAGE = """

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 
@@ -30,7 +31,7 @@ def test_a_wrong_number_of_workers_is_refused(workers, error):
 
 
 def test_an_unknown_backend_is_refused_and_the_known_ones_named():
-    with pytest.raises(ValueError, match="unknown backend 'kqueue'.*" + "|".join(iocpcore.backends())):
+    with pytest.raises(ValueError, match="unknown backend 'kqueue'.*auto, " + ", ".join(iocpcore.backends())):
         iocpcore.Proactor(backend="kqueue")
 
 
@@ -71,9 +72,18 @@ def test_a_host_of_another_type_is_refused(proactor):
         proactor.listen(iocpcore.ECHO, 127001)
 
 
-def test_something_that_is_no_handler_is_refused(proactor):
-    with pytest.raises(TypeError, match="handler"):
-        proactor.listen("echo")
+@pytest.mark.parametrize("handler", ["echo", None, object()])
+def test_something_that_is_no_native_handler_is_refused(proactor, handler):
+    with pytest.raises(TypeError, match="written in Python are not supported yet"):
+        proactor.listen(handler)
+
+
+def test_a_handler_cannot_be_made_by_subclassing():
+    class Echo(iocpcore.Handler):
+        pass
+
+    with pytest.raises(TypeError, match="written in Python are not supported yet"):
+        Echo()
 
 
 def test_a_load_cannot_listen(proactor):
@@ -90,12 +100,13 @@ def test_an_address_in_use_is_the_systems_error_and_leaves_nothing(proactor, ech
 
 
 def test_a_host_that_does_not_resolve_is_the_resolvers_error(proactor):
-    with pytest.raises(socket.gaierror):
+    with pytest.raises(socket.gaierror, match="nowhere.invalid"):
         proactor.listen(iocpcore.ECHO, "nowhere.invalid")
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"connections": 0}, {"messages": 0}, {"size": 0}, {"size": (5, 4)}, {"pipeline": 0}]
+    "arguments",
+    [{"connections": 0}, {"messages": 0}, {"size": 0}, {"size": (5, 4)}, {"size": (1, 2, 3)}, {"pipeline": 0}],
 )
 def test_a_load_that_makes_no_sense_is_refused(arguments):
     with pytest.raises(ValueError):
@@ -286,7 +297,157 @@ proactor.close()
     assert lines[3:] == ["b'child'", "b'parent'"]
 
 
+def test_serve_refuses_a_wrong_drain_time_before_it_serves():
+    with pytest.raises(TypeError, match="drain"):
+        iocpcore.serve(iocpcore.ECHO, drain="1")
+
+
+def test_a_second_interrupt_ends_the_drain_of_serve(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+def started(listener):
+    global peer
+    peer = socket.create_connection(listener.address)
+    peer.sendall(b"x"); peer.recv(1)        # it never ends, and the drain would last long
+    def interrupt():
+        signal.raise_signal(signal.SIGINT)
+        done.wait(0.3)
+        signal.raise_signal(signal.SIGINT)
+    done = threading.Event()
+    threading.Timer(0.1, interrupt).start()
+try:
+    iocpcore.serve(iocpcore.ECHO, backend={backend!r}, started=started, drain=1000)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    )
+    assert output.strip() == "interrupted"
+
+
+def test_signals_that_come_while_serve_waits_never_hang_it(backend):
+    """The handler runs in the thread that waits: it may find any lock of that wait taken."""
+    output = run_python(
+        BEGIN
+        + """
+from iocpcore._serve import StopSignals
+import time
+for turn in range(200):
+    with StopSignals() as signals:
+        timer = threading.Timer(0.0005 * (turn % 7), signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        assert signals.wait(30)
+        timer.join()
+print("woken")
+"""
+    )
+    assert output.strip() == "woken"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+def test_an_interrupt_while_a_proactor_is_made_leaves_no_worker_on_freed_memory(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+made = interrupted = 0
+for microseconds in range(10, 3000, 10):
+    try:
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
+        with iocpcore.Proactor(2, {backend!r}) as proactor:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            proactor.close(0)
+            made += 1
+    except KeyboardInterrupt:
+        interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+print(made + interrupted)
+"""
+    )
+    assert output.strip() == "299"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_may_close_what_it_inherited_and_get_the_numbers_anew(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+proactor = iocpcore.Proactor(1, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+peers = [socket.create_connection(listener.address, timeout=30) for _ in range(20)]
+for peer in peers:
+    peer.sendall(b"x"); peer.recv(1)
+child = os.fork()
+if child == 0:
+    os.closerange(3, 1000)
+    with iocpcore.Proactor(1, {backend!r}) as own:
+        load = iocpcore.Load(connections=20, messages=5)
+        load.start(own, "127.0.0.1", own.listen(iocpcore.ECHO).port)
+        assert load.wait(30)
+        print(load.result()["errors"], flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+    assert output.strip() == "0"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSEGV is delivered in another way there")
+def test_a_fault_in_a_worker_is_reported(backend):
+    """A thread that blocked SIGSEGV would end the process without a word."""
+    program = (
+        BEGIN
+        + f"""
+import faulthandler, os
+faulthandler.enable()
+proactor = iocpcore.Proactor(1, {backend!r})
+worker = next(thread for thread in threading.enumerate() if thread.name.startswith("iocpcore"))
+signal.pthread_kill(worker.ident, signal.SIGSEGV)
+threading.Event().wait(30)
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+
+
 # ---- close() from several sides ----
+
+
+def test_closing_while_a_load_resolves_its_host_is_an_error(backend, monkeypatch):
+    proactor = iocpcore.Proactor(1, backend)
+    resolve = socket.getaddrinfo
+
+    def slow(*arguments, **options):
+        proactor.close()
+        return resolve(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(RuntimeError, match="closed"):
+        iocpcore.Load(connections=1).start(proactor, "127.0.0.1", 9)
+
+
+def test_closing_while_a_listener_resolves_its_host_is_an_error(backend, monkeypatch):
+    proactor = iocpcore.Proactor(1, backend)
+    resolve = socket.getaddrinfo
+
+    def slow(*arguments, **options):
+        proactor.close()
+        return resolve(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    handles = open_handles()
+    with pytest.raises(RuntimeError, match="closed"):
+        proactor.listen(iocpcore.ECHO)
+    assert open_handles() <= handles
+
+
+def test_a_listener_is_made_by_listen_only():
+    with pytest.raises(TypeError, match="Proactor.listen"):
+        iocpcore.Listener()
 
 
 def test_two_threads_may_close_at_once(backend, connect):

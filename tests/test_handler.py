@@ -101,6 +101,34 @@ def test_the_result_of_a_load_adds_up(proactor, echo):
     assert 0 < latency["p50"] <= latency["p99"] <= latency["p999"] <= result["seconds"] * 1e6 * 1.02
 
 
+def test_several_threads_may_wait_for_a_load(proactor, echo):
+    load = iocpcore.Load(connections=1, messages=100)
+    load.start(proactor, "127.0.0.1", echo.port)
+    answers = []
+    waiting = [threading.Thread(target=lambda: answers.append(load.wait(WAIT))) for _ in range(4)]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join(WAIT)
+    assert answers == [True] * 4
+    assert load.wait(0)
+
+
+def test_a_load_is_made_once():
+    load = iocpcore.Load(connections=1)
+    with pytest.raises(RuntimeError, match="once"):
+        load.__init__(pipeline=60000)
+
+
+def test_a_load_finds_a_name_where_a_server_listens(proactor):
+    """A name may have several addresses: client and server must take the same."""
+    listener = proactor.listen(iocpcore.ECHO, "localhost")
+    load = iocpcore.Load(connections=1, messages=1)
+    load.start(proactor, "localhost", listener.port)
+    assert load.wait(WAIT)
+    assert load.result()["errors"] == 0
+
+
 def test_a_load_starts_once(proactor, echo):
     load = iocpcore.Load(connections=1, messages=1)
     with pytest.raises(RuntimeError, match="not started"):

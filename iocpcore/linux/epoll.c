@@ -6,6 +6,7 @@
  * Threads: the port's owner; wake() writes to an eventfd that no one ever reads, for its edge is enough.
  */
 #define _GNU_SOURCE /* accept4 */
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -338,9 +339,9 @@ static void epoll_detach(struct iocp_socket *s)
 static int wait_for_edges(struct epoll_port *ep, int64_t nanoseconds)
 {
     /* Rounded up: a timeout that ends early would only make its caller wait again. */
-    int milliseconds = nanoseconds < 0 ? -1 : (int)((nanoseconds + 999999) / 1000000);
+    int64_t milliseconds = nanoseconds < 0 ? -1 : (nanoseconds + 999999) / 1000000;
 
-    return epoll_wait(ep->epoll, ep->events, EVENTS, milliseconds);
+    return epoll_wait(ep->epoll, ep->events, EVENTS, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
 }
 
 static int epoll_wait_edges(struct iocp_port *port, int64_t nanoseconds)

@@ -142,7 +142,7 @@ const char *iocp_backend_missing(int index);   /* NULL if it can run here, else 
 int iocp_backend_find(const char *name);       /* its index; "auto" gives the best that can run; -1 unknown */
 HANDLE iocp_open_port(int backend);            /* NULL and errno on failure */
 SOCKET iocp_socket(HANDLE port, int family);   /* a TCP socket: overlapped, not inheritable */
-SOCKET iocp_accept_placeholder(int family);    /* what AcceptEx wants as its second argument */
+int iocp_accept_placeholder(int family, SOCKET *placeholder); /* AcceptEx's second argument; 0 or an error number */
 SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped);
 int iocp_update_accepted(SOCKET s, SOCKET listener); /* SO_UPDATE_ACCEPT_CONTEXT; 0 or an error number */
 int iocp_update_connected(SOCKET s);                 /* SO_UPDATE_CONNECT_CONTEXT */
@@ -158,7 +158,7 @@ static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error nu
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
 void iocp_block_signals(void);                       /* this thread takes none: they are the main thread's */
 long iocp_process_id(void);
-void iocp_error_text(int error, char *text, size_t room); /* the system's words for an error number */
+void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */
 const char *iocp_compiler(void);
 
 /* ---- locks and counters that several threads touch ---- */

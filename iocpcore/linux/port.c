@@ -29,7 +29,9 @@ static __thread char this_thread;
 
 int iocp_startup(void)
 {
-    return 0;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    return pthread_once(&once, sockets_survive_fork);
 }
 
 const char *iocp_backend_name(int index)
@@ -51,6 +53,8 @@ int iocp_backend_find(const char *name)
     return -1;
 }
 
+static int posted_grow(struct iocp_port *port);
+
 HANDLE iocp_open_port(int backend)
 {
     struct iocp_port *port = calloc(1, sizeof *port);
@@ -60,15 +64,17 @@ HANDLE iocp_open_port(int backend)
         goto err1;
     port->backend = backends[backend];
     pthread_mutex_init(&port->lock, NULL);
-    error = port->backend->open(port);
-    if (error != 0) {
-        errno = error;
+    error = posted_grow(port) ? 0 : ENOMEM; /* now, so that a worker with one packet posted can always be woken */
+    if (error != 0)
         goto err2;
-    }
+    error = port->backend->open(port);
+    if (error != 0)
+        goto err3;
     return port;
 
+err3:
+    free(port->posted);
 err2:
-    error = errno;
     pthread_mutex_destroy(&port->lock);
     free(port);
     errno = error;
@@ -286,6 +292,14 @@ void iocp_block_signals(void)
     sigset_t all;
 
     sigfillset(&all);
+    /* Those a fault raises: blocked, they would end the process without a word from faulthandler or a sanitizer. */
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGTRAP);
+    sigdelset(&all, SIGSYS);
+    sigdelset(&all, SIGABRT);
     pthread_sigmask(SIG_SETMASK, &all, NULL);
 }
 

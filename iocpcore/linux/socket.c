@@ -35,6 +35,17 @@ static struct iocp_socket **place_of(SOCKET fd, int make)
     return &chunk[fd % CHUNK];
 }
 
+/* The parent's ports are not the child's: it may close the descriptors it inherited, and get their numbers anew. */
+static void forget_all(void)
+{
+    memset(chunks, 0, sizeof chunks);
+}
+
+void sockets_survive_fork(void)
+{
+    pthread_atfork(NULL, NULL, forget_all);
+}
+
 struct iocp_socket *socket_find(SOCKET fd)
 {
     struct iocp_socket **place = place_of(fd, 0);
@@ -279,10 +290,11 @@ SOCKET iocp_socket(HANDLE port, int family)
     return os_socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 }
 
-SOCKET iocp_accept_placeholder(int family)
+int iocp_accept_placeholder(int family, SOCKET *placeholder)
 {
     (void)family;
-    return INVALID_SOCKET;
+    *placeholder = INVALID_SOCKET;
+    return 0;
 }
 
 SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)

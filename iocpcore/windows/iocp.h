@@ -89,9 +89,10 @@ static inline SOCKET iocp_socket(HANDLE port, int family)
     return WSASocketW(family, SOCK_STREAM, IPPROTO_TCP, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
 }
 
-static inline SOCKET iocp_accept_placeholder(int family)
+static inline int iocp_accept_placeholder(int family, SOCKET *placeholder)
 {
-    return iocp_socket(NULL, family);
+    *placeholder = iocp_socket(NULL, family);
+    return *placeholder == INVALID_SOCKET ? WSAGetLastError() : 0;
 }
 
 static inline SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
@@ -184,14 +185,18 @@ static inline long iocp_process_id(void)
 
 static inline void iocp_error_text(int error, char *text, size_t room)
 {
-    DWORD length = FormatMessageA(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, NULL, (DWORD)error, 0, text,
-                                  (DWORD)room, NULL);
+    WCHAR wide[512];
+    DWORD length = FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, NULL, (DWORD)error, 0, wide,
+                                  sizeof wide / sizeof *wide, NULL);
+    int bytes;
 
-    while (length > 0 && (text[length - 1] == '\r' || text[length - 1] == '\n' || text[length - 1] == '.'))
+    while (length > 0 && (wide[length - 1] == L'\r' || wide[length - 1] == L'\n' || wide[length - 1] == L'.'))
         length--;
-    if (length == 0)
-        length = (DWORD)snprintf(text, room, "error %d", error); /* wine has no words for Winsock's errors */
-    text[length] = '\0';
+    bytes = WideCharToMultiByte(CP_UTF8, 0, wide, (int)length, text, (int)room - 1, NULL, NULL);
+    if (bytes > 0)
+        text[bytes] = '\0';
+    else
+        snprintf(text, room, "error %d", error); /* wine has no words for Winsock's errors */
 }
 
 #define IOCP_TEXT(x) #x

@@ -21,6 +21,7 @@ class _Row(TypedDict):
     closed_by_timeout: int
     undrained: int
     bytes_received: int
+    bytes_discarded: int
     bytes_sent: int
     bytes_unsent: int
     bytes_queued: int
@@ -96,9 +97,10 @@ class Proactor:
         /,
     ) -> None: ...
     def listen(
-        self, handler: Handler, host: str | None = "127.0.0.1", port: int = 0, *, backlog: int = 4096
+        self, handler: Handler, host: str | None = "127.0.0.1", port: int = 0, *, backlog: int | None = None
     ) -> Listener: ...
     def stats(self) -> _Stats: ...
     def close(self, drain: float = ...) -> None: ...
 
+def check_seconds(name: str, value: float) -> None: ...
 def backends() -> dict[str, str | None]: ...

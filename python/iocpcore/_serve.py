@@ -1,11 +1,13 @@
 """serve(): the shortest way to a running server."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from ._core import Handler, Listener, Proactor
+from ._core import Handler, Listener, Proactor, check_seconds
 
 if TYPE_CHECKING:
     from ._core import _Stats
@@ -14,10 +16,14 @@ SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGBREAK") if (number := ge
 
 
 class StopSignals:
-    """While it is entered, a signal that asks the process to end sets `stop` instead, if this is the main thread."""
+    """While it is entered, a signal that asks the process to end is noted instead, if this is the main thread.
+
+    A plain attribute and sleeps in slices: a threading.Event would be set by the handler in the very thread that may
+    hold its lock, and a wait for a lock is not interrupted on Windows at all.
+    """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
+        self.stopped = False
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -31,19 +37,14 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_signal(self, number: int, frame: object) -> None:
-        self.stop.set()
+        self.stopped = True
 
-    def wait(self, seconds: float | None = None) -> bool:
-        """Until a signal has come, at most so long; whether one has.
-
-        In slices, because a wait for a lock is not interrupted on Windows.
-        """
-        while seconds is None or seconds > 0:
-            if self.stop.wait(0.1 if seconds is None else min(seconds, 0.1)):
-                return True
-            if seconds is not None:
-                seconds -= 0.1
-        return self.stop.is_set()
+    def wait(self, seconds: float = math.inf) -> bool:
+        """Until a signal has come, at most so long; whether one has."""
+        deadline = time.monotonic() + seconds
+        while not self.stopped and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        return self.stopped
 
 
 def serve(
@@ -56,18 +57,18 @@ def serve(
     drain: float = 1.0,
     started: Callable[[Listener], object] | None = None,
 ) -> "_Stats":
-    """Serve until Ctrl+C, SIGTERM or SIGBREAK, then let sessions finish for `drain` seconds.
+    """Serve until Ctrl+C, SIGTERM or SIGBREAK, then let sessions finish for `drain` seconds; another signal
+    ends that too.
 
     started: called with the Listener when it accepts connections. Arguments and errors are else those of Proactor and
     Proactor.listen(). Returns the statistics.
     """
-    with StopSignals() as signals:
-        proactor = Proactor(workers, backend)
-        try:
-            listener = proactor.listen(handler, host, port)
+    check_seconds("drain", drain)
+    with Proactor(workers, backend) as proactor:
+        listener = proactor.listen(handler, host, port)
+        with StopSignals() as signals:
             if started is not None:
                 started(listener)
             signals.wait()
-        finally:
-            proactor.close(drain)
+        proactor.close(drain)  # the signals are what they were: another one ends this too
     return proactor.stats()

@@ -151,10 +151,12 @@ struct operation *start_accept(SOCKET listener)
 {
     struct operation *op = operation_new(listener, 0);
     DWORD bytes = 0, room = sizeof op->addresses / 2;
+    int error = iocp_accept_placeholder(address_of(listener).name.ss_family, &op->placeholder);
     BOOL ok;
 
     op->accepts = 1;
-    op->placeholder = iocp_accept_placeholder(address_of(listener).name.ss_family);
+    if (error != 0)
+        return started(op, error, 0, !skipping);
     ok = AcceptEx(listener, op->placeholder, op->addresses, 0, room, room, &bytes, &op->overlapped);
     return started(op, ok ? 0 : (int)WSAGetLastError(), bytes, !skipping);
 }

@@ -13,12 +13,12 @@ from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_type_lock)
 
 from handler cimport PATTERN_PERIOD, load_over
-from inbox cimport inbox_item, inbox_put
+from inbox cimport inbox_ask_to_close, inbox_item, inbox_put
 from iocp cimport (
     AF_INET, CloseHandle, HANDLE, INVALID_SOCKET, InterlockedCompareExchange, InterlockedDecrement,
     InterlockedIncrement, OVERLAPPED, SOCKET, iocp_backend_find)
 from operation cimport (
-    ACCEPT, DO_ABORT, DO_CLOSE, DO_CONNECT, DO_LISTEN, ECHO, FREE, LOAD, POOLED, Buffer, Handler, InboxItem, Listener,
+    ACCEPT, DO_ABORT, DO_CONNECT, DO_LISTEN, ECHO, FREE, LOAD, POOLED, Buffer, Handler, InboxItem, Listener,
     Load, LoadRow, Operation, Session, Worker)
 from stats cimport Stats
 from worker cimport worker_free, worker_init, worker_over, worker_turn
@@ -280,10 +280,8 @@ cdef void abort_somebody(Run *run) noexcept nogil:
 
 
 cdef void ask_to_close(Run *run, int index) noexcept nogil:
-    cdef InboxItem *item = new_item(DO_CLOSE)
     sim_tell("worker %d is asked to close", index)
-    item.nanoseconds = run.drain
-    inbox_put(&run.workers[index], item)
+    inbox_ask_to_close(&run.workers[index], run.drain)
     run.asked[index] = True
 
 

@@ -23,7 +23,7 @@ def refusals(host):
     try:
         yield
     except socket.gaierror as error:
-        raise Refused(f"cannot resolve {host!r}: {error.strerror}") from error
+        raise Refused(error.strerror) from error
     except OSError as error:
         raise Refused(error.strerror or error) from error
     except (ValueError, TypeError, RuntimeError) as error:

@@ -1,5 +1,6 @@
 """`iocpcore echo`: a native echo server, until a signal asks for its end."""
 
+import math
 import signal
 import sys
 import time
@@ -56,7 +57,7 @@ def until_signal(signals, started, period, tell):
     due = started
     while True:
         due = max(due + period, time.monotonic()) if period else None
-        if signals.wait(due and due - time.monotonic()):
+        if signals.wait(due - time.monotonic() if due else math.inf):
             return
         tell()
 

@@ -1,5 +1,6 @@
 """`iocpcore info`: what this build is, and what it can do here."""
 
+import os
 import platform
 import sys
 
@@ -37,6 +38,7 @@ def gather():
             for name, reason in {**OPTIONAL, **built}.items()
         },
         "auto": automatic(),
+        "chosen": os.environ.get("IOCPCORE_BACKEND") or None,
         "compiler": _core.compiler,
         "cython": _core.cython_version,
     }
@@ -55,7 +57,8 @@ def show(facts):
     sections = [
         [["version", facts["version"]], ["platform", facts["platform"]], ["python", facts["python"]]],
         [[f"backend {name}", backend["reason"] or "usable"] for name, backend in facts["backends"].items()]
-        + [["backend auto", facts["auto"] or "none can run"]],
+        + [["backend auto", facts["auto"] or "none can run"]]
+        + [["IOCPCORE_BACKEND", facts["chosen"]]] * (facts["chosen"] is not None),
         [["compiler", facts["compiler"]], ["Cython", facts["cython"]]],
     ]
     print_table("iocpcore", sections, justify="left")
