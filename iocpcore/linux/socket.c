@@ -35,6 +35,17 @@ static struct iocp_socket **place_of(SOCKET fd, int make)
     return &chunk[fd % CHUNK];
 }
 
+/* A descriptor's number passes from thread to thread through the kernel, unseen by the language: hence the ordering. */
+static struct iocp_socket *at(struct iocp_socket **place)
+{
+    return __atomic_load_n(place, __ATOMIC_ACQUIRE);
+}
+
+static void put(struct iocp_socket **place, struct iocp_socket *s)
+{
+    __atomic_store_n(place, s, __ATOMIC_RELEASE);
+}
+
 /* The parent's ports are not the child's: it may close the descriptors it inherited, and get their numbers anew. */
 static void forget_all(void)
 {
@@ -50,7 +61,7 @@ struct iocp_socket *socket_find(SOCKET fd)
 {
     struct iocp_socket **place = place_of(fd, 0);
 
-    return place != NULL ? *place : NULL;
+    return place != NULL ? at(place) : NULL;
 }
 
 void socket_dereference(struct iocp_socket *s)
@@ -92,8 +103,8 @@ void sockets_free(struct iocp_port *port)
     while ((s = port->sockets) != NULL) {
         struct iocp_socket **place = place_of(s->fd, 0);
 
-        if (place != NULL && *place == s)
-            *place = NULL;
+        if (place != NULL && at(place) == s)
+            put(place, NULL);
         port->sockets = s->made_before;
         free(s);
     }
@@ -108,7 +119,7 @@ int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
     port_assert_owner(port);
     if (place == NULL)
         return fd < 0 ? EBADF : ENOMEM;
-    if (*place != NULL)
+    if (at(place) != NULL)
         return EINVAL; /* as on Windows: a socket has one port for life */
     s = socket_new(port);
     if (s == NULL)
@@ -126,7 +137,7 @@ int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
         socket_dereference(s);
         return error;
     }
-    *place = s;
+    put(place, s);
     return 0;
 }
 
@@ -134,13 +145,13 @@ int closesocket(SOCKET fd)
 {
     struct iocp_socket **place = place_of(fd, 0);
 
-    if (place != NULL && *place != NULL) {
-        struct iocp_socket *s = *place;
+    if (place != NULL && at(place) != NULL) {
+        struct iocp_socket *s = at(place);
 
         port_assert_owner(s->port);
         if (s->pending > 0)
             s->port->backend->detach(s);
-        *place = NULL;
+        put(place, NULL);
         s->fd = INVALID_SOCKET;
         socket_dereference(s);
     }
