@@ -3,11 +3,12 @@
 SHELL = /bin/bash
 VARIANT = native
 SEEDS = 10000
+SOAK_SECONDS = 60
 # Directories too: they change when a file is added or removed.
 SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
 
 .NOTPARALLEL:
-.PHONY: demo test test-native test-windows bench lint simulate asan tsan valgrind check packages clean
+.PHONY: demo test test-native test-windows bench lint simulate mutants soak asan tsan valgrind check packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
@@ -28,7 +29,14 @@ lint: .venv/ready
 	PATH=$$PWD/.venv/bin:$$PATH && ruff check && cython-lint iocpcore tests
 
 simulate: .venv/ready
-	.venv/bin/python tests/simulation/simulate.py --seeds $(SEEDS)
+	.venv/bin/python tests/simulation/simulate.py --seeds $(SEEDS) --jobs 0
+
+mutants: .venv/ready
+	.venv/bin/python tests/simulation/simulate.py --mutants --seeds 2000 --jobs 0
+
+# Real sockets, faults from outside: the soak itself, and the tests of it and of leaks.
+soak: build/$(VARIANT)/installed
+	.venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) && $(PYTEST) tests/soak
 
 asan tsan: .venv/ready
 	tools/sanitize $@

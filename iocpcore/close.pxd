@@ -5,6 +5,7 @@
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
 from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_linger_zero, iocp_shutdown_send
+from mutant cimport CLOSED_BEFORE_CANCEL, mutant
 from operation cimport CLOSING, FINISHING, Session, Worker
 from session cimport session_close_socket
 from timer cimport timer_set
@@ -54,6 +55,8 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
     session.state = CLOSING
     session.reason = reason
     session.closing_at = worker.now
+    if mutant(CLOSED_BEFORE_CANCEL):
+        session_close_socket(session)
     if session.in_flight > 0:
         cancel_operations(session)
         timer_set(worker, session, worker.now + DRAIN_TIME)

@@ -7,6 +7,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport ERROR_OPERATION_ABORTED, AcquireSRWLockExclusive, ReleaseSRWLockExclusive, closesocket, iocp_now
+from mutant cimport WAKE_UP_LOST, mutant
 from operation cimport DO_ADOPT, DO_LISTEN, Inbox, InboxItem, Worker
 from port cimport port_wake
 
@@ -97,7 +98,8 @@ cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by) noexcept n
     AcquireSRWLockExclusive(&inbox.lock)
     items = inbox.head
     inbox.head = NULL
-    inbox.posted = 0
+    if not mutant(WAKE_UP_LOST):
+        inbox.posted = 0
     close_by[0] = inbox.close_by
     ReleaseSRWLockExclusive(&inbox.lock)
     return items

@@ -14,6 +14,23 @@ cdef enum Mutant:
     SEND_BUFFER_FREED_EARLY     # a send's buffers go back to the pool at its start
     WRITTEN_AFTER_SUBMIT        # an operation's state is written when the kernel has it already
     GENERATION_NOT_RAISED       # a slot's next session answers to the name of the one before
+    SEND_NOT_COUNTED            # a send in flight does not keep its session
+    NOT_ZEROED                  # an OVERLAPPED is started as its last operation left it
+    FAILURE_TAKEN_FOR_SUCCESS   # a packet's status is not looked at
+    DEQUEUE_RESULT_IGNORED      # a dequeue that fails, or whose time is over, is believed to have brought packets
+    FAILED_START_KEPT           # a receive that could not be started holds its session for ever
+    ACCEPT_NOT_REPOSTED         # one connection's error takes an accept from its listener
+    INLINE_ENDED_TWICE          # a start that succeeds at once is over, although its packet will come
+    WAKE_UP_LOST                # an emptied inbox still believes that a packet is on its way
+    CLOSED_BEFORE_CANCEL        # a socket is closed under its operations, and they are not cancelled first
+    CLOSED_WITH_UNREAD_INPUT    # the peer's end is not waited for: what was sent to it is destroyed
+    HAND_OVER_LOSES_SOCKET      # a socket that no worker takes is forgotten
+    IDLE_BUFFER_FREED_EARLY     # an idle receive's buffer goes back to the pool before its cancel has ended
+    IDLE_DATA_DROPPED           # a cancelled receive is believed to have brought nothing
+    TIMER_NOT_RENEWED           # a session that was asked too early is never asked again
+    COUNT_IGNORED               # a send is believed to have sent all that it was given
+    SENT_TWICE                  # a second send starts while one is in flight
+    LISTENER_NOT_TOLD           # whoever waits for a listener that could not be armed waits for ever
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

@@ -6,7 +6,8 @@
 from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv
 from libc.string cimport memset
 from buffer cimport buffer_release, buffer_take
-from mutant cimport RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant
+from mutant cimport (
+    FAILED_START_KEPT, IDLE_DATA_DROPPED, RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant)
 from operation cimport FAILED, INLINE, RECEIVE, RECEIVE_SIZE, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
@@ -49,7 +50,8 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
         memset(&session.receive.overlapped, 0, sizeof(OVERLAPPED))
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
-        end_receive(session)
+        if not mutant(FAILED_START_KEPT):
+            end_receive(session)
         session.error = error
     return started
 
@@ -67,7 +69,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     cdef bint yielding = session.yielding
     session.waiting = 0
     session.yielding = 0
-    if status_cancelled(status) and yielding:
+    if yielding and (status_cancelled(status) or mutant(IDLE_DATA_DROPPED)):
         buffer_release(worker, session.input)
         session.input = NULL
         return RECEIVED_NOTHING

@@ -6,7 +6,7 @@
 # Threads: the session's worker.
 from iocp cimport DWORD, WSABUF, WSAGetLastError, WSASend
 from buffer cimport buffer_release
-from mutant cimport SEND_BUFFER_FREED_EARLY, mutant
+from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, mutant
 from operation cimport FAILED, HIGH_WATER, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
@@ -64,7 +64,8 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
     cdef Started started
     operation_begin(worker, &session.send, SEND, session)
     session.sending = 1
-    session_hold(session)
+    if not mutant(SEND_NOT_COUNTED):
+        session_hold(session)
     if WSASend(session.socket, wsabufs, count, sent, 0, &session.send.overlapped, NULL) != 0:
         error = WSAGetLastError()
     started = operation_started(worker, error, session.skips)
@@ -79,7 +80,8 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
 cdef inline void end_send(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.sending = 0
-    session_drop(session)
+    if not mutant(SEND_NOT_COUNTED):
+        session_drop(session)
 
 
 cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcept nogil:
@@ -104,7 +106,10 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
 
 cdef inline bint on_send(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     """A send has ended, with 0 or an error number; False if the session must end. Bytes count even if it failed."""
-    if not mutant(SEND_BUFFER_FREED_EARLY):
+    cdef WSABUF wsabufs[SEND_GATHER]
+    if mutant(COUNT_IGNORED):
+        consume(worker, session, gathered(wsabufs, gather(session, wsabufs)))
+    elif not mutant(SEND_BUFFER_FREED_EARLY):
         consume(worker, session, bytes)
     if status == 0:
         return True

@@ -14,13 +14,15 @@ from iocp cimport (
     OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAGetLastError, closesocket, iocp_block_signals,
     iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status)
 from accept cimport ACCEPT_RETRY_TIME, arm, must_wait, on_accept, post_accept, start_listening, stop_listening
-from buffer cimport buffer_pool_free
+from buffer cimport buffer_pool_free, buffer_release
 from close cimport DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_session, close_undrained, finish, send_end
 from connect cimport end_connect, on_connect, start_connect
 from handler cimport (
     handler_closed, handler_data, handler_discards, handler_opened, handler_wants_data, load_count_error, load_over)
 from inbox cimport inbox_free, inbox_item, inbox_put, inbox_shut, inbox_take
-from mutant cimport FREED_AT_DEQUEUE, mutant
+from mutant cimport (
+    ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
+    IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
 from operation cimport (
     ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CONNECT, DO_LISTEN,
     DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Handler, InboxItem, Listener,
@@ -63,13 +65,13 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
     if session.state == CONNECTING:
         return False
     if session.queue_head != NULL:
-        if not session.sending:
+        if not session.sending or mutant(SENT_TWICE):
             return step_send(worker, session)
     elif session.state == FINISHING:
         if not session.end_sent:
             send_end(worker, session)
             return True
-        if session.peer_ended:
+        if session.peer_ended or mutant(CLOSED_WITH_UNREAD_INPUT):
             close_session(worker, session, session.reason)
             return True
     if session.peer_ended:
@@ -231,7 +233,8 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
     item.socket = socket
     if not inbox_put(best, item):
         free(item)
-        refuse(worker, best, socket)
+        if not mutant(HAND_OVER_LOSES_SOCKET):
+            refuse(worker, best, socket)
 
 
 cdef inline void adopt(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
@@ -256,7 +259,7 @@ cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) 
     cdef SOCKET socket = on_accept(worker, accept, status)
     if socket != INVALID_SOCKET:
         hand_over(worker, listener, socket)
-    if listener.closing:
+    if listener.closing or (status != 0 and mutant(ACCEPT_NOT_REPOSTED)):
         return
     if status != 0 and must_wait(listener, status):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
@@ -283,7 +286,7 @@ cdef inline void complete(Worker *worker, OVERLAPPED_ENTRY *entry) noexcept nogi
         worker.stats.wakeups += 1
         run_inbox(worker)
         return
-    status = iocp_status(entry)
+    status = 0 if mutant(FAILURE_TAKEN_FOR_SUCCESS) else iocp_status(entry)
     operation_completed(worker, status, status_cancelled(status))
     if operation.kind == ACCEPT:
         accepted_or_failed(worker, <Accept *> operation.owner, status)
@@ -332,6 +335,9 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
     elif not session.yielding:
         session.yielding = 1
         CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.receive.overlapped)
+        if mutant(IDLE_BUFFER_FREED_EARLY):
+            buffer_release(worker, session.input)
+            session.input = NULL
 
 
 cdef inline void run_timers(Worker *worker) noexcept nogil:
@@ -349,7 +355,7 @@ cdef inline void run_timers(Worker *worker) noexcept nogil:
             continue
         if deadline <= worker.now:
             on_deadline(worker, session)
-        else:
+        elif not mutant(TIMER_NOT_RENEWED):
             timer_set(worker, session, deadline)
 
 
@@ -394,7 +400,8 @@ cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
     AcquireSRWLockExclusive(&worker.published_lock)
     listener.error = error
     ReleaseSRWLockExclusive(&worker.published_lock)
-    PyThread_release_lock(listener.armed)
+    if error == 0 or not mutant(LISTENER_NOT_TOLD):
+        PyThread_release_lock(listener.armed)
 
 
 cdef inline void connect_session(Worker *worker, InboxItem *item) noexcept nogil:

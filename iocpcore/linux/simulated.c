@@ -26,8 +26,10 @@ enum {
     CONNECTIONS = 512,
     OPERATIONS = 1024,
     PORTS = 8,
+    GATHERED = 16,    /* buffers of an operation, at most */
     REMEMBERED = 160, /* bytes of an operation, at most */
     CALLED_ROOM = 1024, /* bytes a connection that the core makes can carry, at least: the core sends what it likes */
+    FEW_DESCRIPTORS = 4, /* where there are few, so many and at least one for a connection */
     RESCRIBBLE = 8,     /* one in so many receives that were tried in vain is scribbled on again */
 };
 
@@ -41,6 +43,7 @@ struct sim_connection {
     unsigned number;
     struct ring to_core, to_peer;
     const char *excuse;         /* why it may end early */
+    int listener;               /* whose backlog it is in, or was */
     unsigned core_finished : 1; /* the core sends no more */
     unsigned core_closed : 1;
     unsigned peer_finished : 1;
@@ -53,6 +56,7 @@ enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
 struct sim_socket {
     enum socket_kind kind;
     int linger_zero;
+    int stopping; /* a listener: what it accepts from now on may be refused */
     struct sim_connection *connection;
 };
 
@@ -68,29 +72,23 @@ struct operation {
     int status;
     unsigned ended : 1;
     unsigned cancelled : 1;
+    unsigned queued : 1;    /* an inline success: its packet waits in the port */
     unsigned char scribble; /* what the rest of a receive buffer is full of */
     uint64_t checksum;      /* of what is to be sent */
+    unsigned buffer_count;
+    struct iovec buffers[GATHERED];
     _Alignas(OVERLAPPED) unsigned char remembered[REMEMBERED];
 };
 
-/* What the kernel of this seed is like. Each but the last six: one in so many, 0 is never. */
+/* What the kernel of this seed is like. */
 struct mood {
-    uint64_t inline_ends; /* starts that are tried at once */
-    uint64_t busy;        /* starts during which something else happens */
-    uint64_t failed_starts;
-    uint64_t errors; /* of connections */
-    uint64_t accept_errors;
-    uint64_t refusals; /* of associating and of connecting */
-    uint64_t short_moves;
-    uint64_t lost_cancels; /* cancelled operations that succeed all the same */
-    uint64_t slow_cancels; /* ... that take longer to end than the core waits */
-    uint64_t late_packets;
-    uint64_t held_back; /* packets that a dequeue leaves for a later one */
-    uint64_t lateness;      /* nanoseconds, at most */
-    uint64_t steps;         /* things that happen during a dequeue, at most */
-    uint64_t step_time;     /* nanoseconds, at most */
-    uint64_t longest_piece; /* bytes of a short move, at most */
+    uint64_t one_in[SIM_WHIMS]; /* how often each whim comes; 0 is never */
+    uint64_t lateness;          /* nanoseconds, at most */
+    uint64_t steps;             /* things that happen during a dequeue, at most */
+    uint64_t step_time;         /* nanoseconds, at most */
+    uint64_t longest_piece;     /* bytes of a short move, at most */
     uint64_t ring_least, ring_most;
+    unsigned descriptors; /* that can be open at a time */
 };
 
 struct sim_port {
@@ -98,9 +96,11 @@ struct sim_port {
     unsigned number;
     int asleep;
     uint64_t wakes_at;
+    unsigned failed_dequeues;
 };
 
 struct world {
+    struct sim_limits limits;
     uint64_t chance;
     uint64_t now;
     size_t operation_size;
@@ -113,10 +113,13 @@ struct world {
     unsigned closed_count;
     struct sim_connection *connections[CONNECTIONS];
     unsigned connection_count;
-    struct sim_connection *backlog[CONNECTIONS]; /* of the one listener */
+    struct sim_connection *backlog[CONNECTIONS]; /* of all listeners */
     unsigned backlog_count;
     struct operation *operations[OPERATIONS];
     unsigned operation_count;
+    int scarce; /* memory may be short now */
+    unsigned shortages;
+    unsigned unread_closes; /* by the core, without its wish to reset */
     int telling;
     char *story;
     size_t story_length, story_room;
@@ -157,36 +160,67 @@ uint64_t sim_scale(uint64_t least, uint64_t most)
     return value < least ? least : value > most ? most : value;
 }
 
-/* A frequency for half of the seeds, never for the others. */
-static uint64_t sometimes(uint64_t least, uint64_t most)
+/* ---- the mood ---- */
+
+struct habit {
+    const char *name;
+    unsigned worlds;      /* one in so many has it */
+    uint64_t least, most; /* and there it comes one time in so many */
+};
+
+static const struct habit habits[SIM_WHIMS] = {
+    [SIM_INLINE_ENDS] = {"ends at once", 2, 1, 8},
+    [SIM_BUSY] = {"much happens during a start", 2, 1, 4},
+    [SIM_FAILED_STARTS] = {"failed starts", 2, 64, 1024},
+    [SIM_ERRORS] = {"connections that fail", 2, 64, 1024},
+    [SIM_ACCEPT_ERRORS] = {"accepts that fail", 2, 2, 32},
+    [SIM_REFUSALS] = {"refused associations and connects", 2, 4, 64},
+    [SIM_SHORT_MOVES] = {"short counts", 2, 1, 8},
+    [SIM_SHORT_SENDS] = {"sends that end before all is sent", 4, 2, 64},
+    [SIM_LOST_CANCELS] = {"cancels that come too late", 2, 1, 8},
+    [SIM_SLOW_CANCELS] = {"cancelled operations that take long to end", 8, 1, 8},
+    [SIM_SLOW_DRAINS] = {"operations of closed sockets that take long to end", 8, 1, 8},
+    [SIM_LATE_PACKETS] = {"late packets", 2, 1, 16},
+    [SIM_HELD_BACK] = {"packets held back", 2, 1, 8},
+    [SIM_FAILED_DEQUEUES] = {"dequeues that fail", 4, 4, 256},
+    [SIM_TIMEOUT_SAYS_ONE] = {"timeouts that count a packet", 2, 1, 1},
+    [SIM_SCARCE_MEMORY] = {"allocations and posts that fail", 6, 4, 256},
+    [SIM_FEW_DESCRIPTORS] = {"few descriptors", 12, 1, 1},
+};
+
+const char *sim_whim_name(int whim)
 {
-    return sim_below(2) ? sim_scale(least, most) : 0;
+    return whim < SIM_WHIMS ? habits[whim].name : NULL;
+}
+
+static int comes(enum sim_whim whim)
+{
+    return sim_one_in(world->mood.one_in[whim]);
 }
 
 /* Everything ends at once and in small pieces: a session could go on for ever, and must take turns. */
 static void be_fluent(struct mood *mood)
 {
-    mood->inline_ends = 1;
-    mood->busy = 1;
-    mood->short_moves = 1;
+    mood->one_in[SIM_INLINE_ENDS] = 1;
+    mood->one_in[SIM_BUSY] = 1;
+    mood->one_in[SIM_SHORT_MOVES] = 1;
     mood->longest_piece = 256;
     mood->ring_least = 8192;
     mood->ring_most = 65536;
 }
 
+static void calm_down(struct mood *mood)
+{
+    for (int i = 0; i < SIM_WHIMS; i++) {
+        if (world->limits.calm >> i & 1)
+            mood->one_in[i] = 0;
+    }
+}
+
 static void choose_mood(struct mood *mood)
 {
-    mood->inline_ends = sometimes(1, 8);
-    mood->busy = sometimes(1, 4);
-    mood->failed_starts = sometimes(64, 1024);
-    mood->errors = sometimes(64, 1024);
-    mood->accept_errors = sometimes(2, 32);
-    mood->refusals = sometimes(4, 64);
-    mood->short_moves = sometimes(1, 8);
-    mood->lost_cancels = sometimes(1, 8);
-    mood->slow_cancels = sim_one_in(8) ? sim_scale(1, 8) : 0;
-    mood->late_packets = sometimes(1, 16);
-    mood->held_back = sometimes(1, 8);
+    for (int i = 0; i < SIM_WHIMS; i++)
+        mood->one_in[i] = sim_one_in(habits[i].worlds) ? sim_scale(habits[i].least, habits[i].most) : 0;
     mood->lateness = sim_scale(10 * MICROSECOND, 500 * MILLISECOND);
     mood->steps = sim_scale(1, 32);
     mood->step_time = sim_scale(100, 100 * MICROSECOND);
@@ -195,6 +229,28 @@ static void choose_mood(struct mood *mood)
     mood->ring_most = sim_scale(mood->ring_least, 65536);
     if (sim_one_in(16))
         be_fluent(mood);
+    mood->descriptors = FEW_DESCRIPTORS + (unsigned)sim_scale(1, 12);
+    calm_down(mood);
+    if (mood->one_in[SIM_FEW_DESCRIPTORS] == 0)
+        mood->descriptors = DESCRIPTORS;
+}
+
+static void tell_mood(const struct mood *mood)
+{
+    for (int i = 0; i < SIM_WHIMS; i++) {
+        if (mood->one_in[i] != 0)
+            sim_tell("this kernel knows %s: one in %lu", habits[i].name, (unsigned long)mood->one_in[i]);
+    }
+}
+
+int sim_few_descriptors(void)
+{
+    return world->mood.descriptors < DESCRIPTORS;
+}
+
+const struct sim_limits *sim_limits(void)
+{
+    return &world->limits;
 }
 
 uint64_t sim_now(void)
@@ -441,28 +497,46 @@ struct sim_connection *sim_connection_of(int fd)
 
 unsigned sim_open_descriptors(void)
 {
-    return DESCRIPTORS - world->closed_count;
+    return world->mood.descriptors - world->closed_count;
 }
 
 /* Closing with unread input destroys what was sent and not yet read by the peer. */
 static void core_closes(struct sim_connection *c, int linger_zero)
 {
+    int destroys = c->to_core.count > 0;
+
     sim_tell("connection %u: the core closes%s", c->number,
-             linger_zero ? " with a reset" : c->to_core.count > 0 ? " with unread input" : "");
+             linger_zero ? " with a reset" : destroys ? " with unread input" : "");
+    world->unread_closes += destroys && !linger_zero;
     c->core_finished = 1;
     c->core_closed = 1;
-    if (linger_zero || c->to_core.count > 0)
+    if (linger_zero || destroys)
         connection_reset(c);
 }
 
-static void refuse_backlog(void)
+static struct sim_connection *take_from_backlog(unsigned index)
 {
-    for (unsigned i = 0; i < world->backlog_count; i++) {
-        sim_excuse(world->backlog[i], "the listener closed before it was accepted");
-        world->backlog[i]->core_closed = 1;
-        connection_reset(world->backlog[i]);
+    struct sim_connection *c = world->backlog[index];
+
+    world->backlog[index] = world->backlog[--world->backlog_count];
+    return c;
+}
+
+static void refuse_backlog(int listener)
+{
+    unsigned i = 0;
+
+    while (i < world->backlog_count) {
+        if (world->backlog[i]->listener == listener) {
+            struct sim_connection *c = take_from_backlog(i);
+
+            sim_excuse(c, "the listener closed before it was accepted");
+            c->core_closed = 1;
+            connection_reset(c);
+        } else {
+            i++;
+        }
     }
-    world->backlog_count = 0;
 }
 
 int os_close(int fd)
@@ -472,12 +546,17 @@ int os_close(int fd)
     if (s == NULL)
         return close(fd);
     if (s->kind == LISTENING)
-        refuse_backlog();
+        refuse_backlog(fd);
     if (s->connection != NULL)
         core_closes(s->connection, s->linger_zero);
     *s = (struct sim_socket){.kind = CLOSED};
     world->closed[world->closed_count++] = fd - FIRST_DESCRIPTOR;
     return 0;
+}
+
+unsigned sim_unread_closes(void)
+{
+    return world->unread_closes;
 }
 
 int os_shutdown(int fd, int how)
@@ -515,6 +594,7 @@ struct sim_connection *sim_connect(int listener)
     if (world->sockets[listener - FIRST_DESCRIPTOR].kind != LISTENING)
         return NULL;
     c = connection_new(1);
+    c->listener = listener;
     world->backlog[world->backlog_count++] = c;
     sim_tell("connection %u: a peer connects", c->number);
     return c;
@@ -585,13 +665,12 @@ static const char *operation_name(const struct operation *o)
     return name;
 }
 
-static uint64_t checksum(OVERLAPPED *overlapped)
+static uint64_t checksum(const struct operation *o)
 {
-    const struct iovec *buffers = overlapped_buffers(overlapped);
     uint64_t sum = 0;
 
-    for (unsigned i = 0; i < overlapped->buffers; i++) {
-        const char *at = buffers[i].iov_base, *end = at + buffers[i].iov_len;
+    for (unsigned i = 0; i < o->buffer_count; i++) {
+        const char *at = o->buffers[i].iov_base, *end = at + o->buffers[i].iov_len;
         uint64_t word;
 
         for (; end - at >= 8; at += 8) {
@@ -606,7 +685,7 @@ static uint64_t checksum(OVERLAPPED *overlapped)
 
 static void scribble(struct operation *o)
 {
-    const struct iovec *buffer = overlapped_buffers(o->overlapped);
+    const struct iovec *buffer = o->buffers;
 
     o->scribble = (unsigned char)sim_random();
     if (buffer->iov_len > 0)
@@ -616,7 +695,7 @@ static void scribble(struct operation *o)
 /* Is what no byte was received into as the kernel left it? */
 static int scribble_stands(const struct operation *o)
 {
-    const struct iovec *buffer = overlapped_buffers(o->overlapped);
+    const struct iovec *buffer = o->buffers;
     const unsigned char *rest = (const unsigned char *)buffer->iov_base + o->bytes;
     size_t left = buffer->iov_len - o->bytes;
 
@@ -631,13 +710,13 @@ static int overlap(const struct iovec *a, const struct iovec *b)
 }
 
 /* Two sends may share their bytes; nothing else may. */
-static int shares_memory(OVERLAPPED *a, OVERLAPPED *b)
+static int shares_memory(const struct operation *a, const struct operation *b)
 {
-    if (a->kind != OVERLAPPED_RECEIVE && b->kind != OVERLAPPED_RECEIVE)
+    if (a->overlapped->kind != OVERLAPPED_RECEIVE && b->overlapped->kind != OVERLAPPED_RECEIVE)
         return 0;
-    for (unsigned i = 0; i < a->buffers; i++) {
-        for (unsigned j = 0; j < b->buffers; j++) {
-            if (overlap(&overlapped_buffers(a)[i], &overlapped_buffers(b)[j]))
+    for (unsigned i = 0; i < a->buffer_count; i++) {
+        for (unsigned j = 0; j < b->buffer_count; j++) {
+            if (overlap(&a->buffers[i], &b->buffers[j]))
                 return 1;
         }
     }
@@ -649,15 +728,37 @@ static int has_buffers(const OVERLAPPED *overlapped)
     return overlapped->kind == OVERLAPPED_RECEIVE || overlapped->kind == OVERLAPPED_SEND;
 }
 
+static void note_buffers(struct operation *o)
+{
+    if (!has_buffers(o->overlapped))
+        return;
+    if (o->overlapped->buffers > GATHERED)
+        abort();
+    o->buffer_count = o->overlapped->buffers;
+    memcpy(o->buffers, overlapped_buffers(o->overlapped), o->buffer_count * sizeof *o->buffers);
+}
+
+/* What the port writes to an operation whose packet it queues. */
+static void remember_queueing(struct operation *o)
+{
+    OVERLAPPED *remembered = (OVERLAPPED *)(void *)o->remembered;
+
+    remembered->Internal = o->overlapped->Internal;
+    remembered->next = o->overlapped->next;
+    remembered->copy = o->overlapped->copy;
+}
+
 static void check_operation(struct operation *o)
 {
+    if (o->queued)
+        remember_queueing(o);
     if (memcmp(o->overlapped, o->remembered, world->operation_size) != 0)
         sim_violation("the operation itself changed while in flight: the %s", operation_name(o));
 }
 
 static void check_buffers(struct operation *o)
 {
-    if (o->overlapped->kind == OVERLAPPED_SEND && checksum(o->overlapped) != o->checksum)
+    if (o->overlapped->kind == OVERLAPPED_SEND && checksum(o) != o->checksum)
         sim_violation("the bytes to be sent changed while in flight: the %s", operation_name(o));
     if (o->overlapped->kind == OVERLAPPED_RECEIVE && !scribble_stands(o))
         sim_violation("the receive buffer was written to while in flight: the %s", operation_name(o));
@@ -674,12 +775,14 @@ static void check_start(struct operation *fresh)
         if (o->overlapped == overlapped)
             sim_violation("%s: started on the OVERLAPPED of one in flight", operation_name(o));
         check_operation(o);
-        if (has_buffers(overlapped) && has_buffers(o->overlapped) && shares_memory(overlapped, o->overlapped))
+        if (shares_memory(fresh, o))
             sim_violation("%s: its buffer was given to the kernel a second time", operation_name(o));
     }
     if (overlapped->InternalHigh != 0 || overlapped->next != NULL || overlapped->flags != 0 ||
         overlapped->accepted != 0)
         sim_violation("%s: started on an OVERLAPPED that was not zeroed", operation_name(fresh));
+    if (has_buffers(overlapped) && fresh->connection == NULL)
+        sim_violation("%s: started on a socket that is not connected", operation_name(fresh));
 }
 
 /* ---- progress: 1 if something happened ---- */
@@ -688,57 +791,71 @@ static int end(struct operation *o, int status)
 {
     o->ended = 1;
     o->status = status;
-    if (sim_one_in(world->mood.late_packets))
+    if (comes(SIM_LATE_PACKETS))
         o->not_before = world->now + sim_below(world->mood.lateness);
     return 1;
 }
 
-static int any_error(void)
+static int one_of(const int *errors, size_t count)
 {
-    static const int errors[] = {ECONNRESET, ECONNABORTED, ETIMEDOUT, EHOSTUNREACH, ENETDOWN, ENOBUFS, ECANCELED};
-
-    return errors[sim_below(sizeof errors / sizeof *errors)];
+    return errors[sim_below(count)];
 }
 
-/* The connection is lost for no fault of either end. */
+/* The connection is lost for no fault of either end. Windows says 6, 59, 64, 121, 676, 995, 1225, 1231, 1236, 10054. */
 static int fail(struct operation *o)
 {
+    static const int errors[] = {EBADF,        ENETDOWN,     ECONNRESET,   ETIMEDOUT,    EINTR, ECANCELED,
+                                 ECONNREFUSED, EHOSTUNREACH, ECONNABORTED, ENETUNREACH, ENOBUFS};
+
     sim_excuse(o->connection, "the network failed");
     connection_reset(o->connection);
-    return end(o, any_error());
+    return end(o, one_of(errors, sizeof errors / sizeof *errors));
 }
 
 static size_t piece(size_t most)
 {
     uint64_t longest = world->mood.longest_piece;
 
-    return sim_one_in(world->mood.short_moves) ? sim_scale(1, most < longest ? most : longest) : most;
+    return comes(SIM_SHORT_MOVES) ? sim_scale(1, most < longest ? most : longest) : most;
+}
+
+/* One that waits at that listener, any of them; NEVER if none does. */
+static uint64_t choose_waiting(int listener)
+{
+    uint64_t chosen = NEVER;
+    unsigned waiting = 0;
+
+    for (unsigned i = 0; i < world->backlog_count; i++) {
+        if (world->backlog[i]->listener == listener && sim_below(++waiting) == 0)
+            chosen = i;
+    }
+    return chosen;
 }
 
 static int try_accept(struct operation *o)
 {
-    static const int errors[] = {ECONNABORTED, EMFILE, ENOBUFS, ETIMEDOUT};
+    static const int errors[] = {ECONNABORTED, ECONNRESET, ENETDOWN, ETIMEDOUT, ECANCELED,
+                                 EMFILE,       ENFILE,     ENOBUFS,  ENOMEM};
+    uint64_t chosen = choose_waiting(o->fd);
     struct sim_connection *c;
-    unsigned chosen;
     int fd;
 
-    if (world->backlog_count == 0)
+    if (chosen == NEVER)
         return 0;
-    if (sim_one_in(world->mood.accept_errors))
-        return end(o, errors[sim_below(sizeof errors / sizeof *errors)]);
-    chosen = (unsigned)sim_below(world->backlog_count);
-    c = world->backlog[chosen];
-    if (c->reset && sim_below(2)) {
-        c->core_closed = 1;
-        world->backlog[chosen] = world->backlog[--world->backlog_count];
+    if (comes(SIM_ACCEPT_ERRORS))
+        return end(o, one_of(errors, sizeof errors / sizeof *errors));
+    if (world->backlog[chosen]->reset && sim_below(2)) {
+        take_from_backlog((unsigned)chosen)->core_closed = 1;
         return end(o, ECONNABORTED);
     }
     fd = descriptor_new(CONNECTED);
     if (fd < 0)
         return end(o, EMFILE);
-    world->backlog[chosen] = world->backlog[--world->backlog_count];
+    c = take_from_backlog((unsigned)chosen);
     world->sockets[fd - FIRST_DESCRIPTOR].connection = c;
     o->accepted = fd;
+    if (world->sockets[o->fd - FIRST_DESCRIPTOR].stopping)
+        sim_excuse(c, "the listener was closing");
     sim_tell("connection %u: accepted as descriptor %d", c->number, fd - FIRST_DESCRIPTOR);
     return end(o, 0);
 }
@@ -747,7 +864,7 @@ static int try_connect(struct operation *o)
 {
     struct sim_connection *c;
 
-    if (sim_one_in(world->mood.refusals))
+    if (comes(SIM_REFUSALS))
         return end(o, sim_below(2) ? ECONNREFUSED : ETIMEDOUT);
     c = connection_new(CALLED_ROOM);
     world->sockets[o->fd - FIRST_DESCRIPTOR].kind = CONNECTED;
@@ -766,13 +883,13 @@ static int reset_status(void)
 static int try_receive(struct operation *o)
 {
     struct sim_connection *c = o->connection;
-    const struct iovec *buffer = overlapped_buffers(o->overlapped);
+    const struct iovec *buffer = o->buffers;
 
     if (c->reset)
         return end(o, reset_status());
     if (c->to_core.count == 0)
         return c->peer_finished ? end(o, 0) : 0;
-    if (sim_one_in(world->mood.errors))
+    if (comes(SIM_ERRORS))
         return fail(o);
     if (buffer->iov_len > 0)
         o->bytes = ring_take(&c->to_core, buffer->iov_base, piece(buffer->iov_len));
@@ -782,18 +899,17 @@ static int try_receive(struct operation *o)
 /* Some of what is left, from where it stopped. */
 static size_t send_piece(struct operation *o, size_t most)
 {
-    const struct iovec *buffers = overlapped_buffers(o->overlapped);
     size_t before = o->bytes, moved = 0;
 
-    for (unsigned i = 0; i < o->overlapped->buffers && moved < most; i++) {
-        size_t here = buffers[i].iov_len, taken;
+    for (unsigned i = 0; i < o->buffer_count && moved < most; i++) {
+        size_t here = o->buffers[i].iov_len, taken;
 
         if (before >= here) {
             before -= here;
             continue;
         }
         here = here - before < most - moved ? here - before : most - moved;
-        taken = ring_put(&o->connection->to_peer, (char *)buffers[i].iov_base + before, here);
+        taken = ring_put(&o->connection->to_peer, (char *)o->buffers[i].iov_base + before, here);
         moved += taken;
         if (taken < here)
             break;
@@ -812,12 +928,14 @@ static int try_send(struct operation *o)
         connection_reset(c);
     if (c->reset || c->core_finished)
         return end(o, c->reset ? ECONNRESET : EPIPE);
-    if (sim_one_in(world->mood.errors))
+    if (comes(SIM_ERRORS))
         return fail(o);
     moved = send_piece(o, piece(length - o->bytes));
     if (moved > 0 && o->bytes < length)
         sim_tell("connection %u: %zu of the %zu bytes in flight are sent", c->number, o->bytes, length);
-    return o->bytes == length ? end(o, 0) : moved > 0;
+    if (o->bytes == length || (moved > 0 && comes(SIM_SHORT_SENDS)))
+        return end(o, 0);
+    return moved > 0;
 }
 
 static int try(struct operation *o)
@@ -840,7 +958,7 @@ static int proceed(struct operation *o)
     if (o->ended || o->not_before > world->now)
         return 0;
     check_operation(o);
-    if (o->cancelled && !sim_one_in(world->mood.lost_cancels))
+    if (o->cancelled && !comes(SIM_LOST_CANCELS))
         return end(o, ECANCELED);
     if (try(o))
         return 1;
@@ -895,7 +1013,7 @@ static int sim_associate(struct iocp_socket *s)
 {
     struct sim_connection *c = descriptor(s->fd, "associate")->connection;
 
-    if (c == NULL || !sim_one_in(world->mood.refusals))
+    if (c == NULL || !comes(SIM_REFUSALS))
         return 0;
     sim_tell("connection %u: the port does not take it", c->number);
     sim_excuse(c, "the port did not take it");
@@ -914,6 +1032,7 @@ static struct operation *operation_new(struct iocp_socket *s, OVERLAPPED *overla
     o->connection = descriptor(s->fd, kind_name(overlapped->kind))->connection;
     o->accepted = INVALID_SOCKET;
     memcpy(o->remembered, overlapped, world->operation_size);
+    note_buffers(o);
     return o;
 }
 
@@ -925,10 +1044,12 @@ static void hold(struct operation *o)
     sim_tell("descriptor %d: %s pends", o->fd - FIRST_DESCRIPTOR, operation_name(o));
 }
 
+/* Windows says 10022, 10024, 10040, 10053, 10054, 10055, 10057, 10058, 1450, 1453, 1816. */
 static int refuse_start(struct operation *o)
 {
-    static const int errors[] = {ENOBUFS, ECONNRESET, ENOMEM};
-    int error = errors[sim_below(sizeof errors / sizeof *errors)];
+    static const int errors[] = {EINVAL,  EMFILE,   EMSGSIZE, ECONNABORTED, ECONNRESET,
+                                 ENOBUFS, ENOTCONN, EPIPE,    ENOMEM,       ENFILE};
+    int error = one_of(errors, sizeof errors / sizeof *errors);
 
     if (o->connection != NULL)
         sim_excuse(o->connection, "an operation could not be started");
@@ -937,7 +1058,7 @@ static int refuse_start(struct operation *o)
     return error;
 }
 
-/* It has ended before its start returned: 0 or its error. */
+/* It has ended before its start returned: 0 or its error. A success whose packet is still to come stays ours. */
 static int end_inline(struct operation *o)
 {
     int status = o->status;
@@ -946,7 +1067,13 @@ static int end_inline(struct operation *o)
     o->overlapped->accepted = o->accepted;
     sim_tell("descriptor %d: %s ends at once: %zu bytes, %s", o->fd - FIRST_DESCRIPTOR, operation_name(o), o->bytes,
              strerror(status));
-    free(o);
+    if (status == 0 && !o->socket->skip) {
+        o->queued = 1;
+        memcpy(o->remembered, o->overlapped, world->operation_size);
+        world->operations[world->operation_count++] = o;
+    } else {
+        free(o);
+    }
     return status;
 }
 
@@ -955,15 +1082,15 @@ static int sim_start(struct iocp_socket *s, OVERLAPPED *overlapped)
     struct operation *o = operation_new(s, overlapped);
 
     check_start(o);
-    if (sim_one_in(world->mood.failed_starts))
+    if (comes(SIM_FAILED_STARTS))
         return refuse_start(o);
     if (overlapped->kind == OVERLAPPED_SEND)
-        o->checksum = checksum(overlapped);
+        o->checksum = checksum(o);
     if (overlapped->kind == OVERLAPPED_RECEIVE)
         scribble(o);
-    if (sim_one_in(world->mood.busy))
+    if (comes(SIM_BUSY))
         step();
-    if (sim_one_in(world->mood.inline_ends) && try(o) && o->ended)
+    if (comes(SIM_INLINE_ENDS) && try(o) && o->ended)
         return end_inline(o);
     hold(o);
     return EINPROGRESS;
@@ -973,11 +1100,11 @@ static int sim_start(struct iocp_socket *s, OVERLAPPED *overlapped)
 
 static void cancel(struct operation *o)
 {
-    if (o->ended || o->cancelled)
+    if (o->ended || o->cancelled) /* too late */
         return;
     sim_tell("descriptor %d: %s is cancelled", o->fd - FIRST_DESCRIPTOR, operation_name(o));
     o->cancelled = 1;
-    if (sim_one_in(world->mood.slow_cancels))
+    if (comes(SIM_SLOW_CANCELS))
         o->not_before = world->now + SECOND + sim_below(SECOND / 2);
 }
 
@@ -991,18 +1118,25 @@ static void sim_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
     }
 }
 
-/* What pends will never do anything again but end, and soon; of a closed socket many a status was seen. */
+/* What pends will never do anything again but end; of a closed socket many a status was seen. On some systems a send
+ * that was not cancelled would not even end: that must not happen. */
+static void cut_off(struct operation *o)
+{
+    static const int statuses[] = {ECANCELED, ECANCELED, ECONNABORTED, ECONNRESET, EINTR};
+
+    if (!o->cancelled)
+        sim_violation("closesocket() before CancelIoEx(): the %s is in flight", operation_name(o));
+    o->not_before = 0;
+    end(o, one_of(statuses, sizeof statuses / sizeof *statuses));
+    if (comes(SIM_SLOW_DRAINS))
+        o->not_before = world->now + sim_below(4 * SECOND);
+}
+
 static void sim_detach(struct iocp_socket *s)
 {
-    static const int statuses[] = {ECANCELED, ECANCELED, ECONNABORTED, ECONNRESET};
-
     for (unsigned i = 0; i < world->operation_count; i++) {
-        struct operation *o = world->operations[i];
-
-        if (o->socket != s || o->ended)
-            continue;
-        o->not_before = 0;
-        end(o, statuses[sim_below(sizeof statuses / sizeof *statuses)]);
+        if (world->operations[i]->socket == s && !world->operations[i]->ended)
+            cut_off(world->operations[i]);
     }
 }
 
@@ -1025,7 +1159,7 @@ static void hand_out(unsigned index)
 
 static int is_due(const struct operation *o, const struct iocp_port *port)
 {
-    return o->ended && o->socket->port == port && o->not_before <= world->now;
+    return o->ended && !o->queued && o->socket->port == port && o->not_before <= world->now;
 }
 
 static void swap_with_random(unsigned i)
@@ -1046,7 +1180,7 @@ static unsigned hand_out_some(struct iocp_port *port, int at_least_one)
         int must = at_least_one && count == 0;
 
         swap_with_random(i);
-        if (is_due(world->operations[i], port) && (must || !sim_one_in(world->mood.held_back))) {
+        if (is_due(world->operations[i], port) && (must || !comes(SIM_HELD_BACK))) {
             hand_out(i);
             count++;
         } else {
@@ -1100,6 +1234,87 @@ const struct iocp_backend simulated_backend = {
     .now = sim_port_now,
 };
 
+/* ---- the calls that the core makes of a port ---- */
+
+static void release_queued(OVERLAPPED *overlapped)
+{
+    for (unsigned i = 0; i < world->operation_count; i++) {
+        struct operation *o = world->operations[i];
+
+        if (o->queued && o->overlapped == overlapped) {
+            check_operation(o);
+            world->operations[i] = world->operations[--world->operation_count];
+            sim_tell("packet of the %s that ended at once", operation_name(o));
+            free(o);
+            return;
+        }
+    }
+}
+
+BOOL sim_dequeue(HANDLE handle, OVERLAPPED_ENTRY *entries, ULONG count, ULONG *removed, DWORD milliseconds,
+                 BOOL alertable)
+{
+    struct iocp_port *port = handle;
+    struct sim_port *p = port->backend_data;
+
+    if (comes(SIM_FAILED_DEQUEUES)) {
+        sim_tell("port %u: the dequeue fails", p->number);
+        p->failed_dequeues++;
+        *removed = 1;
+        errno = EINTR;
+        return FALSE;
+    }
+    if (GetQueuedCompletionStatusEx(handle, entries, count, removed, milliseconds, alertable)) {
+        for (ULONG i = 0; i < *removed; i++)
+            release_queued(entries[i].lpOverlapped);
+        return TRUE;
+    }
+    if (comes(SIM_TIMEOUT_SAYS_ONE)) /* as wine */
+        *removed = 1;
+    return FALSE;
+}
+
+BOOL sim_post(HANDLE port, DWORD bytes, ULONG_PTR key, OVERLAPPED *overlapped)
+{
+    if (sim_memory_is_short()) {
+        errno = ENOMEM;
+        return FALSE;
+    }
+    return PostQueuedCompletionStatus(port, bytes, key, overlapped);
+}
+
+/* Whoever is connected now may suffer; nobody who comes later. */
+int sim_memory_is_short(void)
+{
+    if (!world->scarce || !comes(SIM_SCARCE_MEMORY))
+        return 0;
+    sim_tell("there is no memory");
+    for (unsigned i = 0; i < world->connection_count; i++) {
+        if (!world->connections[i]->core_closed)
+            sim_excuse(world->connections[i], "memory was short");
+    }
+    world->shortages++;
+    return 1;
+}
+
+void sim_make_memory_scarce(int scarce)
+{
+    world->scarce = scarce;
+}
+
+unsigned sim_shortages(void)
+{
+    return world->shortages;
+}
+
+unsigned sim_failed_dequeues(HANDLE handle)
+{
+    struct iocp_port *port = handle;
+    struct sim_port *p = port->backend_data;
+
+    return p->failed_dequeues;
+}
+
 /* ---- the ports, for who gives them their turns ---- */
 
 int sim_runnable(HANDLE handle)
@@ -1122,7 +1337,7 @@ unsigned sim_in_flight(HANDLE handle)
     unsigned count = 0;
 
     for (unsigned i = 0; i < world->operation_count; i++)
-        count += world->operations[i]->socket->port == port;
+        count += !world->operations[i]->queued && world->operations[i]->socket->port == port;
     for (OVERLAPPED *o = port->done.head; o != NULL; o = o->next)
         count++;
     return count;
@@ -1131,6 +1346,25 @@ unsigned sim_in_flight(HANDLE handle)
 OVERLAPPED *sim_operation(unsigned index)
 {
     return index < world->operation_count ? world->operations[index]->overlapped : NULL;
+}
+
+void sim_stop(int listener)
+{
+    world->sockets[listener - FIRST_DESCRIPTOR].stopping = 1;
+    for (unsigned i = 0; i < world->operation_count; i++) {
+        struct operation *o = world->operations[i];
+
+        if (o->fd == listener && o->accepted != INVALID_SOCKET)
+            sim_excuse(sim_connection_of(o->accepted), "the listener was closing");
+    }
+}
+
+void sim_check_memory(void)
+{
+    for (unsigned i = 0; i < world->operation_count; i++) {
+        check_operation(world->operations[i]);
+        check_buffers(world->operations[i]);
+    }
 }
 
 static uint64_t next_moment(void)
@@ -1172,20 +1406,22 @@ int sim_idle(void)
 
 /* ---- the world ---- */
 
-void sim_begin(uint64_t seed, size_t operation_size, int telling)
+void sim_begin(uint64_t seed, const struct sim_limits *limits, size_t operation_size, int telling)
 {
     world = calloc(1, sizeof *world);
     if (world == NULL || operation_size > REMEMBERED)
         abort();
+    world->limits = *limits;
     world->chance = seed;
     world->now = SECOND; /* 0 has a meaning of its own in the core */
     world->operation_size = operation_size;
     world->telling = telling;
-    while (world->closed_count < DESCRIPTORS) {
-        world->closed[world->closed_count] = (int)(DESCRIPTORS - 1 - world->closed_count);
+    choose_mood(&world->mood);
+    tell_mood(&world->mood);
+    while (world->closed_count < world->mood.descriptors) {
+        world->closed[world->closed_count] = (int)(world->mood.descriptors - 1 - world->closed_count);
         world->closed_count++;
     }
-    choose_mood(&world->mood);
 }
 
 void sim_settle(const struct sim_people *people)
@@ -1193,8 +1429,24 @@ void sim_settle(const struct sim_people *people)
     world->people = *people;
 }
 
+void sim_shuffle(void)
+{
+    world->chance += world->limits.salt * UINT64_C(0xD1342543DE82EF95);
+}
+
+/* Their sockets must not be known in the next world. */
+static void close_ports(void)
+{
+    for (unsigned i = 0; i < world->port_count; i++) {
+        if (world->ports[i].port != NULL)
+            CloseHandle(world->ports[i].port);
+    }
+}
+
 void sim_end(void)
 {
+    if (!world->crashed)
+        close_ports();
     for (unsigned i = 0; i < world->connection_count; i++)
         connection_free(world->connections[i]);
     for (unsigned i = 0; i < world->operation_count; i++)

@@ -30,9 +30,43 @@ struct sim_people {
     void *self;
 };
 
+/* What a kernel may do beside what is asked of it. A seed's kernel has some of them. */
+enum sim_whim {
+    SIM_INLINE_ENDS,      /* a start is tried at once */
+    SIM_BUSY,             /* something else happens during a start */
+    SIM_FAILED_STARTS,
+    SIM_ERRORS,           /* a connection fails */
+    SIM_ACCEPT_ERRORS,
+    SIM_REFUSALS,         /* of associating and of connecting */
+    SIM_SHORT_MOVES,
+    SIM_SHORT_SENDS,      /* a send succeeds before all is sent */
+    SIM_LOST_CANCELS,     /* a cancelled operation succeeds all the same */
+    SIM_SLOW_CANCELS,     /* ... or takes longer to end than the core waits */
+    SIM_SLOW_DRAINS,      /* what a closed socket leaves takes long to end, perhaps longer than the core lives */
+    SIM_LATE_PACKETS,
+    SIM_HELD_BACK,        /* a dequeue leaves a packet for a later one */
+    SIM_FAILED_DEQUEUES,  /* without a packet, and not for the time */
+    SIM_TIMEOUT_SAYS_ONE, /* a dequeue without a packet counts one */
+    SIM_SCARCE_MEMORY,    /* an allocation of the core, or a post, fails */
+    SIM_FEW_DESCRIPTORS,
+    SIM_WHIMS
+};
+
+const char *sim_whim_name(int whim); /* NULL past the last */
+
+/* Less than the seed would choose: so a schedule that fails is made small. */
+struct sim_limits {
+    uint64_t salt;   /* another order of events in the same world; 0: the seed's own */
+    uint64_t calm;   /* bits of enum sim_whim: those that never come */
+    uint64_t absent; /* bits: clients that never connect */
+    uint64_t workers, listeners, calls, bytes; /* at most; bytes of each client */
+};
+
 /* operation_size: bytes from an OVERLAPPED on that must not change in flight. `telling`: write down what happens. */
-void sim_begin(uint64_t seed, size_t operation_size, int telling);
+void sim_begin(uint64_t seed, const struct sim_limits *limits, size_t operation_size, int telling);
 void sim_settle(const struct sim_people *people); /* once, before the core connects or anybody acts */
+void sim_shuffle(void);                           /* the world is laid out: from here on its salt counts */
+const struct sim_limits *sim_limits(void);
 void sim_end(void);
 
 /* Calls the body. 0, or 1 if a violation or a crash ended it: then what the body had allocated is lost. */
@@ -55,13 +89,29 @@ uint64_t sim_now(void);
 int sim_runnable(HANDLE port);  /* its owner would not sleep in a dequeue, or would wake up now */
 int sim_idle(void);             /* everybody sleeps: let something happen, or the time pass; 0 if nothing ever will */
 unsigned sim_in_flight(HANDLE port);
+unsigned sim_failed_dequeues(HANDLE port); /* that it has made up */
 OVERLAPPED *sim_operation(unsigned index); /* of all that the kernel owns; NULL past the last */
+void sim_check_memory(void);               /* all that the kernel owns is as it left it */
+
+/* What the core calls for the port's own. */
+BOOL sim_dequeue(HANDLE port, OVERLAPPED_ENTRY *entries, ULONG count, ULONG *removed, DWORD milliseconds,
+                 BOOL alertable);
+BOOL sim_post(HANDLE port, DWORD bytes, ULONG_PTR key, OVERLAPPED *overlapped);
+
+/* ---- memory ---- */
+
+void sim_make_memory_scarce(int scarce); /* may it be short from now on? At first not */
+int sim_memory_is_short(void);           /* an allocation asks: must it fail? */
+unsigned sim_shortages(void);            /* so often it had to */
 
 /* ---- descriptors ---- */
 
 int sim_listen(void);                               /* a listening socket */
+void sim_stop(int listener);                        /* the core is about to close it */
 struct sim_connection *sim_connection_of(int fd);   /* NULL if it is none */
 unsigned sim_open_descriptors(void);
+int sim_few_descriptors(void); /* nobody may keep one for ever */
+unsigned sim_unread_closes(void); /* so often the core has closed with unread input, and destroyed what it had sent */
 
 /* ---- the other end ---- */
 

@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The whole core, worker loop and inbox included, on the simulated kernel: one seed is one schedule.
 
-Ownership: a Run is one schedule's; what it allocates is freed when it ends well, and lost when a violation ends it.
+Ownership: a Run is one schedule's; what is left when a violation ends it, or when the core leaves memory to the
+kernel, is discarded before the next.
 Threads: one. It gives all workers their turns, in an order that the seed chooses, and takes no GIL in between.
 """
 import random
@@ -10,23 +11,34 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport abort, calloc, free
 from libc.string cimport memset
 from cpython.pythread cimport (
-    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_type_lock)
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock)
 
 from handler cimport PATTERN_PERIOD, load_over
 from inbox cimport inbox_ask_to_close, inbox_item, inbox_put
 from iocp cimport (
-    AF_INET, CloseHandle, HANDLE, INVALID_SOCKET, InterlockedCompareExchange, InterlockedDecrement,
-    InterlockedIncrement, OVERLAPPED, SOCKET, iocp_backend_find)
+    AF_INET, HANDLE, INVALID_SOCKET, InterlockedCompareExchange, InterlockedDecrement,
+    InterlockedIncrement, OVERLAPPED, SOCKET, closesocket, iocp_backend_find, iocp_open_port)
 from operation cimport (
-    ACCEPT, DO_ABORT, DO_CONNECT, DO_LISTEN, ECHO, FREE, LOAD, POOLED, Buffer, Handler, InboxItem, Listener,
-    Load, LoadRow, Operation, Session, Worker)
+    ACCEPT, ACCEPTS, DO_ABORT, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO, FREE, LOAD, OPEN, POOLED, Buffer, Handler,
+    InboxItem, Listener, Load, LoadRow, Operation, Session, Worker)
+from port cimport port_associate
 from stats cimport Stats
-from worker cimport worker_free, worker_init, worker_over, worker_turn
+from worker cimport deadline_of, worker_free, worker_init, worker_over, worker_turn
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
         pass
-    void sim_begin(uint64_t seed, size_t operation_size, int telling)
+    struct sim_limits:
+        uint64_t salt
+        uint64_t calm
+        uint64_t absent
+        uint64_t workers
+        uint64_t listeners
+        uint64_t calls
+        uint64_t bytes
+    const char *sim_whim_name(int whim)
+    void sim_begin(uint64_t seed, const sim_limits *limits, size_t operation_size, int telling)
+    void sim_shuffle()
     void sim_end()
     int sim_run(void (*body)(void *) noexcept nogil, void *context)
     void sim_violation(const char *format, ...)
@@ -41,10 +53,16 @@ cdef extern from "linux/simulated.h" nogil:
     int sim_runnable(HANDLE port)
     int sim_idle()
     unsigned int sim_in_flight(HANDLE port)
+    unsigned int sim_failed_dequeues(HANDLE port)
     OVERLAPPED *sim_operation(unsigned int index)
+    void sim_check_memory()
+    void sim_make_memory_scarce(int scarce)
+    unsigned int sim_shortages()
     int sim_listen()
+    void sim_stop(int listener)
     sim_connection *sim_connection_of(int fd)
     unsigned int sim_open_descriptors()
+    unsigned int sim_unread_closes()
     unsigned int sim_number(const sim_connection *c)
     int sim_core_closed(const sim_connection *c)
     void sim_excuse(sim_connection *c, const char *why)
@@ -52,22 +70,28 @@ cdef extern from "linux/simulated.h" nogil:
 cdef extern from "peers.h" nogil:
     struct peers:
         pass
-    peers *peers_begin(int listener)
+    peers *peers_begin(const int *listeners, unsigned int listener_count)
     void peers_end(peers *everybody)
     int peers_done(const peers *everybody)
     void peers_are_stuck(const peers *everybody)
     void peers_warn(peers *everybody, int early)
     void peers_check(const peers *everybody)
 
+cdef extern from "blocks.h" nogil:
+    unsigned int blocks_count()
+    void blocks_discard()
+    void blocks_keep()
+
 cdef enum:
     WORKERS = 2
+    LISTENERS = 3
     SLOTS = 128         # of a worker's table that are watched
     NAMES = 128         # sessions that are remembered for late aborts
     MOST_TURNS = 300000
 
 cdef extern from *:
     """
-    #define LONGEST_RUN UINT64_C(600000000000)
+    #define LONGEST_RUN UINT64_C(3600000000000)
     """
     const uint64_t LONGEST_RUN      # nanoseconds; every timeout of the core is far shorter
 
@@ -78,11 +102,21 @@ cdef struct Name:
     unsigned int generation
     sim_connection *connection
 
+# One that is opened and perhaps closed while others work.
+cdef struct Place:
+    Listener *listener
+    uint64_t opens_at           # turn
+    uint64_t closes_at          # turn, 0: with the worker
+    bint asked                  # to open
+
 cdef struct Run:
+    sim_limits limits
     Worker *workers
     int count
     bint over[WORKERS]
-    Listener *listener
+    Place places[LISTENERS]
+    int sockets[LISTENERS]
+    int place_count
     Handler echo
     Handler caller
     Load load
@@ -97,53 +131,67 @@ cdef struct Run:
     uint64_t drain
     bint closing
     bint asked[WORKERS]         # to close
+    bint left                   # memory, to the kernel
+    unsigned int unread_closes  # seen
+    uint64_t excusing[WORKERS]  # ends of sessions that excuse one, seen
     uint64_t turns
 
 # Locks that the core releases; nobody ever waits for them here.
-cdef PyThread_type_lock armed = PyThread_allocate_lock()
+cdef PyThread_type_lock[LISTENERS] armed
 cdef PyThread_type_lock done = PyThread_allocate_lock()
 cdef bytes PATTERN = random.Random(65521).randbytes(PATTERN_PERIOD) * 2
 cdef const char *pattern = PATTERN
+for _i in range(LISTENERS):
+    armed[_i] = PyThread_allocate_lock()
 
 
 # ---- the beginning ----
 
-cdef InboxItem *new_item(unsigned char kind) noexcept nogil:
-    cdef InboxItem *item = inbox_item(kind)
-    if item == NULL:
-        abort()
-    return item
-
-
-cdef void open_workers(Run *run) noexcept nogil:
+cdef bint open_workers(Run *run) noexcept nogil:
+    """False if memory was short: nothing has begun."""
     cdef int i
     cdef bint skip_on_success = sim_below(2)
-    run.count = 1 + <int> sim_below(WORKERS)
+    run.count = <int> min(1 + sim_below(WORKERS), run.limits.workers)
     run.workers = <Worker *> calloc(run.count, sizeof(Worker))
-    run.listener = <Listener *> calloc(1, sizeof(Listener))
-    if run.workers == NULL or run.listener == NULL:
+    if run.workers == NULL:
         abort()
+    sim_make_memory_scarce(True)
     for i in range(run.count):
         if worker_init(&run.workers[i], i, run.workers, run.count, iocp_backend_find("simulated"), skip_on_success):
-            abort()
+            return False
+    return True
 
 
-cdef void open_listener(Run *run) noexcept nogil:
-    cdef InboxItem *item = new_item(DO_LISTEN)
+cdef void prepare_place(Run *run, int i) noexcept nogil:
+    cdef Place *place = &run.places[i]
+    place.listener = <Listener *> calloc(1, sizeof(Listener))
+    if place.listener == NULL:
+        abort()
+    PyThread_acquire_lock(armed[i], NOWAIT_LOCK)
+    place.opens_at = sim_scale(1, 1000) if i > 0 and sim_below(2) else 0
+    place.closes_at = place.opens_at + sim_scale(1, 2000) if sim_one_in(4) else 0
+    place.listener.socket = <SOCKET> sim_listen()
+    place.listener.family = AF_INET
+    place.listener.handler = &run.echo
+    place.listener.armed = armed[i]
+    place.listener.worker = &run.workers[sim_below(run.count)]
+    run.sockets[i] = <int> place.listener.socket
+
+
+cdef void prepare_places(Run *run) noexcept nogil:
+    cdef int i
     run.echo.kind = ECHO
-    run.listener.socket = <SOCKET> sim_listen()
-    run.listener.family = AF_INET
-    run.listener.handler = &run.echo
-    run.listener.armed = armed
-    run.listener.worker = &run.workers[sim_below(run.count)]
-    item.listener = run.listener
-    run.everybody = peers_begin(<int> run.listener.socket)
-    inbox_put(run.listener.worker, item)
+    run.place_count = <int> min(1 + sim_below(LISTENERS) * sim_below(2), run.limits.listeners)
+    sim_make_memory_scarce(False)
+    for i in range(run.place_count):
+        prepare_place(run, i)
+    sim_make_memory_scarce(True)
+    run.everybody = peers_begin(run.sockets, run.place_count)
 
 
 cdef void prepare_load(Run *run) noexcept nogil:
     """In some runs the core connects too, to simulated echo servers."""
-    run.calls = <int> sim_scale(1, 8) if sim_one_in(3) else 0
+    run.calls = <int> min(sim_scale(1, 8) if sim_one_in(3) else 0, run.limits.calls)
     run.load.messages = sim_scale(1, 32)
     run.load.size_min = <unsigned int> sim_scale(1, 2000)
     run.load.size_max = <unsigned int> sim_scale(run.load.size_min, 4000)
@@ -156,15 +204,17 @@ cdef void prepare_load(Run *run) noexcept nogil:
     run.caller.load = &run.load
 
 
-cdef void begin(Run *run) noexcept nogil:
-    PyThread_acquire_lock(armed, NOWAIT_LOCK)
+cdef bint begin(Run *run) noexcept nogil:
     PyThread_acquire_lock(done, NOWAIT_LOCK)
-    open_workers(run)
-    open_listener(run)
+    if not open_workers(run):
+        return False
+    prepare_places(run)
     prepare_load(run)
     run.aborts = sim_scale(4, 256) if sim_below(2) else 0
     run.closes_at = sim_scale(1, 2000) if sim_one_in(4) else 0
     run.drain = sim_scale(1, 8000000000) if sim_below(2) else 0
+    sim_shuffle()
+    return True
 
 
 # ---- what must hold after every turn ----
@@ -207,6 +257,44 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
                       <int> worker.stats.bytes_queued)
 
 
+cdef void check_deadlines(Worker *worker) noexcept nogil:
+    """Whoever must not last for ever is looked at in time, the idle soon. Without memory a timer may be missing."""
+    cdef Session *session
+    cdef unsigned int i
+    cdef uint64_t deadline
+    if sim_shortages() != 0:
+        return
+    for i in range(worker.sessions.used):
+        session = worker.sessions.slots[i]
+        deadline = deadline_of(session)
+        if deadline <= worker.now or session.yielding or session.ready:
+            continue
+        if session.timer_at == 0 or (session.timer_at > deadline and session.state != OPEN):
+            sim_violation("worker %d: nobody will look at the session in slot %u in time", worker.index, i)
+
+
+cdef void check_listeners(Worker *worker) noexcept nogil:
+    """All accepts are posted, or will be after a while."""
+    cdef Listener *listener = worker.listeners
+    cdef int i
+    while listener != NULL:
+        for i in range(ACCEPTS):
+            if not (listener.accepts[i].in_flight or listener.closing or worker.retry_at != 0):
+                sim_violation("worker %d: an accept is not posted, and will not be", worker.index)
+        listener = listener.next
+
+
+cdef void check_unread(Run *run, Worker *worker) noexcept nogil:
+    """Closing with unread input destroys what was sent: only those who failed, or had time enough, may suffer it."""
+    cdef unsigned int closes = sim_unread_closes() - run.unread_closes
+    cdef Stats *stats = &worker.stats
+    cdef uint64_t excusing = stats.closed_by_error + stats.closed_by_timeout + stats.undrained + stats.refused
+    if closes > excusing - run.excusing[worker.index] and worker.leave_at == 0:
+        sim_violation("worker %d: it closed with unread input, for no reason", worker.index)
+    run.unread_closes += closes
+    run.excusing[worker.index] = excusing
+
+
 cdef void check_owners() noexcept nogil:
     """Nobody is released while the kernel holds an operation of his."""
     cdef unsigned int i = 0
@@ -224,23 +312,74 @@ cdef void check_owners() noexcept nogil:
 cdef void check(Run *run, Worker *worker) noexcept nogil:
     check_sums(worker)
     check_sessions(worker)
+    check_deadlines(worker)
+    check_listeners(worker)
+    check_unread(run, worker)
     check_owners()
+    if sim_one_in(16):
+        sim_check_memory()
 
 
 # ---- what is done to the core ----
 
+cdef bint ask(Worker *worker, InboxItem *item) noexcept nogil:
+    """False: it takes nothing any more, or memory is short."""
+    if inbox_put(worker, item):
+        return True
+    free(item)
+    return False
+
+
 cdef void call_somebody(Run *run) noexcept nogil:
-    cdef InboxItem *item = new_item(DO_CONNECT)
+    cdef InboxItem *item = inbox_item(DO_CONNECT)
     cdef Worker *worker = &run.workers[run.calls % run.count]
+    if item == NULL:
+        return
     run.calls -= 1
     item.handler = &run.caller
     item.address.ss_family = AF_INET
     item.address_length = sizeof(item.address)
     InterlockedIncrement(&worker.load)
-    if not inbox_put(worker, item):
+    if not ask(worker, item):
         InterlockedDecrement(&worker.load)
         load_over(&run.load)
-        free(item)
+
+
+cdef void open_place(Place *place, int number) noexcept nogil:
+    """If it cannot be asked for, its socket is ours still."""
+    cdef InboxItem *item = inbox_item(DO_LISTEN)
+    place.asked = True
+    if item != NULL:
+        item.listener = place.listener
+        if ask(place.listener.worker, item):
+            return
+    sim_tell("listener %d cannot be opened", number)
+    closesocket(place.listener.socket)
+    place.listener.socket = INVALID_SOCKET
+    PyThread_release_lock(place.listener.armed)
+
+
+cdef void close_place(Place *place, int number) noexcept nogil:
+    cdef InboxItem *item = inbox_item(DO_UNLISTEN)
+    if item == NULL:
+        return
+    sim_tell("listener %d is asked to close", number)
+    place.closes_at = 0
+    if place.listener.socket != INVALID_SOCKET:
+        sim_stop(<int> place.listener.socket)
+    item.listener = place.listener
+    ask(place.listener.worker, item)
+
+
+cdef void open_and_close_places(Run *run) noexcept nogil:
+    cdef Place *place
+    cdef int i
+    for i in range(run.place_count):
+        place = &run.places[i]
+        if not place.asked and run.turns >= place.opens_at:
+            open_place(place, i)
+        if place.closes_at != 0 and run.turns >= place.closes_at:
+            close_place(place, i)
 
 
 cdef void remember(Run *run, Worker *worker) noexcept nogil:
@@ -272,17 +411,17 @@ cdef void abort_somebody(Run *run) noexcept nogil:
              <const char *> ", which has gone" if sim_core_closed(name.connection) else <const char *> "")
     if not sim_core_closed(name.connection):
         sim_excuse(name.connection, "it was aborted on request")
-    item = new_item(DO_ABORT)
+    item = inbox_item(DO_ABORT)
+    if item == NULL:
+        return
     item.slot = name.slot
     item.generation = name.generation
-    if not inbox_put(&run.workers[name.worker], item):
-        free(item)
+    ask(&run.workers[name.worker], item)
 
 
 cdef void ask_to_close(Run *run, int index) noexcept nogil:
     sim_tell("worker %d is asked to close", index)
-    inbox_ask_to_close(&run.workers[index], run.drain)
-    run.asked[index] = True
+    run.asked[index] = inbox_ask_to_close(&run.workers[index], run.drain)
 
 
 cdef bint is_time_to_close(Run *run) noexcept nogil:
@@ -293,6 +432,7 @@ cdef bint is_time_to_close(Run *run) noexcept nogil:
 
 cdef void disturb(Run *run) noexcept nogil:
     cdef int i
+    open_and_close_places(run)
     if run.calls > 0 and sim_one_in(4):
         call_somebody(run)
     if sim_one_in(run.aborts):
@@ -327,6 +467,26 @@ cdef bint all_over(Run *run) noexcept nogil:
     return over
 
 
+cdef bint has_plans(Run *run) noexcept nogil:
+    """Will something be done to the core that is not done yet?"""
+    cdef int i
+    if run.calls > 0:
+        return True
+    for i in range(run.place_count):
+        if not run.places[i].asked:
+            return True
+    for i in range(run.count):
+        if run.closing and not run.asked[i]:
+            return True
+    return False
+
+
+cdef void stuck(Run *run) noexcept nogil:
+    if run.closing:
+        sim_violation("all sleep for ever, and the core has not closed")
+    peers_are_stuck(run.everybody)
+
+
 cdef void turn(Run *run) noexcept nogil:
     cdef Worker *worker
     run.turns += 1
@@ -335,8 +495,8 @@ cdef void turn(Run *run) noexcept nogil:
     disturb(run)
     worker = next_worker(run)
     if worker == NULL:
-        if not sim_idle() and not run.closing and run.calls == 0:
-            peers_are_stuck(run.everybody)
+        if not sim_idle() and not has_plans(run):
+            stuck(run)
         return
     worker_turn(worker)
     check(run, worker)
@@ -345,7 +505,7 @@ cdef void turn(Run *run) noexcept nogil:
 
 # ---- the end ----
 
-cdef void check_worker(Worker *worker) noexcept nogil:
+cdef void check_emptiness(Worker *worker) noexcept nogil:
     cdef Stats *stats = &worker.stats
     if stats.active != 0 or stats.in_flight != 0 or stats.buffers_used != 0 or stats.bytes_queued != 0:
         sim_violation("worker %d: at the end %d sessions, %d operations, %d buffers, %d queued bytes remain",
@@ -353,90 +513,158 @@ cdef void check_worker(Worker *worker) noexcept nogil:
                       <int> stats.bytes_queued)
     if worker.load != 0:
         sim_violation("worker %d: at the end its load is %d", worker.index, worker.load)
-    if stats.dequeue_failures != 0:
-        sim_violation("worker %d: a dequeue failed", worker.index)
-    if not worker_free(worker):
-        sim_violation("worker %d: memory is left to the kernel", worker.index)
+
+
+cdef void free_worker(Run *run, Worker *worker) noexcept nogil:
+    """What the kernel has not given back in time is left to it."""
+    cdef bint left = sim_in_flight(worker.port) != 0
+    if not left:
+        check_emptiness(worker)
+    elif worker.leave_at == 0:
+        sim_violation("worker %d: it has ended with operations in flight, and did not wait", worker.index)
+    if worker.stats.dequeue_failures != sim_failed_dequeues(worker.port):
+        sim_violation("worker %d: %d dequeues failed, and it counts %d", worker.index,
+                      <int> sim_failed_dequeues(worker.port), <int> worker.stats.dequeue_failures)
+    if worker_free(worker) == left:
+        sim_violation("worker %d: it does not know that memory is left to the kernel", worker.index)
+    if left:
+        sim_tell("worker %d leaves memory to the kernel", worker.index)
+        run.left = True
 
 
 cdef void check_load(Run *run) noexcept nogil:
     cdef int i
-    if run.load.remaining != run.calls:
+    if run.load.remaining != run.calls and not run.left:
         sim_violation("the load waits for ever for %d connections", run.load.remaining - run.calls)
     for i in range(WORKERS):
         if run.rows[i].mismatches != 0:
             sim_violation("the load received wrong bytes")
 
 
+cdef void check_places(Run *run) noexcept nogil:
+    """Whoever waits for a listener has been told, and nothing of it is open."""
+    cdef int i
+    for i in range(run.place_count):
+        if run.places[i].asked and not PyThread_acquire_lock(armed[i], NOWAIT_LOCK):
+            sim_violation("listener %d: nobody said whether it is armed", i)
+        if not run.places[i].asked:
+            closesocket(run.places[i].listener.socket)
+        elif run.places[i].listener.socket != INVALID_SOCKET:
+            sim_violation("listener %d is left open", i)
+
+
+cdef void free_memory(Run *run) noexcept nogil:
+    cdef int i
+    if run.left:
+        return
+    for i in range(run.place_count):
+        free(run.places[i].listener)
+    free(run.workers)
+    if blocks_count() != 0:
+        sim_violation("%u blocks of memory are left", blocks_count())
+
+
 cdef void end(Run *run) noexcept nogil:
     cdef int i, _turn
     for i in range(run.count):
-        check_worker(&run.workers[i])
+        free_worker(run, &run.workers[i])
     check_load(run)
+    check_places(run)
     for _turn in range(MOST_TURNS):
         if not sim_idle():
             break
+    sim_check_memory()
     peers_check(run.everybody)
     if sim_open_descriptors() != 0:
         sim_violation("%u descriptors are left open", sim_open_descriptors())
     peers_end(run.everybody)
-    free(run.listener)
-    free(run.workers)
+    free_memory(run)
+
+
+cdef void give_up(Run *run) noexcept nogil:
+    """There was no memory to begin with."""
+    cdef int i
+    sim_tell("the workers cannot be made")
+    for i in range(run.count):
+        worker_free(&run.workers[i])
+    free_memory(run)
 
 
 cdef void body(void *context) noexcept nogil:
     cdef Run *run = <Run *> context
-    begin(run)
+    if not begin(run):
+        give_up(run)
+        return
     while not all_over(run):
         turn(run)
     end(run)
 
 
-cdef void close_ports(Run *run) noexcept nogil:
-    """After a violation: their sockets must not be known in the next world."""
-    cdef int i
-    for i in range(run.count if run.workers != NULL else 0):
-        if run.workers[i].port != NULL:
-            CloseHandle(run.workers[i].port)
-
-
-cdef bint simulate(uint64_t seed, bint telling) noexcept nogil:
-    """Whether all went well. sim_end() is still to be called."""
+cdef bint simulate(uint64_t seed, const sim_limits *limits, bint telling) noexcept nogil:
+    """Whether all went well. forget() is still to be called."""
     cdef Run run
     memset(&run, 0, sizeof(Run))
-    sim_begin(seed, sizeof(Operation), telling)
-    if not sim_run(body, &run):
-        return True
-    if not sim_crashed():
-        close_ports(&run)
-    return False
+    run.limits = limits[0]
+    sim_begin(seed, limits, sizeof(Operation), telling)
+    return not sim_run(body, &run)
 
 
-def run(seed, story=False):
-    """Run one seed's schedule: None, or the violation in words; with story=True (that, what happened line by line)."""
+cdef void forget() noexcept nogil:
+    cdef bint crashed = sim_crashed()
+    sim_end()
+    if not crashed:
+        blocks_discard()
+
+
+cdef void prepare() noexcept nogil:
+    """The calls keep a table of descriptors as long as the process lives: no world shall be charged with it."""
+    cdef Worker worker
+    cdef sim_limits limits
+    cdef SOCKET socket
+    memset(&worker, 0, sizeof(Worker))
+    memset(&limits, 0, sizeof(sim_limits))
+    sim_begin(0, &limits, sizeof(Operation), False)
+    worker.port = iocp_open_port(iocp_backend_find("simulated"))
+    socket = <SOCKET> sim_listen()
+    port_associate(&worker, socket)
+    closesocket(socket)
+    sim_end()
+    blocks_keep()
+
+
+NO_LIMITS = {"salt": 0, "calm": 0, "absent": 0, "workers": 2**63, "listeners": 2**63, "calls": 2**63, "bytes": 2**63}
+WHIMS = []
+while sim_whim_name(len(WHIMS)) != NULL:
+    WHIMS.append(sim_whim_name(len(WHIMS)).decode())
+prepare()
+
+
+def run(seed, limits=NO_LIMITS):
+    """Run one seed's schedule: (None or the violation in words, what happened line by line)."""
     cdef uint64_t number = seed
-    cdef bint telling = story
+    cdef sim_limits narrowed = limits
     with nogil:
-        simulate(number, telling)
+        simulate(number, &narrowed, True)
     violation = None if sim_violated() == NULL else sim_violated().decode()
     told = sim_story().decode()
-    sim_end()
-    return (violation, told) if story else violation
+    forget()
+    return violation, told
 
 
-def run_many(first, count):
+def run_many(first, count, limits=NO_LIMITS):
     """Run that many seeds: (None, None), or (the first seed that fails, its violation)."""
     cdef uint64_t seed = first, end = first + count
+    cdef sim_limits narrowed = limits
     cdef bint well = True
     with nogil:
         while seed < end:
-            well = simulate(seed, False)
+            well = simulate(seed, &narrowed, False)
             if not well:
                 break
-            sim_end()
+            forget()
             seed += 1
     if well:
         return None, None
     violation = sim_violated().decode()
-    sim_end()
+    forget()
     return seed, violation

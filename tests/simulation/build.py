@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +21,11 @@ ROOT = HERE.parent.parent
 CORE = ROOT / "iocpcore"
 FLAGS = shlex.split(os.environ.get("IOCPCORE_SIMULATION_CFLAGS", ""))
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Werror"]
-KERNEL = [CORE / "linux" / f"{name}.c" for name in ("port", "socket", "epoll", "simulated")] + [HERE / "peers.c"]
+# Whose allocations may fail.
+CALLS = [CORE / "linux" / "port.c", CORE / "linux" / "socket.c"]
+KERNEL = [CORE / "linux" / "epoll.c", CORE / "linux" / "simulated.c", HERE / "peers.c", HERE / "blocks.c"]
+SCARCE = ["-include", HERE / "scarce.h"]
+FICKLE = ["-include", HERE / "fickle.h"]
 
 
 def mutants():
@@ -71,7 +76,7 @@ def make(target, sources, *command):
     if is_newer(target, sources):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f"{os.getpid()}-{target.name}")
+    fresh = target.with_name(f"{os.getpid()}-{threading.get_native_id()}-{target.name}")
     run(*command, fresh)
     fresh.replace(target)
 
@@ -91,11 +96,11 @@ def build(mutant=None):
     pyx = HERE / "_simulation.pyx"
     make(code, [*core, pyx], sys.executable, "-m", "cython", "-3", "-Werror", "-I", CORE, pyx, "-o")
     objects = []
-    for source in KERNEL:
+    for source in CALLS + KERNEL:
         objects.append(place / f"{source.stem}.o")
-        compile_c(objects[-1], [*core, source], source)
+        compile_c(objects[-1], [*core, source], source, *(SCARCE if source in CALLS else []))
     objects.append(place / f"simulation-{number}.o")
-    compile_c(objects[-1], [code], code, f"-DIOCPCORE_MUTANT={number}")
+    compile_c(objects[-1], [code], code, f"-DIOCPCORE_MUTANT={number}", *SCARCE, *FICKLE)
     module = place / str(number) / f"_simulation{sysconfig.get_config_var('EXT_SUFFIX')}"
     make(module, objects, *compiler(), "-shared", *FLAGS, *objects, "-o")
     return module

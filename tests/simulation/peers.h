@@ -10,8 +10,8 @@
 
 struct peers;
 
-/* Chooses who they are by the world's chance, and settles them in it. */
-struct peers *peers_begin(int listener);
+/* Chooses who they are by the world's chance, and settles them in it. The listeners are the caller's. */
+struct peers *peers_begin(const int *listeners, unsigned listener_count);
 void peers_end(struct peers *peers);
 
 int peers_done(const struct peers *peers); /* each has what it wanted, or will never want anything again */

@@ -1,20 +1,32 @@
 """Run the core on the simulated kernel: one schedule for each seed, until one breaks a rule.
 
-Exit status: 0 if all went well, 1 if a seed broke a rule (it is named, and replays exactly), 77 if the simulation
-cannot be built here.
+A seed that fails is named, made small, and told as a story; it replays exactly.
+
+Exit status: 0 if all went well, 1 if a seed broke a rule (with --mutants: if a mutant was not caught), 77 if the
+simulation cannot be built here.
 """
 
 import argparse
+import concurrent.futures
+import functools
 import importlib.machinery
 import importlib.util
+import itertools
+import multiprocessing
+import os
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import build
+import shrink
 
 CANNOT = 77
+CHUNK = 500         # seeds that one process runs at a time
+STORY_LINES = 60    # of a failing schedule, at most
 
 
+@functools.cache
 def load(path):
     loader = importlib.machinery.ExtensionFileLoader("_simulation", str(path))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_simulation", loader))
@@ -25,28 +37,111 @@ def load(path):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (0)")
-    parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="how many from there on (1000)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many from there on (1000; of stories 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share them; 0: one a core (1)")
     parser.add_argument("--mutant", choices=build.mutants(), help="a deliberate fault, compiled in")
-    parser.add_argument("--story", action="store_true", help="tell what happens with the first seed, line by line")
+    parser.add_argument("--mutants", action="store_true", help="each of them: which seed catches it, and by what")
+    parser.add_argument("--story", action="store_true", help="tell what happens, line by line")
+    parser.add_argument("--limits", default="", metavar="NAME=N,...", help="less than the seed would choose")
+    parser.add_argument("--no-shrink", action="store_true", help="only name a seed that fails")
     return parser.parse_args()
 
 
-def tell(simulation, seed):
-    violation, story = simulation.run(seed, story=True)
-    print(story, end="")
-    return violation is None
+# ---- searching ----
+
+def run_chunk(path, first, count):
+    """In a process of its own. A crash of that process is a violation too, of the seeds it ran."""
+    return load(path).run_many(first, count)
 
 
-def search(simulation, first, count, mutant):
+def result_of(chunk, first):
+    try:
+        return chunk.result()
+    except BrokenProcessPool:
+        return first, f"the process ended: this seed, or one of the {CHUNK} or so around it, did it"
+
+
+def search(path, first, count, jobs):
+    """(None, None), or the first seed that fails and its violation."""
+    context = multiprocessing.get_context("fork")
+    end = first + count
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        chunks = [(pool.submit(run_chunk, path, at, min(CHUNK, end - at)), at) for at in range(first, end, CHUNK)]
+        for chunk, at in chunks:
+            seed, violation = result_of(chunk, at)
+            if violation is not None:
+                pool.shutdown(cancel_futures=True)
+                return seed, violation
+    return None, None
+
+
+def folded(told):
+    """The story's lines, made shorter: what happens several times in a row is told once."""
+    for _, same in itertools.groupby(told.splitlines(), lambda line: line.split("  ", 2)[-1]):
+        lines = list(same)
+        yield lines[0] + (f" ({len(lines)} times)" if len(lines) > 1 else "")
+
+
+def show(simulation, seed, limits):
+    """The end of its story."""
+    _, told = shrink.apart(simulation.run, seed, limits) or (None, "it ends its process\n")
+    lines = list(folded(told))
+    print(*lines[-STORY_LINES:], sep="\n")
+    if len(lines) > STORY_LINES:
+        print(f"(the last {STORY_LINES} of {len(lines)} lines)")
+
+
+def report(path, seed, violation, mutant, shrinks):
+    """Of a seed that has failed."""
+    print(f"seed {seed}: {violation}", flush=True)
+    simulation = load(path)
+    limits = simulation.NO_LIMITS
+    if shrinks:
+        limits = shrink.shrink(simulation, seed, violation)
+        show(simulation, seed, limits)
+    words = ["again: python tests/simulation/simulate.py", f"--first {seed} --story"]
+    words += [f"--mutant {mutant}"] * bool(mutant)
+    words += [f"--limits {shrink.spell(simulation, limits)}"] * (limits != simulation.NO_LIMITS)
+    print(*words)
+
+
+def run_seeds(path, first, count, jobs):
+    """(None, None) after saying so, or the first seed that fails and its violation."""
     began = time.perf_counter()
-    seed, violation = simulation.run_many(first, count)
+    seed, violation = search(path, first, count, jobs)
     if violation is None:
         print(f"{count} seeds, {count / (time.perf_counter() - began):.0f} a second: no rule broken")
-        return True
-    again = f"--mutant {mutant} " if mutant else ""
-    print(f"seed {seed}: {violation}")
-    print(f"what happened: python tests/simulation/simulate.py {again}--first {seed} --story")
-    return False
+    return seed, violation
+
+
+def tell(path, first, count, limits):
+    """The stories, until one breaks a rule. True if none does."""
+    simulation = load(path)
+    for seed in range(first, first + count):
+        print(f"---- seed {seed} ----")
+        violation, told = simulation.run(seed, shrink.read(simulation, limits))
+        print(told, end="")
+        if violation is not None:
+            return False
+    return True
+
+
+# ---- mutants ----
+
+def catch(name, first, count):
+    """(name, the seed that catches it or None, by what)."""
+    return (name, *search(build.build(name), first, count, 1))
+
+
+def catch_all(first, count, jobs):
+    """True if each was caught."""
+    build.build()
+    every_one = True
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for name, seed, violation in pool.map(lambda name: catch(name, first, count), build.mutants()):
+            every_one = every_one and violation is not None
+            print(f"{name:26} {'NOT CAUGHT' if violation is None else f'seed {seed:<6}{violation}'}", flush=True)
+    return every_one
 
 
 def main():
@@ -55,13 +150,17 @@ def main():
         print(reason, file=sys.stderr)
         return CANNOT
     wanted = arguments()
-    simulation = load(build.build(wanted.mutant))
-    well = (
-        tell(simulation, wanted.first)
-        if wanted.story
-        else search(simulation, wanted.first, wanted.seeds, wanted.mutant)
-    )
-    return 0 if well else 1
+    jobs = wanted.jobs or os.cpu_count()
+    if wanted.mutants:
+        return 0 if catch_all(wanted.first, wanted.seeds or 1000, jobs) else 1
+    path = build.build(wanted.mutant)
+    if wanted.story:
+        return 0 if tell(path, wanted.first, wanted.seeds or 1, wanted.limits) else 1
+    seed, violation = run_seeds(path, wanted.first, wanted.seeds or 1000, jobs)
+    if violation is None:
+        return 0
+    report(path, seed, violation, wanted.mutant, not wanted.no_shrink)
+    return 1
 
 
 if __name__ == "__main__":

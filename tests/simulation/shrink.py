@@ -1,0 +1,88 @@
+"""Makes a failing schedule small: the same seed's world with less in it, as long as the same rule is broken.
+
+Less is what `limits` says: fewer clients, bytes, workers, listeners and calls, and whims of the kernel that never come.
+Another order of events (`salt`) may be needed for a smaller world to fail. Nothing here is random.
+"""
+
+import multiprocessing
+import re
+
+CLIENTS = 12
+SALTS = 30
+
+
+def rule(violation):
+    """What was broken, whoever broke it."""
+    return re.sub(r"\d+", "#", violation.split(":")[-1])
+
+
+def apart(function, *arguments):
+    """Its result, from a process of its own; None if that process ended first: a crash is not survived."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: theirs.send(function(*arguments)))
+    child.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        return None
+    finally:
+        child.join()
+
+
+def first_salt(simulation, seed, limits, wanted):
+    """The first salt with which the world of these limits breaks the wanted rule, or None."""
+    for salt in sorted(range(SALTS), key=lambda salt: salt != limits["salt"]):
+        _, violation = simulation.run_many(seed, 1, {**limits, "salt": salt})
+        if violation is not None:
+            if rule(violation) == wanted:
+                return salt
+            if "crashed" in violation:
+                return None     # this process is not to be trusted any more
+    return None
+
+
+def changes(simulation, limits):
+    """What could still be taken away."""
+    for name in ("workers", "listeners"):
+        if limits[name] > 1:
+            yield {name: 1}
+    if limits["calls"] > 0:
+        yield {"calls": 0}
+    for name, count in (("absent", CLIENTS), ("calm", len(simulation.WHIMS))):
+        for bit in range(count):
+            if not limits[name] >> bit & 1:
+                yield {name: limits[name] | 1 << bit}
+    for most in (4, 32, 256, 2048):
+        if limits["bytes"] > most:
+            yield {"bytes": most}
+
+
+def shrink(simulation, seed, violation):
+    """The narrowest limits found."""
+    limits = dict(simulation.NO_LIMITS)
+    shrunk = True
+    while shrunk:
+        shrunk = False
+        for change in changes(simulation, limits):
+            if any(change[name] == limits[name] for name in change):
+                continue
+            narrower = {**limits, **change}
+            salt = apart(first_salt, simulation, seed, narrower, rule(violation))
+            if salt is not None:
+                limits = {**narrower, "salt": salt}
+                shrunk = True
+    return limits
+
+
+def spell(simulation, limits):
+    """As the command line takes it."""
+    return ",".join(f"{name}={limits[name]}" for name in limits if limits[name] != simulation.NO_LIMITS[name])
+
+
+def read(simulation, spelled):
+    changed = dict(word.split("=") for word in spelled.split(",") if word)
+    if not changed.keys() <= simulation.NO_LIMITS.keys():
+        raise ValueError(f"limits are {', '.join(simulation.NO_LIMITS)}")
+    return {**simulation.NO_LIMITS, **{name: int(value) for name, value in changed.items()}}
