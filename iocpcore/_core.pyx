@@ -30,6 +30,7 @@ from iocp cimport (
 from operation cimport (
     DISCARD as DISCARD_KIND, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem,
     LATENCY_BUCKETS, LOAD as LOAD_KIND, Listener as NativeListener, Load as NativeLoad, LoadRow, Worker)
+from pitfalls cimport pitfall_run
 from stats cimport Stats
 from worker cimport worker_free, worker_init, worker_run
 
@@ -735,6 +736,11 @@ cdef class Proactor:
             free(self.workers)
             self.workers = NULL
         return drained
+
+
+def _pitfall(str name, bint wrong, stage):
+    """One scenario of `iocpcore pitfalls`: (what its peer had to see, what it saw)."""
+    return pitfall_run(name, wrong, stage)
 
 
 @atexit.register

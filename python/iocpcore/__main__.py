@@ -5,10 +5,10 @@ import os
 import sys
 
 from . import __version__
-from ._cli import client, demo, echo, info
+from ._cli import client, demo, echo, info, pitfalls
 from ._cli.common import FAILED, REFUSED, Failed, Refused
 
-COMMANDS = {"echo": echo, "client": client, "demo": demo, "info": info}
+COMMANDS = {"echo": echo, "client": client, "demo": demo, "pitfalls": pitfalls, "info": info}
 INTERRUPTED = 130  # what a shell makes of SIGINT
 
 
