@@ -19,7 +19,8 @@
  *  8. CloseHandle(port) wants nothing in flight and nobody waiting.
  *  9. AcceptEx makes the accepted socket itself: pass INVALID_SOCKET, and ask iocp_accepted() for the descriptor. The
  *     receive length must be 0, and the addresses are not filled in.
- * 10. Signals are not ours: a wait that a signal interrupts goes on until its deadline.
+ * 10. Have one send in flight on a socket: on io_uring the bytes of two may mix. Windows and epoll keep their order.
+ * 11. Signals are not ours: a wait that a signal interrupts goes on until its deadline.
  *
  * Undefined: an OVERLAPPED that was not zeroed before a start; two threads in one port; a descriptor that is closed
  * with close() while it is associated.
