@@ -49,7 +49,10 @@ static void put(struct iocp_socket **place, struct iocp_socket *s)
 /* The parent's ports are not the child's: it may close the descriptors it inherited, and get their numbers anew. */
 static void forget_all(void)
 {
-    memset(chunks, 0, sizeof chunks);
+    for (int i = 0; i < CHUNKS; i++) {
+        free(chunks[i]);
+        chunks[i] = NULL;
+    }
 }
 
 void sockets_survive_fork(void)
