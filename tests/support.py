@@ -1,5 +1,6 @@
 """What the tests share: plain sockets as peers, bounded waits, and what must hold when all is over."""
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -59,6 +60,17 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def refusing_port():
+    """A port where nobody listens, taken for as long as it is used.
+
+    A port that is merely unused may be given to a socket that connects to it: TCP then connects that to itself.
+    """
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
 def open_handles():

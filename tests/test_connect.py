@@ -5,14 +5,12 @@ import socket
 import pytest
 
 import iocpcore
-from support import WAIT, assert_nothing_left, receive_exactly, until
+from support import WAIT, assert_nothing_left, receive_exactly, refusing_port, until
 
 
 def test_a_refused_connection_is_an_error_with_the_systems_words(backend):
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
     load = iocpcore.Load(connections=3, messages=1)
-    with iocpcore.Proactor(1, backend) as proactor:
+    with refusing_port() as port, iocpcore.Proactor(1, backend) as proactor:
         load.start(proactor, "127.0.0.1", port)
         assert load.wait(WAIT)
     result = load.result()

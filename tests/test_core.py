@@ -418,7 +418,9 @@ threading.Event().wait(30)
 # ---- close() from several sides ----
 
 
-def test_closing_while_a_load_resolves_its_host_is_an_error(backend, monkeypatch):
+@pytest.fixture
+def closes_while_it_resolves(backend, monkeypatch):
+    """A proactor that another thread, so to speak, closes within getaddrinfo()."""
     proactor = iocpcore.Proactor(1, backend)
     resolve = socket.getaddrinfo
 
@@ -427,22 +429,18 @@ def test_closing_while_a_load_resolves_its_host_is_an_error(backend, monkeypatch
         return resolve(*arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
+    return proactor
+
+
+def test_closing_while_a_load_resolves_its_host_is_an_error(closes_while_it_resolves):
     with pytest.raises(RuntimeError, match="closed"):
-        iocpcore.Load(connections=1).start(proactor, "127.0.0.1", 9)
+        iocpcore.Load(connections=1).start(closes_while_it_resolves, "127.0.0.1", 9)
 
 
-def test_closing_while_a_listener_resolves_its_host_is_an_error(backend, monkeypatch):
-    proactor = iocpcore.Proactor(1, backend)
-    resolve = socket.getaddrinfo
-
-    def slow(*arguments, **options):
-        proactor.close()
-        return resolve(*arguments, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
+def test_closing_while_a_listener_resolves_its_host_is_an_error(closes_while_it_resolves):
     handles = open_handles()
     with pytest.raises(RuntimeError, match="closed"):
-        proactor.listen(iocpcore.ECHO)
+        closes_while_it_resolves.listen(iocpcore.ECHO)
     assert open_handles() <= handles
 
 

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 import iocpcore
-from support import SCALE, WAIT, balanced, receive_exactly, receive_to_end, spawn, until
+from support import SCALE, WAIT, balanced, receive_exactly, receive_to_end, refusing_port, spawn, until
 
 COMMAND = [sys.executable, "-m", "iocpcore"]
 
@@ -177,12 +177,6 @@ def table(lines):
     """{label: the rest} of a plain table."""
     cells = [line.strip().split("  ", 1) for line in lines if "  " in line.strip()]
     return {label: rest.strip() for label, rest in cells}
-
-
-def unused_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
 
 
 # ---- echo ----
@@ -379,7 +373,8 @@ def test_a_silent_server_is_given_up(answer):
 
 
 def test_a_load_without_a_server_is_a_failure():
-    done = run("client", "--port", unused_port(), "--connections", "3", "--messages", "2")
+    with refusing_port() as port:
+        done = run("client", "--port", str(port), "--connections", "3", "--messages", "2")
     assert done.returncode == 1
     assert done.stderr.startswith("iocpcore client: error: 6 of 6 echoes did not come back: ")
 

@@ -115,6 +115,7 @@ enum { PEER_END = 0, PEER_NOTHING = -1, PEER_RESET = -2 };
 
 SOCKET non_blocking(SOCKET s); /* itself */
 SOCKET peer_socket(int family);
+struct address refusing_address(void); /* of a socket that is bound and does not listen */
 SOCKET peer_listen(struct address *at, int family, int backlog);
 int peer_try_connect(SOCKET s, const struct address *to); /* begins; 1 if it did */
 SOCKET peer_connect(const struct address *to);

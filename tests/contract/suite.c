@@ -472,6 +472,16 @@ SOCKET peer_socket(int family)
     return keep(non_blocking(socket(family, SOCK_STREAM, IPPROTO_TCP)), 0);
 }
 
+/* The port stays taken: a closed one may be given to the connecting socket itself, and TCP connects that to itself. */
+struct address refusing_address(void)
+{
+    struct address any = loopback_address(AF_INET, NULL);
+    SOCKET s = peer_socket(AF_INET);
+
+    CHECK_EQUAL(bind(s, (struct sockaddr *)&any.name, any.length), 0);
+    return address_of(s);
+}
+
 SOCKET peer_listen(struct address *at, int family, int backlog)
 {
     SOCKET s = peer_socket(family);

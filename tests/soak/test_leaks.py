@@ -18,7 +18,8 @@ BEGIN = """
 import ctypes, ctypes.wintypes, gc, json, os, socket, sys, threading
 sys.path.insert(0, {tests!r})
 import iocpcore
-from support import WAIT, assert_nothing_left, open_handles, receive_exactly, receive_to_end, reset, until
+from support import WAIT, assert_nothing_left, open_handles, receive_exactly, receive_to_end, refusing_port
+from support import reset, until
 
 BACKEND = {backend!r}
 SCALE = {scale!r}
@@ -136,14 +137,10 @@ twice(connect, lambda: server.stats()["active"] == 0)
 """
 
 REFUSED_CONNECTS = """
-with socket.create_server(("127.0.0.1", 0)) as gone:
-    address = gone.getsockname()
-
-
 def connect():
     load = iocpcore.Load(connections=int(5_000 * SCALE), messages=1)
-    with iocpcore.Proactor(2, BACKEND) as client:
-        load.start(client, *address)
+    with refusing_port() as port, iocpcore.Proactor(2, BACKEND) as client:
+        load.start(client, "127.0.0.1", port)
         assert load.wait(WAIT)
     assert load.result()["errors"] == int(5_000 * SCALE)
     assert_nothing_left(client)
