@@ -8,7 +8,7 @@ SOAK_SECONDS = 60
 SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
 
 .NOTPARALLEL:
-.PHONY: demo test test-native test-windows bench lint simulate mutants soak asan tsan valgrind check packages clean
+.PHONY: demo test test-native test-windows bench lint simulate mutants soak soak-windows asan tsan valgrind check packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
@@ -36,7 +36,12 @@ mutants: .venv/ready
 
 # Real sockets, faults from outside: the soak itself, and the tests of it and of leaks.
 soak: build/$(VARIANT)/installed
-	.venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) && $(PYTEST) tests/soak
+	tests/soak/run .venv/bin/python $(SOAK_SECONDS)
+	.venv/bin/python -m pytest tests/soak
+
+soak-windows:
+	tests/windows/run tests/soak
+	tests/soak/run tests/windows/python $(SOAK_SECONDS)
 
 asan tsan: .venv/ready
 	tools/sanitize $@
@@ -48,6 +53,7 @@ valgrind: .venv/ready
 check: lint
 	IOCPCORE_WINDOWS=required tests/windows/build-wheel
 	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
+	$(MAKE) VARIANT=strict SOAK_SECONDS=30 soak
 	$(MAKE) asan
 	$(MAKE) valgrind
 

@@ -22,11 +22,12 @@ from cpython.pythread cimport (
     PyThread_type_lock, WAIT_LOCK)
 
 from handler cimport PATTERN_PERIOD, latency_of, load_over
-from inbox cimport inbox_ask_to_close, inbox_item, inbox_put
+from inbox cimport inbox_ask_to_close, inbox_item, inbox_item_about, inbox_item_free, inbox_put
 from iocp cimport (
-    AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive,
-    SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
-    iocp_error_text, iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
+    AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement,
+    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, iocp_backend_find, iocp_backend_missing,
+    iocp_backend_name, iocp_compiler, iocp_error_text, iocp_now, iocp_process_id, iocp_startup, sockaddr_in,
+    sockaddr_in6)
 from operation cimport (
     DISCARD as DISCARD_KIND, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem,
     LATENCY_BUCKETS, LOAD as LOAD_KIND, Listener as NativeListener, Load as NativeLoad, LoadRow, Worker)
@@ -283,7 +284,7 @@ cdef class Load(Handler):
         for worker in range(self.workers):
             InitializeSRWLock(&self.load.rows[worker].lock)
         self.proactor = proactor
-        proactor.kept.append(self)
+        proactor.keep(self)
         self.started_at = iocp_now(proactor.workers[0].port)
         cdef unsigned int i, _missing, begun = 0
         try:
@@ -297,11 +298,16 @@ cdef class Load(Handler):
     def wait(self, timeout=None):
         """wait(timeout=None)
 
-        Until every connection is over, at most `timeout` seconds, or for ever; whether they are.
+        Until every connection is over, at most `timeout` seconds, or for ever; whether they are. False too if the
+        proactor was closed and some operation never ended: what is left in its hands will never be over.
         """
         if self.proactor is None:
             raise RuntimeError("the load was not started")
-        return wait_for(self.load.done, INFINITY if timeout is None else after("timeout", timeout))
+        cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
+        while not wait_for(self.load.done, min(deadline, time.monotonic() + 1)):
+            if self.proactor.leaked or time.monotonic() >= deadline:
+                return False
+        return True
 
     @property
     def echoes(self):
@@ -335,6 +341,10 @@ cdef class Load(Handler):
                            for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))},
         }
 
+    cdef bint over(self):
+        """No worker will look at it again."""
+        return wait_for(self.load.done, 0)
+
     cdef void sum_rows(self, LoadRow *total):
         """What all workers have counted until now."""
         cdef LoadRow *row
@@ -367,6 +377,7 @@ cdef class Listener:
     cdef Proactor proactor
     cdef Handler handler
     cdef int worker                 # by number: its memory may be gone when the listener is closed
+    cdef bint closed                # by close()
     cdef readonly tuple address
 
     def __cinit__(self):
@@ -396,7 +407,22 @@ cdef class Listener:
         """close()
 
         Accept no more; returns at once. Its sessions go on."""
-        self.proactor.put(self.worker, self.proactor.item(DO_UNLISTEN, self.native), True)
+        cdef InboxItem *item
+        if self.closed:
+            return
+        item = inbox_item_about(DO_UNLISTEN, self.native)
+        if item == NULL:
+            raise MemoryError()
+        self.proactor.put(self.worker, item, True)
+        self.closed = True
+
+    cdef bint over(self):
+        """No worker will look at it again."""
+        return InterlockedCompareExchange(&self.native.holds, 0, 0) == 0
+
+
+cdef bint is_over(one):
+    return (<Listener> one).over() if isinstance(one, Listener) else (<Load> one).over()
 
 
 # ---- the proactor ----
@@ -459,7 +485,8 @@ cdef class Proactor:
     cdef long process_id
     cdef readonly str backend
     cdef list threads
-    cdef list kept          # what workers may look at
+    cdef list kept          # listeners and loads that workers may look at
+    cdef Py_ssize_t kept_enough     # of them, to see which are over
     cdef list last_rows     # the statistics, once the workers have gone
     cdef set begun          # workers whose thread runs the loop, or has
     cdef int listened
@@ -562,9 +589,13 @@ cdef class Proactor:
         listener.native.worker = &self.workers[listener.worker]
         self.listened += 1
         listener.native.socket = <SOCKET> <size_t> sock.fileno()
-        self.kept.append(listener)
+        cdef InboxItem *item = inbox_item_about(DO_LISTEN, listener.native)
+        if item == NULL:
+            sock.close()
+            raise MemoryError()
+        self.keep(listener)
         try:
-            self.put(listener.worker, self.item(DO_LISTEN, listener.native), False)
+            self.put(listener.worker, item, False)
         except BaseException:
             sock.close()
             raise
@@ -643,19 +674,20 @@ cdef class Proactor:
             raise RuntimeError("the proactor is closed")
         return 0
 
-    cdef InboxItem *item(self, int kind, NativeListener *listener) except NULL:
-        cdef InboxItem *item = inbox_item(kind)
-        if item == NULL:
-            raise MemoryError()
-        item.listener = listener
-        return item
+    cdef int keep(self, kept) except -1:
+        """Workers will refer to it. At times, let go of those that are over."""
+        if len(self.kept) >= self.kept_enough:
+            self.kept = [one for one in self.kept if not is_over(one)]
+            self.kept_enough = 2 * len(self.kept) + 16
+        self.kept.append(kept)
+        return 0
 
     cdef int put(self, int index, InboxItem *item, bint closed_is_fine) except -1:
         """Give the item to a worker."""
         self.check_process()
         if self.workers != NULL and inbox_put(&self.workers[index], item):
             return 0
-        free(item)
+        inbox_item_free(item)
         if not self.closing:
             raise MemoryError("the system has no room for a packet that wakes the worker")
         if not closed_is_fine:
@@ -665,11 +697,13 @@ cdef class Proactor:
     cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
         cdef InboxItem *item
         self.check()
-        item = self.item(DO_CONNECT, NULL)
+        item = inbox_item(DO_CONNECT)
+        if item == NULL:
+            raise MemoryError()
         try:
             item.address_length = socket_address(family, address, &item.address)
         except BaseException:
-            free(item)
+            inbox_item_free(item)
             raise
         item.handler = handler
         InterlockedIncrement(&self.workers[index].load)

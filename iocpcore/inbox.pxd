@@ -1,14 +1,16 @@
 # The inbox: the only door into a worker from other threads. An item in a queue, and one posted packet that says "look".
 #
 # Closing needs no item, so that it never lacks memory: a deadline beside the queue asks for it.
-# Ownership: inbox_put() takes the item if it succeeds; the worker frees it.
+# Ownership: inbox_put() takes the item if it succeeds; the worker frees it. An item holds the listener it is about.
 # Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. The lock is a leaf.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from cpython.pythread cimport PyThread_release_lock
-from iocp cimport ERROR_OPERATION_ABORTED, AcquireSRWLockExclusive, ReleaseSRWLockExclusive, closesocket, iocp_now
+from iocp cimport (
+    ERROR_OPERATION_ABORTED, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement,
+    ReleaseSRWLockExclusive, closesocket, iocp_now)
 from mutant cimport WAKE_UP_LOST, mutant
-from operation cimport DO_ADOPT, DO_LISTEN, Inbox, InboxItem, Worker
+from operation cimport DO_ADOPT, DO_LISTEN, Inbox, InboxItem, Listener, Worker
 from port cimport port_wake
 
 
@@ -18,6 +20,21 @@ cdef inline InboxItem *inbox_item(unsigned char kind) noexcept nogil:
     if item != NULL:
         item.kind = kind
     return item
+
+
+cdef inline InboxItem *inbox_item_about(unsigned char kind, Listener *listener) noexcept nogil:
+    """A new item, or NULL without memory."""
+    cdef InboxItem *item = inbox_item(kind)
+    if item != NULL:
+        InterlockedIncrement(&listener.holds)
+        item.listener = listener
+    return item
+
+
+cdef inline void inbox_item_free(InboxItem *item) noexcept nogil:
+    if item.listener != NULL:
+        InterlockedDecrement(&item.listener.holds)
+    free(item)
 
 
 cdef inline bint must_wake(Inbox *inbox) noexcept nogil:
@@ -117,7 +134,7 @@ cdef inline void inbox_free(Worker *worker) noexcept nogil:
         elif item.kind == DO_LISTEN:
             item.listener.error = ERROR_OPERATION_ABORTED
             PyThread_release_lock(item.listener.armed)
-        free(item)
+        inbox_item_free(item)
         item = after
 
 

@@ -31,6 +31,7 @@ cdef enum Mutant:
     COUNT_IGNORED               # a send is believed to have sent all that it was given
     SENT_TWICE                  # a second send starts while one is in flight
     LISTENER_NOT_TOLD           # whoever waits for a listener that could not be armed waits for ever
+    LISTENER_NOT_HELD           # a listener's memory is freed while sessions refer to it
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

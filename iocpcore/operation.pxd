@@ -137,6 +137,7 @@ cdef struct Listener:
     unsigned char closing
     int error                   # why it could not be armed, or 0
     PyThread_type_lock armed    # released by the worker when `error` is known
+    LONG holds                  # any thread: its worker, its sessions, inbox items; at 0 nobody will look at it again
     Listener *next              # of its worker
 
 

@@ -3,11 +3,12 @@
 # Ownership: a session belongs to its worker's table for ever; its memory is reused, never freed while the worker lives.
 # It is held once for each operation in flight, and released when it is CLOSING, held by nothing and its socket closed.
 # Then its generation rises: whoever still has the old (slot, generation) resolves it to nothing.
-# Threads: the worker's own, but for the count of sessions that acceptors look at (worker.load).
+# A session holds its listener, whose memory Python frees when nobody does.
+# Threads: the worker's own, but for the count of sessions that acceptors look at (worker.load), and that of holds.
 from libc.stdlib cimport calloc, free, realloc
-from iocp cimport INVALID_SOCKET, InterlockedDecrement, SOCKET, closesocket
+from iocp cimport INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket
 from buffer cimport buffer_release
-from mutant cimport GENERATION_NOT_RAISED, mutant
+from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, mutant
 from operation cimport CLOSING, FREE, Buffer, Handler, Listener, Session, SessionTable, Worker
 
 
@@ -54,6 +55,8 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     session.state = state
     session.handler = handler
     session.listener = listener
+    if listener != NULL and not mutant(LISTENER_NOT_HELD):
+        InterlockedIncrement(&listener.holds)
     session.active_at = worker.now
     table.active += 1
     worker.stats.active += 1
@@ -121,6 +124,9 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     session.error = 0
     session.timer_at = 0
     session.handler_data = NULL
+    if session.listener != NULL and not mutant(LISTENER_NOT_HELD):
+        InterlockedDecrement(&session.listener.holds)
+    session.listener = NULL
     if not mutant(GENERATION_NOT_RAISED):
         session.generation += 1
     session.next = worker.sessions.free

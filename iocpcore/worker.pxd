@@ -19,7 +19,7 @@ from close cimport DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_ses
 from connect cimport end_connect, on_connect, start_connect
 from handler cimport (
     handler_closed, handler_data, handler_discards, handler_opened, handler_wants_data, load_count_error, load_over)
-from inbox cimport inbox_free, inbox_item, inbox_put, inbox_shut, inbox_take
+from inbox cimport inbox_free, inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from mutant cimport (
     ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
     IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
@@ -225,14 +225,13 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
     if best == worker:
         adopt(worker, listener, socket)
         return
-    item = inbox_item(DO_ADOPT)
+    item = inbox_item_about(DO_ADOPT, listener)
     if item == NULL:
         refuse(worker, best, socket)
         return
-    item.listener = listener
     item.socket = socket
     if not inbox_put(best, item):
-        free(item)
+        inbox_item_free(item)
         if not mutant(HAND_OVER_LOSES_SOCKET):
             refuse(worker, best, socket)
 
@@ -259,7 +258,10 @@ cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) 
     cdef SOCKET socket = on_accept(worker, accept, status)
     if socket != INVALID_SOCKET:
         hand_over(worker, listener, socket)
-    if listener.closing or (status != 0 and mutant(ACCEPT_NOT_REPOSTED)):
+    if listener.closing:
+        forget_drained(worker, listener)
+        return
+    if status != 0 and mutant(ACCEPT_NOT_REPOSTED):
         return
     if status != 0 and must_wait(listener, status):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
@@ -274,6 +276,24 @@ cdef inline void retry_accepts(Worker *worker) noexcept nogil:
         if not listener.closing:
             arm(worker, listener)
         listener = listener.next
+
+
+cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nogil:
+    """Once a closing listener has nothing in flight, its worker does not look at it again."""
+    cdef Listener **at = &worker.listeners
+    if listener.in_flight > 0:
+        return
+    while at[0] != NULL and at[0] != listener:
+        at = &at[0].next
+    if at[0] == NULL:
+        return      # it was forgotten already
+    at[0] = listener.next
+    InterlockedDecrement(&listener.holds)
+
+
+cdef inline void unlisten(Worker *worker, Listener *listener) noexcept nogil:
+    stop_listening(listener)
+    forget_drained(worker, listener)
 
 
 # ---- packets ----
@@ -368,7 +388,7 @@ cdef inline void run_inbox(Worker *worker) noexcept nogil:
     while item != NULL:
         after = item.next
         run_item(worker, item)
-        free(item)
+        inbox_item_free(item)
         item = after
     if close_by != 0:
         close_worker(worker, close_by)
@@ -383,7 +403,7 @@ cdef inline void run_item(Worker *worker, InboxItem *item) noexcept nogil:
     elif item.kind == DO_LISTEN:
         listen(worker, item.listener)
     elif item.kind == DO_UNLISTEN:
-        stop_listening(item.listener)
+        unlisten(worker, item.listener)
     else:
         session = session_resolve(worker, item.slot, item.generation)
         if session != NULL:
@@ -394,9 +414,10 @@ cdef inline void run_item(Worker *worker, InboxItem *item) noexcept nogil:
 cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
     listener.next = worker.listeners
     worker.listeners = listener
+    InterlockedIncrement(&listener.holds)
     cdef int error = ERROR_OPERATION_ABORTED if worker.closing else start_listening(worker, listener)
     if error != 0:
-        stop_listening(listener)
+        unlisten(worker, listener)
     AcquireSRWLockExclusive(&worker.published_lock)
     listener.error = error
     ReleaseSRWLockExclusive(&worker.published_lock)
@@ -443,7 +464,8 @@ cdef inline void connect_refused(Worker *worker, Handler *handler, int error) no
 
 cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
     """Take nothing new; let what is there finish till then. Asked again, only the deadline may come nearer."""
-    cdef Listener *listener = worker.listeners
+    cdef Listener *listener
+    cdef Listener *after
     if worker.closing:
         if worker.close_at != 0:    # else it is over, and all is aborted already
             worker.close_at = by
@@ -453,9 +475,11 @@ cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
     worker.close_at = by
     inbox_shut(worker)
     run_inbox(worker)   # what came meanwhile is the last
+    listener = worker.listeners
     while listener != NULL:
-        stop_listening(listener)
-        listener = listener.next
+        after = listener.next
+        unlisten(worker, listener)
+        listener = after
     close_sessions(worker, False)
 
 
@@ -476,15 +500,6 @@ cdef inline void close_sessions(Worker *worker, bint abort) noexcept nogil:
         advance(worker, session)
 
 
-cdef inline bint listeners_drained(Worker *worker) noexcept nogil:
-    cdef Listener *listener = worker.listeners
-    while listener != NULL:
-        if listener.in_flight > 0:
-            return False
-        listener = listener.next
-    return True
-
-
 cdef inline void give_up(Worker *worker) noexcept nogil:
     """The drain time is over."""
     worker.close_at = 0
@@ -496,7 +511,7 @@ cdef inline bint worker_over(Worker *worker) noexcept nogil:
     """Nothing is left to wait for; or it does not come, and then its memory is leaked, never freed."""
     if not worker.closing:
         return False
-    if worker.sessions.active == 0 and listeners_drained(worker):
+    if worker.sessions.active == 0 and worker.listeners == NULL:
         return True
     return worker.leave_at != 0 and worker.leave_at <= worker.now
 

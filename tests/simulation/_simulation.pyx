@@ -14,7 +14,7 @@ from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock)
 
 from handler cimport PATTERN_PERIOD, load_over
-from inbox cimport inbox_ask_to_close, inbox_item, inbox_put
+from inbox cimport inbox_ask_to_close, inbox_item, inbox_item_about, inbox_item_free, inbox_put
 from iocp cimport (
     AF_INET, HANDLE, INVALID_SOCKET, InterlockedCompareExchange, InterlockedDecrement,
     InterlockedIncrement, OVERLAPPED, SOCKET, closesocket, iocp_backend_find, iocp_open_port)
@@ -241,6 +241,8 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
         if session.state == FREE:
             continue
         sessions += 1
+        if session.listener != NULL and session.listener.holds <= 0:
+            sim_violation("worker %d: nobody holds the listener of the session in slot %u", worker.index, i)
         queued += session.queue_bytes
         buffers += session.input != NULL
         buffer = session.queue_head
@@ -326,7 +328,7 @@ cdef bint ask(Worker *worker, InboxItem *item) noexcept nogil:
     """False: it takes nothing any more, or memory is short."""
     if inbox_put(worker, item):
         return True
-    free(item)
+    inbox_item_free(item)
     return False
 
 
@@ -347,12 +349,10 @@ cdef void call_somebody(Run *run) noexcept nogil:
 
 cdef void open_place(Place *place, int number) noexcept nogil:
     """If it cannot be asked for, its socket is ours still."""
-    cdef InboxItem *item = inbox_item(DO_LISTEN)
+    cdef InboxItem *item = inbox_item_about(DO_LISTEN, place.listener)
     place.asked = True
-    if item != NULL:
-        item.listener = place.listener
-        if ask(place.listener.worker, item):
-            return
+    if item != NULL and ask(place.listener.worker, item):
+        return
     sim_tell("listener %d cannot be opened", number)
     closesocket(place.listener.socket)
     place.listener.socket = INVALID_SOCKET
@@ -360,15 +360,33 @@ cdef void open_place(Place *place, int number) noexcept nogil:
 
 
 cdef void close_place(Place *place, int number) noexcept nogil:
-    cdef InboxItem *item = inbox_item(DO_UNLISTEN)
+    cdef InboxItem *item = inbox_item_about(DO_UNLISTEN, place.listener)
     if item == NULL:
         return
     sim_tell("listener %d is asked to close", number)
     place.closes_at = 0
     if place.listener.socket != INVALID_SOCKET:
         sim_stop(<int> place.listener.socket)
-    item.listener = place.listener
     ask(place.listener.worker, item)
+
+
+cdef void forget_place(Place *place, int number) noexcept nogil:
+    """As Python does: nobody in the core will look at the listener again, so its memory goes."""
+    if not PyThread_acquire_lock(place.listener.armed, NOWAIT_LOCK):
+        sim_violation("listener %d: nobody said whether it is armed", number)
+    if place.listener.socket != INVALID_SOCKET:
+        sim_violation("listener %d is left open", number)
+    free(place.listener)
+    place.listener = NULL
+
+
+cdef void forget_places(Run *run) noexcept nogil:
+    cdef Place *place
+    cdef int i
+    for i in range(run.place_count):
+        place = &run.places[i]
+        if place.listener != NULL and place.asked and place.closes_at == 0 and place.listener.holds == 0:
+            forget_place(place, i)
 
 
 cdef void open_and_close_places(Run *run) noexcept nogil:
@@ -500,6 +518,7 @@ cdef void turn(Run *run) noexcept nogil:
         return
     worker_turn(worker)
     check(run, worker)
+    forget_places(run)
     remember(run, worker)
 
 
@@ -542,23 +561,23 @@ cdef void check_load(Run *run) noexcept nogil:
 
 
 cdef void check_places(Run *run) noexcept nogil:
-    """Whoever waits for a listener has been told, and nothing of it is open."""
+    """Those that were asked for are closed and forgotten; the others are ours still."""
     cdef int i
     for i in range(run.place_count):
-        if run.places[i].asked and not PyThread_acquire_lock(armed[i], NOWAIT_LOCK):
-            sim_violation("listener %d: nobody said whether it is armed", i)
+        run.places[i].closes_at = 0
         if not run.places[i].asked:
             closesocket(run.places[i].listener.socket)
-        elif run.places[i].listener.socket != INVALID_SOCKET:
-            sim_violation("listener %d is left open", i)
+            free(run.places[i].listener)
+            run.places[i].listener = NULL
+    forget_places(run)
+    for i in range(run.place_count):
+        if run.places[i].listener != NULL and not run.left:
+            sim_violation("listener %d is held for ever", i)
 
 
 cdef void free_memory(Run *run) noexcept nogil:
-    cdef int i
     if run.left:
         return
-    for i in range(run.place_count):
-        free(run.places[i].listener)
     free(run.workers)
     if blocks_count() != 0:
         sim_violation("%u blocks of memory are left", blocks_count())
