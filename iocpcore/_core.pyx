@@ -6,34 +6,50 @@ handler own their structs; the Proactor keeps them as long as a worker may look 
 Threads: everything here runs under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
 """
 import atexit
+import difflib
 import logging
 import os
 import random
 import socket as _socket
 import threading
 import time
+import warnings
 import weakref
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock,
     PyThread_type_lock, WAIT_LOCK)
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
-from handler cimport PATTERN_PERIOD, latency_of, load_over
-from inbox cimport inbox_ask_to_close, inbox_item, inbox_item_about, inbox_item_free, inbox_put
+from buffer cimport buffer_copy, buffer_pin
+from close cimport abort_session
+from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
+from inbox cimport (
+    inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
-    AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement,
-    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, iocp_backend_find, iocp_backend_missing,
-    iocp_backend_name, iocp_compiler, iocp_error_text, iocp_now, iocp_process_id, iocp_startup, sockaddr_in,
-    sockaddr_in6)
+    AF_INET, AF_INET6, DWORD, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange,
+    InterlockedDecrement, InterlockedExchange, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET,
+    INVALID_SOCKET, WSAENOBUFS, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
+    iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
+from link cimport link_add, link_drop, link_hold, link_new, link_queued, link_subtract
 from operation cimport (
-    DISCARD as DISCARD_KIND, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem,
-    LATENCY_BUCKETS, LOAD as LOAD_KIND, Listener as NativeListener, Load as NativeLoad, LoadRow, Worker)
+    BY_ERROR, BY_TIMEOUT, BY_US, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
+    DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
+    DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND,
+    Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, PYTHON as PYTHON_KIND, RECEIVE_SIZE,
+    Session as NativeSession, Settings, WORKERS_MOST, Worker)
 from pitfalls cimport pitfall_run
+from send cimport enqueue, enqueue_bytes
+from session cimport session_resolve
 from stats cimport Stats
-from worker cimport worker_free, worker_init, worker_run
+from worker cimport (
+    defer, listen as listen_here, session_do, session_takes, worker_free, worker_init, worker_over, worker_run,
+    worker_turn)
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -51,378 +67,11 @@ DRAIN = 1.0     # seconds close() gives sessions to finish
 MARGIN = 5.0    # seconds a worker has to leave after that, before its memory is leaked
 
 
-# ---- errors ----
-
-cdef object system_error(int number):
-    """The OSError of an error number of the system; on Windows it has a winerror."""
-    cdef char text[512]
-    iocp_error_text(number, text, sizeof(text))
-    return OSError(number, text.decode("utf-8", "replace"), None, number)
-
-
-cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) except? 0:
-    """The argument as a number in that range, or TypeError, or ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most}, not {value}")
-    return value
-
-
-cdef uint64_t nanoseconds(str name, object seconds) except? 0:
-    """The argument, seconds from 0 to a year."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds <= 366 * 86400:
-        raise ValueError(f"{name} must be from 0 seconds to a year, not {seconds}")
-    return <uint64_t> (seconds * 1e9)
-
-
-def check_seconds(name, value):
-    """TypeError or ValueError unless the argument is a number of seconds from 0 to a year."""
-    nanoseconds(name, value)
-
-
-# ---- waiting ----
-
-cdef double INFINITY = float("inf")
-
-
-cdef double after(str name, object seconds) except? -1:
-    """time.monotonic() so many seconds from now; TypeError, ValueError."""
-    return time.monotonic() + nanoseconds(name, seconds) / 1e9
-
-
-cdef PyThread_type_lock held_lock() except NULL:
-    """A lock that someone else will release, once, to say that something has happened."""
-    cdef PyThread_type_lock lock = PyThread_allocate_lock()
-    if lock == NULL:
-        raise MemoryError()
-    PyThread_acquire_lock(lock, WAIT_LOCK)
-    return lock
-
-
-cdef bint wait_for(PyThread_type_lock lock, double deadline) except -1:
-    """Wait until someone has released the lock; False if time.monotonic() reaches the deadline first.
-
-    Any number of threads may wait: who gets the lock gives it on. In slices: on Windows Ctrl+C interrupts no lock, so
-    signals are looked at ten times a second.
-    """
-    cdef PyLockStatus got
-    cdef long long microseconds
-    cdef double left
-    while True:
-        left = deadline - time.monotonic()
-        microseconds = <long long> (min(max(left, 0), 0.1) * 1e6)
-        with nogil:
-            got = PyThread_acquire_lock_timed(lock, microseconds, 1)
-        if got == PY_LOCK_ACQUIRED:
-            PyThread_release_lock(lock)
-            return True
-        PyErr_CheckSignals()
-        if left <= 0:
-            return False
-
-
-# ---- addresses ----
-
-cdef int socket_address(int family, tuple address, SOCKADDR_STORAGE *storage) except -1:
-    """Fill in the system's form of a numeric address as getaddrinfo gives it; its length."""
-    cdef sockaddr_in *v4 = <sockaddr_in *> storage
-    cdef sockaddr_in6 *v6 = <sockaddr_in6 *> storage
-    cdef bytes packed = _socket.inet_pton(family, address[0].partition("%")[0])
-    cdef unsigned short port = _socket.htons(address[1])
-    if family == _socket.AF_INET:
-        v4.sin_family = family
-        v4.sin_port = port
-        memcpy(&v4.sin_addr, <const char *> packed, 4)
-        return sizeof(sockaddr_in)
-    v6.sin6_family = family
-    v6.sin6_port = port
-    v6.sin6_scope_id = address[3]
-    memcpy(&v6.sin6_addr, <const char *> packed, 16)
-    return sizeof(sockaddr_in6)
-
-
-def _resolve(host, port, least_port, flags):
-    """(family, address) of a host; ValueError, TypeError, or the resolver's OSError.
-
-    Of a name with several addresses the first IPv4 one, else the first: so a client and a server that both say
-    "localhost" mean the same.
-    """
-    if host is not None and not isinstance(host, str):
-        raise TypeError(f"host must be a str or None, not {type(host).__name__}")
-    whole("port", port, least_port, 65535)
-    try:
-        answers = _socket.getaddrinfo(host or None, port, type=_socket.SOCK_STREAM, flags=flags)
-    except _socket.gaierror as error:
-        raise _socket.gaierror(error.errno, f"cannot resolve {host!r}: {error.strerror}") from None
-    family, _, _, _, address = min(answers, key=lambda answer: answer[0] != _socket.AF_INET)
-    return family, address
-
-
-def _listening_socket(host, port, backlog):
-    """A socket that is bound and listens; the system's OSError if the address cannot be had."""
-    if host == "" or host is None:
-        host = "::" if _socket.has_dualstack_ipv6() else "0.0.0.0"
-    family, address = _resolve(host, port, 0, _socket.AI_PASSIVE)
-    sock = _socket.socket(family, _socket.SOCK_STREAM)
-    try:
-        # Windows: nobody else may take the port; elsewhere it is so, and a restart must not wait for old connections.
-        exclusive = getattr(_socket, "SO_EXCLUSIVEADDRUSE", None)
-        sock.setsockopt(_socket.SOL_SOCKET, exclusive or _socket.SO_REUSEADDR, 1)
-        if family == _socket.AF_INET6:
-            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, address[0] != "::")
-        sock.bind(address)
-        sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {address[0]} port {port}: {error.strerror}", None,
-                      getattr(error, "winerror", None)) from None
-    return sock
-
-
-# ---- handlers ----
-
-ONLY_NATIVE = "the handler must be iocpcore.ECHO or iocpcore.DISCARD; handlers written in Python are not supported yet"
-
-
-cdef class Handler:
-    """What is done with a session's data, natively: ECHO, DISCARD or a Load. It never takes the GIL."""
-    cdef NativeHandler native
-    cdef str name
-
-    def __init__(self):
-        raise TypeError(ONLY_NATIVE)
-
-    def __repr__(self):
-        return f"<iocpcore.{self.name}>"
-
-
-cdef Handler native_handler(int kind, str name):
-    cdef Handler handler = Handler.__new__(Handler)
-    handler.native.kind = kind
-    handler.name = name
-    return handler
-
-
-ECHO = native_handler(ECHO_KIND, "ECHO")            # sends back what it receives
-DISCARD = native_handler(DISCARD_KIND, "DISCARD")   # receives and forgets
-
-# Every load sends from the same bytes. Random, so that bytes lost, doubled or exchanged show; laid out twice, so that
-# a whole period can be read from any offset.
-cdef bytes PATTERN = random.Random(65521).randbytes(PATTERN_PERIOD) * 2
-
-
-cdef uint64_t latency_within(LoadRow *row, double share) noexcept:
-    """Nanoseconds within which that share of the echoes came."""
-    cdef uint64_t seen = 0
-    cdef unsigned int bucket
-    for bucket in range(<unsigned int> LATENCY_BUCKETS):
-        seen += row.latency[bucket]
-        if seen > 0 and seen >= share * row.echoes:
-            return latency_of(bucket)
-    return 0
-
-
-cdef class Load(Handler):
-    """Load(connections=50, messages=1000, size=64, pipeline=1)
-
-    A native load client: connections that send messages and check every byte that an echo server returns.
-
-    connections: how many; messages: of each connection; size: bytes of a message, or (least, most) for random sizes;
-    pipeline: messages a connection sends before the first has come back.
-    """
-    cdef NativeLoad load
-    cdef int workers
-    cdef unsigned int connections
-    cdef uint64_t started_at
-    cdef Proactor proactor
-
-    def __cinit__(self):
-        self.load.done = held_lock()
-
-    def __init__(self, connections=50, messages=1000, size=64, pipeline=1):
-        if self.native.load != NULL:
-            raise RuntimeError("a load is made once")
-        if isinstance(size, tuple) and len(size) != 2:
-            raise ValueError(f"size must be a number or (least, most), not {size}")
-        least, most = size if isinstance(size, tuple) else (size, size)
-        self.connections = whole("connections", connections, 1, 1000000)
-        self.load.messages = whole("messages", messages, 1, 1 << 48)
-        self.load.size_min = whole("size", least, 1, 1 << 30)
-        self.load.size_max = whole("size", most, self.load.size_min, 1 << 30)
-        self.load.pipeline = whole("pipeline", pipeline, 1, 1 << 16)
-        self.load.pattern = PATTERN
-        self.load.remaining = self.connections
-        self.native.kind = LOAD_KIND
-        self.native.load = &self.load
-        self.name = "Load"
-
-    def __dealloc__(self):
-        free(self.load.rows)
-        if self.load.done != NULL:
-            PyThread_free_lock(self.load.done)
-
-    def start(self, Proactor proactor not None, host, port):
-        """start(proactor, host, port)
-
-        Connect to the server, all connections at once, spread over the proactor's workers.
-
-        Raises RuntimeError if it was started before, OSError if the host cannot be resolved.
-        """
-        cdef int worker
-        if self.proactor is not None:
-            raise RuntimeError("a load can be started once")
-        proactor.check()
-        family, address = _resolve(host, port, 1, 0)
-        proactor.check()    # resolving takes its time
-        self.workers = proactor.count
-        self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
-        if self.load.rows == NULL:
-            raise MemoryError()
-        for worker in range(self.workers):
-            InitializeSRWLock(&self.load.rows[worker].lock)
-        self.proactor = proactor
-        proactor.keep(self)
-        self.started_at = iocp_now(proactor.workers[0].port)
-        cdef unsigned int i, _missing, begun = 0
-        try:
-            for i in range(self.connections):
-                proactor.connect_native(&self.native, i % self.workers, family, address)
-                begun += 1
-        finally:
-            for _missing in range(begun, self.connections):    # those will never be
-                load_over(&self.load)
-
-    def wait(self, timeout=None):
-        """wait(timeout=None)
-
-        Until every connection is over, at most `timeout` seconds, or for ever; whether they are. False too if the
-        proactor was closed and some operation never ended: what is left in its hands will never be over.
-        """
-        if self.proactor is None:
-            raise RuntimeError("the load was not started")
-        cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
-        while not wait_for(self.load.done, min(deadline, time.monotonic() + 1)):
-            if self.proactor.leaked or time.monotonic() >= deadline:
-                return False
-        return True
-
-    @property
-    def echoes(self):
-        """Messages that have come back whole, until now."""
-        cdef LoadRow total
-        self.sum_rows(&total)
-        return total.echoes
-
-    def result(self):
-        """result()
-
-        What happened so far: a dict.
-
-        connections, echoes, bytes (received), seconds (until the last echo), echoes_per_second, mismatches (connections
-        that returned a wrong byte), errors (connections that ended before all their messages came back), error (the
-        first one's text, or None), latency_us: p50, p99, p999, from a histogram with an error of 1.6 %.
-        """
-        cdef LoadRow total
-        self.sum_rows(&total)
-        seconds = max(0, <int64_t> (total.last_at - self.started_at)) / 1e9
-        return {
-            "connections": self.connections,
-            "echoes": total.echoes,
-            "bytes": total.bytes,
-            "seconds": seconds,
-            "echoes_per_second": total.echoes / seconds if seconds else 0.0,
-            "mismatches": total.mismatches,
-            "errors": total.errors,
-            "error": str(system_error(total.first_error)) if total.first_error else None,
-            "latency_us": {name: latency_within(&total, share) / 1000
-                           for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))},
-        }
-
-    cdef bint over(self):
-        """No worker will look at it again."""
-        return wait_for(self.load.done, 0)
-
-    cdef void sum_rows(self, LoadRow *total):
-        """What all workers have counted until now."""
-        cdef LoadRow *row
-        cdef int i
-        cdef unsigned int bucket
-        memset(total, 0, sizeof(LoadRow))
-        for i in range(self.workers):
-            row = &self.load.rows[i]
-            AcquireSRWLockExclusive(&row.lock)
-            total.echoes += row.echoes
-            total.bytes += row.bytes
-            total.mismatches += row.mismatches
-            total.errors += row.errors
-            total.last_at = max(total.last_at, row.last_at)
-            if total.first_error == 0:
-                total.first_error = row.first_error
-            for bucket in range(<unsigned int> LATENCY_BUCKETS):
-                total.latency[bucket] += row.latency[bucket]
-            ReleaseSRWLockExclusive(&row.lock)
-
-
-# ---- listeners ----
-
-cdef class Listener:
-    """A listening socket with its accepts posted. Made by Proactor.listen().
-
-    address: (host, port) as bound; with IPv6 flow info and scope behind them.
-    """
-    cdef NativeListener *native
-    cdef Proactor proactor
-    cdef Handler handler
-    cdef int worker                 # by number: its memory may be gone when the listener is closed
-    cdef bint closed                # by close()
-    cdef readonly tuple address
-
-    def __cinit__(self):
-        self.native = <NativeListener *> calloc(1, sizeof(NativeListener))
-        if self.native == NULL:
-            raise MemoryError()
-        self.native.socket = INVALID_SOCKET
-        self.native.armed = held_lock()
-
-    def __init__(self):
-        raise TypeError("a Listener is made by Proactor.listen()")
-
-    def __dealloc__(self):
-        if self.native != NULL and self.native.armed != NULL:
-            PyThread_free_lock(self.native.armed)
-        free(self.native)
-
-    def __repr__(self):
-        return f"<iocpcore.Listener {self.address[0]}:{self.address[1]} {self.handler!r}>"
-
-    @property
-    def port(self):
-        """The port it is bound to."""
-        return self.address[1]
-
-    def close(self):
-        """close()
-
-        Accept no more; returns at once. Its sessions go on."""
-        cdef InboxItem *item
-        if self.closed:
-            return
-        item = inbox_item_about(DO_UNLISTEN, self.native)
-        if item == NULL:
-            raise MemoryError()
-        self.proactor.put(self.worker, item, True)
-        self.closed = True
-
-    cdef bint over(self):
-        """No worker will look at it again."""
-        return InterlockedCompareExchange(&self.native.holds, 0, 0) == 0
-
-
-cdef bint is_over(one):
-    return (<Listener> one).over() if isinstance(one, Listener) else (<Load> one).over()
+include "_common.pxi"
+include "_handler.pxi"
+include "_load.pxi"
+include "_session.pxi"
+include "_listener.pxi"
 
 
 # ---- the proactor ----
@@ -468,13 +117,14 @@ def _choose_backend(name):
 
 
 cdef class Proactor:
-    """Proactor(workers=1, backend=None, *, skip_on_success=True)
+    """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True)
 
     Workers, each a thread with a completion port of its own, and their listeners and sessions.
 
-    workers: threads, 1 to 256. backend: "auto", or one of backends(); None asks the environment variable
-    IOCPCORE_BACKEND first. skip_on_success: let operations that succeed at once do so without a packet, where the
-    system can.
+    workers: threads, at most 256; 0: none, and poll() does the work. max_sessions: of all listeners together; see
+    listen() for what becomes of those beyond it. backend: "auto", or one of backends(); None asks the environment
+    variable IOCPCORE_BACKEND first. skip_on_success: let operations that succeed at once do so without a
+    packet, where the system can.
 
     Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
     system refuses a port. A context manager: leaving it closes.
@@ -482,6 +132,7 @@ cdef class Proactor:
     cdef Worker *workers
     cdef PyThread_type_lock *ended  # one a worker; freed last, for several threads may wait in close()
     cdef int count
+    cdef bint polled            # there is no thread
     cdef long process_id
     cdef readonly str backend
     cdef list threads
@@ -490,17 +141,21 @@ cdef class Proactor:
     cdef list last_rows     # the statistics, once the workers have gone
     cdef set begun          # workers whose thread runs the loop, or has
     cdef int listened
-    cdef bint closing
+    cdef readonly bint closing      # close() was called, or a callback has raised SystemExit or KeyboardInterrupt
     cdef bint leaked
+    cdef object failure         # what a callback has raised to stop us
+    cdef int posted
+    cdef bint polling
     cdef double close_by    # time.monotonic() when what is left is aborted
     cdef object __weakref__
 
-    def __init__(self, workers=1, backend=None, *, skip_on_success=True):
+    def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True):
         if self.workers != NULL or self.closing:
             raise RuntimeError("a proactor is made once")
         cdef int i, error, chosen
         _start_up()
-        cdef int count = whole("workers", workers, 1, 256)
+        cdef int count = max(<uint64_t> 1, whole("workers", workers, 0, WORKERS_MOST))
+        cdef int most = 0 if max_sessions is None else whole("max_sessions", max_sessions, 1, 1 << 30)
         chosen = _choose_backend(backend)
         self.backend = iocp_backend_name(chosen).decode()
         self.threads = []
@@ -518,7 +173,12 @@ cdef class Proactor:
             error = worker_init(&self.workers[i], i, self.workers, count, chosen, bool(skip_on_success))
             if error != 0:
                 raise system_error(error)
+            self.workers[i].attach = attach
+        self.workers[0].limit.most = most
+        self.polled = workers == 0
         _live.add(self)
+        if self.polled:
+            return
         try:
             for i in range(count):
                 self.threads.append(
@@ -555,60 +215,173 @@ cdef class Proactor:
         state = "closed" if self.closing else f"{self.count} worker{'s' * (self.count != 1)}"
         return f"<iocpcore.Proactor {self.backend}, {state}>"
 
-    def listen(self, handler, host="127.0.0.1", port=0, *, backlog=None):
-        """listen(handler, host="127.0.0.1", port=0, *, backlog=None)
+    def listen(self, handler, host="127.0.0.1", port=0, *, sock=None, backlog=None, max_sessions=None,
+               when_full="wait", workers=None, **options):
+        """listen(handler, host="127.0.0.1", port=0, *, sock=None, backlog=None, max_sessions=None, when_full="wait",
+               workers=None, **options)
 
         Accept connections for the handler; returns armed, with the accepts posted.
 
+        handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         host: an address or a name; None or "" is every address, IPv4 and IPv6. port: 0 lets the system choose.
+        sock: a socket that listens already, or is bound; it is ours from now on (a duplicate stays yours).
         backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
         takes at most 200 if a number is given.
+        max_sessions: served at a time. when_full: "wait", others are served when there is a place, or "refuse", they
+        are closed at once. workers: numbers of those that serve its sessions; None: all.
+
+        Options, of each session:
+        idle_timeout (seconds, None): closed when it has neither received nor sent anything for so long.
+        send_timeout (seconds, None): closed when its peer has taken nothing of what is queued for so long; while it
+        finishes, None means 30. linger (seconds, 5.0): for its peer to end, after we have.
+        keep_alive (None, or (idle, interval, probes) in seconds, seconds and a number that Windows ignores).
+        no_delay (True): small segments go out at once. receive_size (bytes, 16384): of one receive, at most.
+        high_water, low_water (bytes, 65536 and 16384): above the first send() says so and a native echo stops
+        receiving, at the second on_drain follows. send_limit (bytes, 64 MiB; None: none): with so many queued send()
+        raises.
 
         Raises OSError with the system's number if the address is in use or cannot be resolved.
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
         """
         self.check()
-        if isinstance(handler, Load):
-            raise TypeError("a Load connects; it cannot listen")
-        if not isinstance(handler, Handler):
-            raise TypeError(ONLY_NATIVE)
-        cdef Handler native = handler
+        cdef Listener listener = Listener.__new__(Listener)
+        listener.proactor = self
+        listener.handler = handler_for(handler, "listen", options)
+        listener.native.handler = &listener.handler.native
+        set_limits(listener.native, max_sessions, when_full)
+        self.set_workers(listener, workers)
         if backlog is not None:
             whole("backlog", backlog, 1, 65535)
-        sock = _listening_socket(host, port, backlog)
+        sock = _listening_socket(host, port, backlog) if sock is None else _given_socket(sock, backlog)
         if self.closing:    # resolving takes its time
             sock.close()
         self.check()
-        cdef Listener listener = Listener.__new__(Listener)
-        listener.proactor = self
-        listener.handler = native
         listener.address = sock.getsockname()
         listener.native.family = sock.family
-        listener.native.handler = &native.native
-        listener.worker = self.listened % self.count
-        listener.native.worker = &self.workers[listener.worker]
-        self.listened += 1
         listener.native.socket = <SOCKET> <size_t> sock.fileno()
-        cdef InboxItem *item = inbox_item_about(DO_LISTEN, listener.native)
-        if item == NULL:
-            sock.close()
-            raise MemoryError()
-        self.keep(listener)
-        try:
-            self.put(listener.worker, item, False)
-        except BaseException:
-            sock.close()
-            raise
+        if self.here() >= 0:
+            self.arm_here(listener)
+        else:
+            self.arm_there(listener, sock)
         sock.detach()
-        try:
-            wait_for(listener.native.armed, INFINITY)
-        except BaseException:
-            listener.close()
-            raise
         error = self.error_of(listener.native)
         if error != 0:
             raise system_error(error)
         return listener
+
+    def connect(self, handler, host, port, *, timeout=None, local_address=None, **options):
+        """connect(handler, host, port, *, timeout=None, local_address=None, **options)
+
+        Connect to a server; returns a Session at once. on_connect follows, or on_close with the error.
+
+        handler: any object with some of the callbacks that Session describes. host: an address or a name; resolving it
+        takes its time here. timeout: seconds for the attempt; None: the system's own. local_address: (host, port) to
+        connect from. options: those of listen(). In a callback the session comes to that callback's worker.
+
+        Raises OSError if the host cannot be resolved or the local address cannot be had.
+        Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex
+        """
+        self.check()
+        if isinstance(handler, Handler) and not isinstance(handler, Callbacks):
+            raise TypeError("connect() wants an object with callbacks; the native client is a Load")
+        cdef Handler made = handler_for(handler, "connect", options)
+        if timeout is not None:
+            made.native.settings.connect_timeout = max(<uint64_t> 1, nanoseconds("timeout", timeout))
+        family, address = _resolve(host, port, 1, 0)
+        sock = None if local_address is None else _bound_socket(family, local_address)
+        try:
+            self.check()    # resolving takes its time
+            session = self.connect_session(made, family, address, sock)
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        if sock is not None:
+            sock.detach()
+        return session
+
+    def adopt(self, handler, sock, **options):
+        """adopt(handler, sock, **options)
+
+        Serve a connected socket that something else has accepted, or connected. It is ours from now on. Returns its
+        Session; on_connect follows. Of ECHO and DISCARD there is none: None is returned, and there are no options.
+
+        Raises ValueError if it is no connected TCP socket.
+        """
+        self.check()
+        if not isinstance(sock, _socket.socket):
+            raise TypeError(f"sock must be a socket, not {type(sock).__name__}")
+        if sock.type != _socket.SOCK_STREAM or sock.family not in (_socket.AF_INET, _socket.AF_INET6):
+            raise ValueError(f"sock must be a TCP socket, not {sock!r}")
+        try:
+            sock.getpeername()
+        except OSError as error:
+            raise ValueError(f"sock is not connected: {error}") from None
+        cdef Handler native = handler if isinstance(handler, Handler) and not isinstance(handler, Callbacks) else None
+        if native is None or options or isinstance(handler, Load):
+            if native is not None and not isinstance(handler, Load):
+                raise TypeError("a native handler's adopted sessions have no options")
+            native = handler_for(handler, "adopt", options)
+        cdef InboxItem *item
+        cdef Session session = None
+        cdef int index = self.worker_for_another()
+        sock.setblocking(False)
+        item = inbox_item(DO_ADOPT)
+        if item == NULL:
+            raise MemoryError()
+        item.handler = &native.native
+        item.socket = <SOCKET> <size_t> sock.fileno()
+        if isinstance(native, Callbacks):
+            session = self.attach_session(item, index, native)
+        self.put_loaded(index, item)
+        sock.detach()
+        return session
+
+    def post(self, function, *args, worker=None):
+        """post(function, *args, worker=None)
+
+        Call the function with these arguments in a worker's thread, soon. What one thread posts to one worker keeps
+        its order. worker: its number; None: in a callback the callback's own, else they take turns.
+
+        What the function raises is logged. Raises RuntimeError if the proactor is closed; a function that was posted
+        before that is called, or, if the worker never gets to it, let go.
+        """
+        self.check()
+        cdef int index
+        if not callable(function):
+            raise TypeError(f"the function {function!r} cannot be called")
+        if worker is not None:
+            index = whole("worker", worker, 0, self.count - 1)
+        else:
+            index = self.here()
+            if index < 0:
+                index = self.posted % self.count
+                self.posted += 1
+        cdef InboxItem *item = inbox_item(DO_CALL)
+        if item == NULL:
+            raise MemoryError()
+        what = (self, function, args)
+        item.python = <void *> what
+        Py_INCREF(what)
+        self.put(index, item, False)
+
+    def poll(self, timeout=None):
+        """poll(timeout=None)
+
+        With workers=0: wait for packets at most `timeout` seconds, or for ever, handle them, and run the callbacks they
+        ask for. How many packets; 0: the time is over, or there was something to do without one.
+
+        Always from the same thread, and not in a callback. Ctrl+C ends the wait.
+        """
+        cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
+        cdef unsigned int count
+        self.check_polls()
+        while True:
+            count = self.poll_once(deadline - time.monotonic())
+            PyErr_CheckSignals()
+            self.raise_failure()
+            if count > 0 or time.monotonic() >= deadline or self.closing:
+                return count
 
     def stats(self):
         """stats()
@@ -640,15 +413,20 @@ cdef class Proactor:
         A session finishes when what it has queued is sent and its peer has ended too, or has not ended 5 seconds after
         that. When `drain` seconds are over, those with bytes unsent are aborted and the others closed. Bounded: after a
         margin of 5 seconds more, memory that the system may still write to is leaked, and a RuntimeError says so.
-        It may be called again, and by several threads: the shortest drain counts. Not from a worker's thread.
+        It may be called again, and by several threads: the shortest drain counts. In a callback it returns at once.
+        What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again here.
         """
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         self.check_process()
         self.closing = True
         self.close_by = min(self.close_by, time.monotonic() + drain)
         if self.workers != NULL:
+            if self.polled:
+                self.own()
             self.ask_to_close(time_to_drain)
-            ended = self.wait_for_workers()
+            if self.in_callback():
+                return
+            ended = self.poll_to_the_end() if self.polled else self.wait_for_workers()
             if self.workers != NULL:    # else another thread that closes was quicker
                 self.last_rows = self.rows()
                 self.leaked = not ended or not self.free_workers()
@@ -657,6 +435,7 @@ cdef class Proactor:
         _live.discard(self)
         if self.leaked:
             raise RuntimeError("operations did not end in time: their memory is left to the system")
+        self.raise_failure()
 
     # ---- for the classes above ----
 
@@ -687,6 +466,8 @@ cdef class Proactor:
         self.check_process()
         if self.workers != NULL and inbox_put(&self.workers[index], item):
             return 0
+        if item.python != NULL:
+            Py_DECREF(<object> item.python)
         inbox_item_free(item)
         if not self.closing:
             raise MemoryError("the system has no room for a packet that wakes the worker")
@@ -695,23 +476,166 @@ cdef class Proactor:
         return 0
 
     cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
-        cdef InboxItem *item
         self.check()
-        item = inbox_item(DO_CONNECT)
-        if item == NULL:
-            raise MemoryError()
+        cdef InboxItem *item = connect_item(family, address)
+        item.handler = handler
+        return self.put_loaded(index, item)
+
+    cdef Session connect_session(self, Handler handler, int family, tuple address, sock):
+        cdef int index = self.worker_for_another()
+        cdef InboxItem *item = connect_item(family, address)
+        cdef Session session = self.attach_session(item, index, handler)
+        item.handler = &handler.native
+        memcpy(&session.peer, item.address, sizeof(sockaddr_in6))
+        if sock is not None:
+            item.socket = <SOCKET> <size_t> sock.fileno()
+        self.put_loaded(index, item)
+        return session
+
+    cdef Session attach_session(self, InboxItem *item, int index, Handler handler):
+        """The Session of a connection that the item asks for; frees the item if it cannot be made."""
+        cdef Session session
         try:
-            item.address_length = socket_address(family, address, &item.address)
+            session = new_session(self, index, handler)
         except BaseException:
             inbox_item_free(item)
             raise
-        item.handler = handler
+        item.link = link_hold(session.link)
+        item.python = <void *> session
+        Py_INCREF(session)
+        return session
+
+    cdef int put_loaded(self, int index, InboxItem *item) except -1:
+        """Give the item, which makes a session, to a worker, whose load it is from now on."""
         InterlockedIncrement(&self.workers[index].load)
         try:
             self.put(index, item, False)
         except BaseException:
             InterlockedDecrement(&self.workers[index].load)
             raise
+        return 0
+
+    cdef int worker_for_another(self):
+        """Of the callback we are in, else the one with the fewest sessions."""
+        cdef int i, best = self.here()
+        if best >= 0:
+            return best
+        best = 0
+        for i in range(1, self.count):
+            if self.workers[i].load < self.workers[best].load:
+                best = i
+        return best
+
+    cdef int here(self):
+        """The number of the worker in whose thread this is called, with the GIL and the worker's consent; else -1."""
+        cdef int i
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        for i in range(self.count):
+            if self.workers[i].thread == thread:
+                return i
+        return -1
+
+    cdef bint in_callback(self):
+        return self.here() >= 0 and (not self.polled or self.polling)
+
+    # ---- listening ----
+
+    cdef int set_workers(self, Listener listener, workers) except -1:
+        """Who accepts, and who serves."""
+        cdef int i
+        serving = range(self.count) if workers is None else workers
+        for worker in serving:
+            i = whole("a worker's number", worker, 0, self.count - 1)
+            listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
+        if not len(serving):
+            raise ValueError("workers must name at least one")
+        i = self.here()
+        if i < 0:
+            i = serving[self.listened % len(serving)]
+            self.listened += 1
+        listener.worker = i
+        listener.native.worker = &self.workers[i]
+        return 0
+
+    cdef int arm_here(self, Listener listener) except -1:
+        self.keep(listener)
+        listen_here(listener.native.worker, listener.native)
+        return 0
+
+    cdef int arm_there(self, Listener listener, sock) except -1:
+        cdef InboxItem *item = inbox_item_about(DO_LISTEN, listener.native)
+        if item == NULL:
+            sock.close()
+            raise MemoryError()
+        self.keep(listener)
+        try:
+            self.put(listener.worker, item, False)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            wait_for(listener.native.armed, INFINITY)
+        except BaseException:
+            sock.detach()
+            listener.close()
+            raise
+        return 0
+
+    # ---- polling ----
+
+    cdef int own(self) except -1:
+        """This thread polls, from now on and it alone."""
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        if self.workers[0].thread == 0:
+            self.workers[0].thread = thread
+        if self.workers[0].thread != thread:
+            raise RuntimeError("another thread polls this proactor")
+        return 0
+
+    cdef int check_polls(self) except -1:
+        self.check_process()
+        if not self.polled:
+            raise RuntimeError("a proactor with workers is not polled: workers=0 makes one that is")
+        if self.workers == NULL:
+            raise RuntimeError("the proactor is closed")
+        self.own()
+        if self.polling:
+            raise RuntimeError("poll() was called in a callback")
+        return 0
+
+    cdef unsigned int poll_once(self, double seconds):
+        """At most a tenth of a second, so that signals are noticed."""
+        cdef DWORD milliseconds = <DWORD> (min(max(seconds, 0), 0.1) * 1000 + 0.999)
+        cdef unsigned int count
+        self.polling = True
+        with nogil:
+            count = worker_turn(&self.workers[0], milliseconds)
+        self.polling = False
+        return count
+
+    cdef bint poll_to_the_end(self) except -1:
+        while not worker_over(&self.workers[0]):
+            if time.monotonic() >= self.close_by + MARGIN:
+                return False
+            self.poll_once(0.1)
+            PyErr_CheckSignals()
+        return True
+
+    # ---- stopping ----
+
+    cdef void stop_because_of(self, error) noexcept:
+        """A callback has raised what ends programs. Who waits for us will raise it."""
+        cdef int i
+        if self.failure is None:
+            self.failure = error
+        self.closing = True
+        for i in range(self.count):
+            inbox_ask_to_close(&self.workers[i], 0)
+
+    cdef int raise_failure(self) except -1:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
         return 0
 
     cdef int ask_to_close(self, uint64_t drain) except -1:
@@ -777,6 +701,31 @@ def _pitfall(str name, bint wrong, stage):
     return pitfall_run(name, wrong, stage)
 
 
+cdef InboxItem *connect_item(int family, tuple address) except NULL:
+    cdef InboxItem *item = inbox_item(DO_CONNECT)
+    if item != NULL:
+        item.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
+    if item == NULL or item.address == NULL:
+        if item != NULL:
+            inbox_item_free(item)
+        raise MemoryError()
+    try:
+        item.address_length = socket_address(family, address, item.address)
+    except BaseException:
+        inbox_item_free(item)
+        raise
+    return item
+
+
+cdef int set_limits(NativeListener *listener, max_sessions, when_full) except -1:
+    if max_sessions is not None:
+        listener.limit.most = whole("max_sessions", max_sessions, 1, 1 << 30)
+    if when_full not in ("wait", "refuse"):
+        raise ValueError(f'when_full must be "wait" or "refuse", not {when_full!r}')
+    listener.refuses = when_full == "refuse"
+    return 0
+
+
 @atexit.register
 def _close_all():
     """Workers are daemon threads: they must be gone before the interpreter is."""
@@ -785,5 +734,5 @@ def _close_all():
         if proactor.process_id == iocp_process_id():
             try:
                 proactor.close(0)
-            except Exception:
+            except BaseException:
                 logging.getLogger("iocpcore").exception("a proactor that was left open did not close")

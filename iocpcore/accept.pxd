@@ -4,8 +4,8 @@
 # to whoever on_accept() hands it to. Nothing that goes wrong with one connection ever disarms the listener.
 # Threads: the listener's worker.
 from iocp cimport (
-    AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, SOCKET, ULONG_PTR, WSAGetLastError, closesocket,
-    iocp_accept_placeholder, iocp_accepted, iocp_update_accepted)
+    AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
+    closesocket, iocp_accept_placeholder, iocp_accepted, iocp_update_accepted)
 from operation cimport ACCEPT, ACCEPTS, FAILED, Accept, Listener, Worker
 from port cimport operation_begin, operation_started, port_associate
 from status cimport status_cancelled, status_exhausted
@@ -84,7 +84,7 @@ cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
     """Post all accepts that are not in flight; the first error."""
     cdef int i, error, first_error = 0
     for i in range(ACCEPTS):
-        if not listener.accepts[i].in_flight:
+        if not listener.accepts[i].in_flight and listener.accepts[i].parked == INVALID_SOCKET:
             error = post_accept(worker, &listener.accepts[i])
             if error != 0 and first_error == 0:
                 first_error = error
@@ -93,20 +93,28 @@ cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
 
 cdef inline int start_listening(Worker *worker, Listener *listener) noexcept nogil:
     """Associate and arm; 0 if at least one accept is posted, else the system's error number."""
-    cdef int i, error = port_associate(worker, listener.socket)
-    if error != 0:
-        return error
+    cdef int i, error
     for i in range(ACCEPTS):
         listener.accepts[i].listener = listener
         listener.accepts[i].placeholder = INVALID_SOCKET
+        listener.accepts[i].parked = INVALID_SOCKET
+    error = port_associate(worker, listener.socket)
+    if error != 0:
+        return error
     error = arm(worker, listener)
     return 0 if listener.in_flight > 0 else error
 
 
-cdef inline void stop_listening(Listener *listener) noexcept nogil:
+cdef inline void stop_listening(Worker *worker, Listener *listener) noexcept nogil:
     """Refuse connections from now on. The accepts end by their packets."""
+    cdef int i
     if listener.socket == INVALID_SOCKET:
         return
+    for i in range(ACCEPTS):
+        if listener.accepts[i].parked != INVALID_SOCKET:
+            closesocket(listener.accepts[i].parked)
+            listener.accepts[i].parked = INVALID_SOCKET
+            worker.stats.refused += 1
     listener.closing = 1
     CancelIoEx(<HANDLE> <ULONG_PTR> listener.socket, NULL)
     closesocket(listener.socket)
@@ -131,4 +139,5 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
         worker.stats.refused += 1
         return INVALID_SOCKET
     worker.stats.accepted += 1
+    InterlockedExchangeAdd64(&listener.accepted, 1)
     return socket

@@ -6,7 +6,7 @@
 from libc.stdint cimport uint64_t
 from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_linger_zero, iocp_shutdown_send
 from mutant cimport CLOSED_BEFORE_CANCEL, mutant
-from operation cimport CLOSING, FINISHING, Session, Worker
+from operation cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
 from session cimport session_close_socket
 from timer cimport timer_set
 
@@ -14,11 +14,9 @@ from timer cimport timer_set
 cdef extern from *:
     """
     #define STALL_TIME UINT64_C(30000000000)
-    #define LINGER_TIME UINT64_C(5000000000)
     #define DRAIN_TIME UINT64_C(1000000000)
     """
-    const uint64_t STALL_TIME   # a finishing session whose peer reads nothing for so long is given up
-    const uint64_t LINGER_TIME  # how long we wait for the peer's end after we have sent ours
+    const uint64_t STALL_TIME   # without a send_timeout: a finishing session whose peer reads nothing is given up
     const uint64_t DRAIN_TIME   # how long cancelled operations may take to end
 
 
@@ -27,12 +25,23 @@ cdef inline void cancel_operations(Session *session) noexcept nogil:
     CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, NULL)
 
 
+cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
+    """For the peer to take more of what is queued; when all is sent, to end."""
+    cdef uint64_t send_timeout = session.handler.settings.send_timeout
+    if session.end_sent:
+        return session.handler.settings.linger
+    return send_timeout if send_timeout != 0 else STALL_TIME
+
+
 cdef inline void finish(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
     """Close when what is queued has been sent, and not with unread input: that would destroy data already sent."""
+    if session.calls & CALL_RECEIVE:
+        worker.stats.bytes_discarded += session.input.length
+    session.calls = 0
     session.state = FINISHING
     session.reason = reason
     session.closing_at = worker.now
-    timer_set(worker, session, worker.now + STALL_TIME)
+    timer_set(worker, session, worker.now + time_to_finish(session))
 
 
 cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
@@ -40,7 +49,8 @@ cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
     session.end_sent = 1
     session.closing_at = worker.now
     iocp_shutdown_send(session.socket)
-    timer_set(worker, session, worker.now + LINGER_TIME)
+    if session.state == FINISHING:
+        timer_set(worker, session, worker.now + time_to_finish(session))
 
 
 cdef inline void close_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
@@ -52,6 +62,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
         return
     if session.queue_head != NULL:
         iocp_linger_zero(session.socket)
+    session.calls = 0
     session.state = CLOSING
     session.reason = reason
     session.closing_at = worker.now

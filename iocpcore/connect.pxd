@@ -9,11 +9,12 @@ from iocp cimport (
 from operation cimport CONNECT, FAILED, OPEN, Session, Started, Worker
 from port cimport operation_begin, operation_started, port_associate
 from session cimport session_drop, session_hold
+from timer cimport timer_set
 
 
 cdef inline int prepare_connect(Worker *worker, Session *session, int family) noexcept nogil:
-    """0 or the system's error number."""
-    cdef int error = iocp_bind_for_connect(session.socket, family)
+    """0 or the system's error number. Without a family it is bound already."""
+    cdef int error = iocp_bind_for_connect(session.socket, family) if family != 0 else 0
     if error == 0:
         error = port_associate(worker, session.socket)
     if error == 0 and worker.skip_on_success:
@@ -30,15 +31,17 @@ cdef inline int call_connect(Session *session, const SOCKADDR_STORAGE *address, 
 
 
 cdef inline Started start_connect(Worker *worker, Session *session, const SOCKADDR_STORAGE *address,
-                                  int length) noexcept nogil:
+                                  int length, bint bound) noexcept nogil:
     """FAILED: session.error says why."""
     cdef Started started
-    cdef int error = prepare_connect(worker, session, address.ss_family)
+    cdef int error = prepare_connect(worker, session, 0 if bound else address.ss_family)
     if error != 0:
         session.error = error
         return FAILED
     operation_begin(worker, &session.send, CONNECT, session)
     session_hold(session)
+    if session.handler.settings.connect_timeout != 0:
+        timer_set(worker, session, worker.now + session.handler.settings.connect_timeout)
     error = call_connect(session, address, length)
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
@@ -61,5 +64,6 @@ cdef inline bint on_connect(Worker *worker, Session *session, int status) noexce
         return False
     session.state = OPEN
     session.active_at = worker.now
+    session.sent_at = worker.now
     worker.stats.connected += 1
     return True

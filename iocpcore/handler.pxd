@@ -1,7 +1,7 @@
 # Native handlers: what a session does with its data, without the GIL.
 #
 # ECHO sends back what comes; DISCARD reads and forgets; LOAD is the load client: it sends a pattern, checks every byte
-# that returns and measures how long each message took.
+# that returns and measures how long each message took. PYTHON notes what the handler's callbacks are to be told.
 # Ownership: on_data() may move session.input to the send queue; what it leaves is reused. A Load and its rows outlive
 # the sessions; each worker writes its own row.
 # Threads: the session's worker.
@@ -12,9 +12,17 @@ from cpython.pythread cimport PyThread_release_lock
 from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now
 from buffer cimport buffer_borrow
 from operation cimport (
-    BY_US, DISCARD, ECHO, FINISHING, LATENCY_BUCKETS, LATENCY_OCTAVE, LOAD, Buffer, Load, LoadRow, Session, Worker)
+    BY_US, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, DISCARD, ECHO, FINISHING, LATENCY_BUCKETS, LATENCY_OCTAVE,
+    LOAD, PYTHON, RECEIVE_SIZE, Buffer, Handler, Load, LoadRow, Session, Worker)
+from call cimport call
 from close cimport finish
-from send cimport enqueue, queue_above_water
+from send cimport enqueue, queue_above_water, queue_drained
+
+cdef extern from *:
+    """
+    #define SECOND UINT64_C(1000000000)
+    """
+    const uint64_t SECOND   # in nanoseconds
 
 cdef enum:
     PATTERN_PERIOD = 65521      # bytes; a prime, so that no message size or buffer size divides it
@@ -123,7 +131,7 @@ cdef inline void load_count_error(Worker *worker, Load *load, int error) noexcep
     ReleaseSRWLockExclusive(&row.lock)
 
 
-cdef inline void load_count_echoes(Worker *worker, Load *load, LoadSession *own, unsigned int bytes) noexcept nogil:
+cdef inline void load_count_echoes(Worker *worker, Load *load, LoadSession *own, size_t bytes) noexcept nogil:
     """So many right bytes have come: which messages do they complete?"""
     cdef LoadRow *row = &load.rows[worker.index]
     cdef LoadMessage *message
@@ -185,14 +193,31 @@ cdef inline void load_over(Load *load) noexcept nogil:
 
 # ---- what the worker asks ----
 
+cdef inline void handler_init(Handler *handler, unsigned char kind) noexcept nogil:
+    """With what is reasonable for most."""
+    handler.kind = kind
+    handler.settings.linger = 5 * SECOND
+    handler.settings.high_water = 65536
+    handler.settings.low_water = 16384
+    handler.settings.send_limit = 64 << 20
+    handler.settings.receive_size = RECEIVE_SIZE
+    handler.settings.no_delay = True
+
+
 cdef inline bint handler_opened(Worker *worker, Session *session) noexcept nogil:
     """There is a connection; False if it cannot be served for want of memory."""
+    if session.handler.kind == PYTHON:
+        call(worker, session, CALL_CONNECT)
     return load_begin(worker, session) if session.handler.kind == LOAD else True
 
 
 cdef inline bint handler_wants_data(Session *session) noexcept nogil:
     """An echo whose peer does not read must stop receiving: what it holds would grow without bound."""
-    return session.handler.kind != ECHO or session.state == FINISHING or not queue_above_water(session)
+    if session.handler.kind == ECHO:
+        return session.state == FINISHING or not queue_above_water(session)
+    if session.handler.kind == PYTHON:
+        return not session.calls & (CALL_CONNECT | CALL_RECEIVE) and (session.state == FINISHING or not session.paused)
+    return True
 
 
 cdef inline bint handler_data(Worker *worker, Session *session) noexcept nogil:
@@ -204,7 +229,25 @@ cdef inline bint handler_data(Worker *worker, Session *session) noexcept nogil:
         return True
     if session.handler.kind == LOAD:
         return load_data(worker, session)
+    if session.handler.kind == PYTHON:
+        call(worker, session, CALL_RECEIVE)
     return True
+
+
+cdef inline bint handler_wants_end(Session *session) noexcept nogil:
+    """Is the peer's end told, and the session goes on sending? Else it finishes."""
+    return session.handler.wants & CALL_END != 0
+
+
+cdef inline void handler_sent(Worker *worker, Session *session) noexcept nogil:
+    """Some of the queue has gone."""
+    if session.link != NULL and queue_drained(session) and session.handler.wants & CALL_DRAIN:
+        call(worker, session, CALL_DRAIN)
+
+
+cdef inline bint handler_must_be_told(Session *session) noexcept nogil:
+    """Python has a session that has ended."""
+    return session.python != NULL and not session.close_told
 
 
 cdef inline void handler_discards(Worker *worker, Session *session) noexcept nogil:

@@ -7,10 +7,13 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
-    ERROR_OPERATION_ABORTED, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement,
+    ERROR_OPERATION_ABORTED, INVALID_SOCKET, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement,
     ReleaseSRWLockExclusive, closesocket, iocp_now)
+from buffer cimport buffer_release
+from call cimport call_with_item
+from link cimport link_drop
 from mutant cimport WAKE_UP_LOST, mutant
-from operation cimport DO_ADOPT, DO_LISTEN, Inbox, InboxItem, Listener, Worker
+from operation cimport DO_LISTEN, DO_SEND, Inbox, InboxItem, Listener, Worker
 from port cimport port_wake
 
 
@@ -19,6 +22,7 @@ cdef inline InboxItem *inbox_item(unsigned char kind) noexcept nogil:
     cdef InboxItem *item = <InboxItem *> calloc(1, sizeof(InboxItem))
     if item != NULL:
         item.kind = kind
+        item.socket = INVALID_SOCKET
     return item
 
 
@@ -32,8 +36,12 @@ cdef inline InboxItem *inbox_item_about(unsigned char kind, Listener *listener) 
 
 
 cdef inline void inbox_item_free(InboxItem *item) noexcept nogil:
+    """Not its Python object, nor its buffer: those are handed on."""
     if item.listener != NULL:
         InterlockedDecrement(&item.listener.holds)
+    if item.link != NULL:
+        link_drop(item.link)
+    free(item.address)
     free(item)
 
 
@@ -122,19 +130,34 @@ cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by) noexcept n
     return items
 
 
+cdef inline bint inbox_is_empty(Worker *worker) noexcept nogil:
+    """The worker itself asks: has everything that others have put in been done?"""
+    cdef bint empty
+    AcquireSRWLockExclusive(&worker.inbox.lock)
+    empty = worker.inbox.head == NULL
+    ReleaseSRWLockExclusive(&worker.inbox.lock)
+    return empty
+
+
 cdef inline void inbox_free(Worker *worker) noexcept nogil:
-    """Of a worker that never ran, or was left behind: nobody else will look."""
+    """Of a worker that never ran, or was left behind: nobody else will look. What Python has to be told stays."""
     cdef uint64_t close_by
     cdef InboxItem *item = inbox_take(worker, &close_by)
     cdef InboxItem *after
     while item != NULL:
         after = item.next
-        if item.kind == DO_ADOPT:
-            closesocket(item.socket)
-        elif item.kind == DO_LISTEN:
+        if item.kind == DO_LISTEN:
             item.listener.error = ERROR_OPERATION_ABORTED
             PyThread_release_lock(item.listener.armed)
-        inbox_item_free(item)
+        elif item.kind == DO_SEND:
+            buffer_release(worker, item.buffer)
+        elif item.socket != INVALID_SOCKET:
+            closesocket(item.socket)
+        if item.python != NULL:
+            item.error = ERROR_OPERATION_ABORTED
+            call_with_item(worker, item)
+        else:
+            inbox_item_free(item)
         item = after
 
 

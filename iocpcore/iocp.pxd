@@ -6,6 +6,7 @@ cdef extern from "iocp.h" nogil:
     ctypedef unsigned int DWORD
     ctypedef unsigned int ULONG
     ctypedef int LONG
+    ctypedef long long LONG64
     ctypedef uintptr_t ULONG_PTR
     ctypedef void *HANDLE
     ctypedef uintptr_t SOCKET
@@ -31,6 +32,7 @@ cdef extern from "iocp.h" nogil:
     struct sockaddr_in6:
         unsigned short sin6_family
         unsigned short sin6_port
+        unsigned int sin6_flowinfo
         unsigned int sin6_scope_id
         char sin6_addr[16]          # a struct of 16 bytes
     ctypedef struct SOCKADDR_STORAGE:
@@ -48,6 +50,7 @@ cdef extern from "iocp.h" nogil:
     const int ERROR_NOT_ENOUGH_QUOTA
     const int WSAEMFILE
     const int WSAENOBUFS
+    const int WSAETIMEDOUT
 
     HANDLE CreateIoCompletionPort(HANDLE file, HANDLE port, ULONG_PTR key, DWORD threads)
     BOOL GetQueuedCompletionStatusEx(HANDLE port, OVERLAPPED_ENTRY *entries, ULONG count, ULONG *removed,
@@ -80,7 +83,9 @@ cdef extern from "iocp.h" nogil:
     int iocp_bind_for_connect(SOCKET s, int family)
     int iocp_skip_on_success(SOCKET s)
     void iocp_linger_zero(SOCKET s)
-    void iocp_no_delay(SOCKET s)
+    int iocp_no_delay(SOCKET s)
+    int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
+    int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
     int iocp_shutdown_send(SOCKET s)
     int iocp_status(const OVERLAPPED_ENTRY *entry)
     uint64_t iocp_now(HANDLE port)
@@ -94,4 +99,6 @@ cdef extern from "iocp.h" nogil:
     void ReleaseSRWLockExclusive(SRWLOCK *lock)
     LONG InterlockedIncrement(LONG *p)
     LONG InterlockedDecrement(LONG *p)
+    LONG InterlockedExchange(LONG *p, LONG value)
+    LONG64 InterlockedExchangeAdd64(LONG64 *p, LONG64 value)
     LONG InterlockedCompareExchange(LONG *p, LONG value, LONG expected)

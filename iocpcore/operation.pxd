@@ -6,16 +6,17 @@
 # Threads: everything below a Worker belongs to that worker's thread, but for what stands under "any thread".
 from libc.stdint cimport uint64_t
 from cpython.pythread cimport PyThread_type_lock
-from iocp cimport HANDLE, LONG, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK
+from iocp cimport HANDLE, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK
 from stats cimport Stats
 
 cdef enum:
+    WORKERS_MOST = 256
     BATCH = 128             # packets a dequeue may return
     ACCEPTS = 16            # AcceptEx pre-posted by each listener
     RECEIVE_SIZE = 16384    # bytes of a pooled buffer
     SEND_GATHER = 16        # WSABUFs of one WSASend
     SEND_LIMIT = 262144     # bytes of one WSASend: more would show no progress for too long
-    HIGH_WATER = 65536      # bytes queued for sending above which a native handler stops receiving
+    COPY_SIZE = 960         # bytes that a copy for sending has room for, at least: later small ones join it
 
 cdef enum OperationKind:
     ACCEPT = 1
@@ -40,11 +41,15 @@ cdef struct Operation:
 cdef enum BufferKind:
     POOLED      # RECEIVE_SIZE bytes of storage behind it; goes back to the pool
     BORROWED    # refers to bytes that outlive every session
+    COPIED      # storage of its own behind it
+    PINNED      # refers to a Python object's bytes, and holds the object
 
 cdef struct Buffer:
     Buffer *next
     char *data              # the bytes that count
-    unsigned int length     # how many
+    size_t length           # how many
+    char *end               # of the storage behind it
+    void *pinned            # the Python object
     unsigned char kind
 
 cdef struct BufferPool:
@@ -53,6 +58,23 @@ cdef struct BufferPool:
 
 
 # ---- sessions ----
+
+# What any thread may know of a session, for longer than the session lives: its name, and what it has still to send.
+# Held by its session, by the Python object, and by inbox items.
+cdef struct Link:
+    LONG holds                  # any thread
+    LONG above                  # any thread: a sender was told that the queue is above the high-water mark
+    LONG64 queued               # any thread: bytes that senders have given and the kernel has not taken
+    unsigned int slot           # the worker's, who alone resolves it
+    unsigned int generation
+
+# What is due to be told to a session's handler in Python, in this order.
+cdef enum Call:
+    CALL_CONNECT = 1
+    CALL_RECEIVE = 2
+    CALL_END = 4
+    CALL_DRAIN = 8
+    CALL_CLOSE = 16
 
 cdef enum SessionState:
     FREE            # in the pool
@@ -75,10 +97,13 @@ cdef struct Session:
     Listener *listener          # NULL if we connected
     Handler *handler
     void *handler_data
+    Link *link                  # NULL: its handler is native
+    void *python                # the Python object, held from on_connect till on_close
     Session *next               # in the pool or in the worker's ready list
+    Session *next_call          # in the worker's list of calls
     unsigned int slot
     unsigned int generation     # raised when the slot is released: (slot, generation) names one connection for ever
-    unsigned int in_flight      # operations, and 1 for being in the ready list
+    unsigned int in_flight      # operations, and 1 each for being in the ready list and in the list of calls
     unsigned char state
     unsigned char reason
     unsigned char skips         # inline successes post no packet
@@ -89,6 +114,12 @@ cdef struct Session:
     unsigned char peer_ended
     unsigned char end_sent
     unsigned char ready         # in the ready list
+    unsigned char calls         # due: bits of enum Call
+    unsigned char calling       # in the list of calls
+    unsigned char paused        # the handler wants no data
+    unsigned char ending        # the sending side is to end when the queue is empty
+    unsigned char end_told      # CALL_END is due or over
+    unsigned char close_told    # CALL_CLOSE is over, or will never be
     int error                   # the system's number of what ended it, or 0
     Buffer *input               # received into
     Buffer *queue_head          # to be sent, the part that is in flight included
@@ -96,6 +127,7 @@ cdef struct Session:
     unsigned int queue_buffers
     size_t queue_bytes
     uint64_t active_at          # when it last received, nanoseconds; 0: it is not connected yet
+    uint64_t sent_at            # when its sending last made progress; while it connects: when that began
     uint64_t closing_at         # when its end last made progress
     uint64_t timer_at           # the deadline it waits for, 0: none
 
@@ -123,18 +155,29 @@ cdef struct Accept:
     Operation operation
     Listener *listener
     SOCKET placeholder
+    SOCKET parked               # accepted, and waiting for a place
     unsigned char in_flight
     char addresses[2 * (28 + 16)]   # AcceptEx wants sockaddr_in6 and 16 bytes, twice
+
+# Any thread.
+cdef struct Limit:
+    LONG sessions               # served, or on their way to their worker
+    LONG most                   # 0: any number
 
 cdef struct Listener:
     SOCKET socket
     int family
     Worker *worker              # arms it, and owns all that follows
     Handler *handler
+    void *python                # the Python object
     Accept accepts[ACCEPTS]
     unsigned int in_flight
     unsigned int failures       # accepts that failed since the last that did not
+    Limit limit
+    LONG64 accepted             # any thread: connections
+    unsigned char refuses       # connections beyond that, instead of letting them wait
     unsigned char closing
+    uint64_t serving[4]         # bits, WORKERS_MOST of them: the workers that its sessions may go to
     int error                   # why it could not be armed, or 0
     PyThread_type_lock armed    # released by the worker when `error` is known
     LONG holds                  # any thread: its worker, its sessions, inbox items; at 0 nobody will look at it again
@@ -147,6 +190,22 @@ cdef enum HandlerKind:
     ECHO = 1
     DISCARD
     LOAD
+    PYTHON
+
+# What a listener or a connect wants for its sessions. Times in nanoseconds, 0: for ever.
+cdef struct Settings:
+    uint64_t idle_timeout       # neither received nor sent anything
+    uint64_t connect_timeout
+    uint64_t send_timeout       # the peer takes nothing of what is queued
+    uint64_t linger             # waiting for the peer's end after ours
+    size_t high_water           # bytes queued above which senders are told, and a native handler stops receiving
+    size_t low_water            # bytes queued at which they may go on
+    size_t send_limit           # bytes queued from which on a send is refused, 0: never
+    unsigned int receive_size   # bytes of one receive, at most
+    unsigned int keep_alive_idle    # seconds, 0: no keep-alive
+    unsigned int keep_alive_interval
+    unsigned int keep_alive_probes
+    bint no_delay
 
 cdef enum:
     LATENCY_OCTAVE = 64         # histogram buckets per power of two: an error of 1.6 %
@@ -174,7 +233,10 @@ cdef struct Load:
 
 cdef struct Handler:
     unsigned char kind
+    unsigned char wants         # bits of enum Call: the callbacks there are
     Load *load
+    void *callbacks             # the Python object that has them
+    Settings settings
 
 
 # ---- workers ----
@@ -182,20 +244,28 @@ cdef struct Handler:
 cdef enum InboxKind:
     DO_LISTEN
     DO_UNLISTEN
-    DO_ADOPT        # a fresh socket of another worker's listener
+    DO_ADOPT        # a fresh socket
     DO_CONNECT
-    DO_ABORT        # a session, by slot and generation
+    DO_SEND         # this and what follows: to the session of the link
+    DO_END
+    DO_PAUSE
+    DO_RESUME
+    DO_CLOSE
+    DO_ABORT
+    DO_CALL         # Python's function
 
 cdef struct InboxItem:
     InboxItem *next
     unsigned char kind
+    int error                   # why it could not be done
     Listener *listener
     Handler *handler
+    Link *link
+    void *python                # a Python object that it holds: a Session, or a function and its arguments
     SOCKET socket
-    SOCKADDR_STORAGE address
+    Buffer *buffer
+    SOCKADDR_STORAGE *address
     int address_length
-    unsigned int slot
-    unsigned int generation
 
 # Any thread, under its lock. The lock is a leaf: under it no Python, and no other lock.
 cdef struct Inbox:
@@ -213,6 +283,7 @@ cdef struct Worker:
     int peer_count
     Inbox inbox                 # any thread
     LONG load                   # any thread: sessions here, reserved places included
+    Limit limit                 # the first worker's is that of the whole proactor
     SRWLOCK published_lock
     Stats published             # any thread, under published_lock
     Stats stats
@@ -222,10 +293,18 @@ cdef struct Worker:
     TimerHeap timers
     Session *ready_head         # sessions that have used up their turn and go on in the next
     Session *ready_tail
+    Session *calls_head         # sessions whose handlers in Python are to be called after this batch
+    Session *calls_tail
+    InboxItem *python_head      # functions to be called, and connections that never came to be
+    InboxItem *python_tail
+    Buffer *unpinned            # their Python objects are to be let go
+    void (*attach)(Worker *, Session *) noexcept nogil     # takes the GIL, and does all that; from this session on
+    unsigned long thread        # Python's identity of the thread that is attached, 0: none is
     Listener *listeners
     uint64_t retry_at           # when refused accepts are posted again, 0: none are
     uint64_t close_at           # closing: when what is left is aborted; the inbox's, as the worker knows it
     uint64_t leave_at           # closing: when what has not even drained is left behind
+    int error                   # why what was just tried could not be done
     unsigned char closing
     unsigned char skip_on_success
     PyThread_type_lock ended    # any thread: released when the worker touches nothing any more

@@ -8,7 +8,7 @@ from libc.string cimport memset
 from buffer cimport buffer_release, buffer_take
 from mutant cimport (
     FAILED_START_KEPT, IDLE_DATA_DROPPED, RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant)
-from operation cimport FAILED, INLINE, RECEIVE, RECEIVE_SIZE, Session, Started, Worker
+from operation cimport FAILED, INLINE, RECEIVE, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from status cimport status_cancelled
@@ -25,7 +25,7 @@ cdef inline int call_receive(Session *session, DWORD *received) noexcept nogil:
     cdef WSABUF buffer
     cdef DWORD flags = 0
     buffer.buf = NULL if session.input == NULL else session.input.data
-    buffer.len = 0 if session.input == NULL else RECEIVE_SIZE
+    buffer.len = 0 if session.input == NULL else session.handler.settings.receive_size
     if WSARecv(session.socket, &buffer, 1, received, &flags, &session.receive.overlapped, NULL) == 0:
         return 0
     return WSAGetLastError()
@@ -36,7 +36,7 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     cdef int error
     cdef Started started
     if not waiting and session.input == NULL:
-        session.input = buffer_take(worker)
+        session.input = buffer_take(worker, session.handler.settings.receive_size)
         if session.input == NULL:
             session.error = WSAENOBUFS
             return FAILED

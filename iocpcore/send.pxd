@@ -4,12 +4,14 @@
 # Ownership: queued buffers belong to the session. Those that a send in flight refers to stay at the queue's head,
 # unchanged, until its packet; at most one send is in flight, so order is the order of enqueue().
 # Threads: the session's worker.
-from iocp cimport DWORD, WSABUF, WSAGetLastError, WSASend
-from buffer cimport buffer_release
+from iocp cimport DWORD, InterlockedCompareExchange, InterlockedExchange, WSABUF, WSAGetLastError, WSASend
+from buffer cimport buffer_append, buffer_copy, buffer_has_room, buffer_release
+from link cimport link_queued, link_subtract
 from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, mutant
-from operation cimport FAILED, HIGH_WATER, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Session, Started, Worker
+from operation cimport COPIED, FAILED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
+from timer cimport timer_set
 
 
 cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
@@ -20,6 +22,9 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexc
     buffer.next = NULL
     if session.queue_head == NULL:
         session.queue_head = buffer
+        session.sent_at = worker.now
+        if session.handler.settings.send_timeout != 0:
+            timer_set(worker, session, worker.now + session.handler.settings.send_timeout)
     else:
         session.queue_tail.next = buffer
     session.queue_tail = buffer
@@ -28,9 +33,43 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexc
     worker.stats.bytes_queued += buffer.length
 
 
+cdef inline void enqueue_merged(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
+    """As enqueue(); a small copy joins the one before it: so a hundred of them are one WSABUF."""
+    cdef Buffer *tail = session.queue_tail
+    if session.queue_head == NULL or buffer.kind != COPIED or not buffer_has_room(tail, buffer.length):
+        enqueue(worker, session, buffer)
+        return
+    enqueue_bytes(worker, session, buffer.data, buffer.length)
+    buffer_release(worker, buffer)
+
+
+cdef inline bint enqueue_bytes(Worker *worker, Session *session, const char *data, size_t length) noexcept nogil:
+    """Append a copy; False without memory."""
+    cdef Buffer *tail = session.queue_tail
+    if session.queue_head == NULL or not buffer_has_room(tail, length):
+        tail = buffer_copy(data, length)
+        if tail == NULL:
+            return False
+        enqueue(worker, session, tail)
+        return True
+    buffer_append(tail, data, length)
+    session.queue_bytes += length
+    worker.stats.bytes_queued += length
+    return True
+
+
 cdef inline bint queue_above_water(Session *session) noexcept nogil:
     """Buffers count too: a peer that sends single bytes would fill memory with nearly empty ones."""
-    return session.queue_bytes >= HIGH_WATER or session.queue_buffers >= SEND_GATHER
+    return session.queue_bytes >= session.handler.settings.high_water or session.queue_buffers >= SEND_GATHER
+
+
+cdef inline bint queue_drained(Session *session) noexcept nogil:
+    """A sender was told to wait, and need not any more. Asked once for each time."""
+    cdef Link *link = session.link
+    if not InterlockedCompareExchange(&link.above, 0, 0) or link_queued(link) > session.handler.settings.low_water:
+        return False
+    InterlockedExchange(&link.above, 0)
+    return True
 
 
 cdef inline DWORD gather(Session *session, WSABUF *wsabufs) noexcept nogil:
@@ -40,7 +79,7 @@ cdef inline DWORD gather(Session *session, WSABUF *wsabufs) noexcept nogil:
     cdef size_t left = SEND_LIMIT
     while buffer != NULL and count < SEND_GATHER and left > 0:
         wsabufs[count].buf = buffer.data
-        wsabufs[count].len = <DWORD> min(<size_t> buffer.length, left)
+        wsabufs[count].len = <DWORD> min(buffer.length, left)
         left -= wsabufs[count].len
         count += 1
         buffer = buffer.next
@@ -89,15 +128,19 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
     cdef Buffer *buffer
     cdef size_t step
     session.queue_bytes -= bytes
+    if bytes > 0:
+        session.sent_at = worker.now
+        if session.link != NULL:
+            link_subtract(session.link, bytes)
     worker.stats.bytes_queued -= bytes
     worker.stats.bytes_sent += bytes
     while bytes > 0:
         buffer = session.queue_head
-        step = min(<size_t> buffer.length, bytes)
+        step = min(buffer.length, bytes)
         bytes -= step
         if step < buffer.length:
             buffer.data += step
-            buffer.length -= <unsigned int> step
+            buffer.length -= step
             return
         session.queue_head = buffer.next
         session.queue_buffers -= 1

@@ -4,12 +4,13 @@
 # It is held once for each operation in flight, and released when it is CLOSING, held by nothing and its socket closed.
 # Then its generation rises: whoever still has the old (slot, generation) resolves it to nothing.
 # A session holds its listener, whose memory Python frees when nobody does.
-# Threads: the worker's own, but for the count of sessions that acceptors look at (worker.load), and that of holds.
+# Threads: the worker's own, but for the counts: a worker's load, holds, places.
 from libc.stdlib cimport calloc, free, realloc
 from iocp cimport INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket
 from buffer cimport buffer_release
+from link cimport link_drop
 from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, mutant
-from operation cimport CLOSING, FREE, Buffer, Handler, Listener, Session, SessionTable, Worker
+from operation cimport CLOSING, FREE, Buffer, Handler, Limit, Listener, Session, SessionTable, Worker
 
 
 cdef inline bint session_table_grow(SessionTable *table) noexcept nogil:
@@ -58,6 +59,7 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     if listener != NULL and not mutant(LISTENER_NOT_HELD):
         InterlockedIncrement(&listener.holds)
     session.active_at = worker.now
+    session.sent_at = worker.now
     table.active += 1
     worker.stats.active += 1
     return session
@@ -108,10 +110,39 @@ cdef inline void session_free_buffers(Worker *worker, Session *session) noexcept
     session.queue_bytes = 0
 
 
+cdef inline bint limit_take(Limit *limit) noexcept nogil:
+    """One session more; False if that would be too many."""
+    if InterlockedIncrement(&limit.sessions) <= limit.most or limit.most == 0:
+        return True
+    InterlockedDecrement(&limit.sessions)
+    return False
+
+
+cdef inline bint take_place(Worker *worker, Listener *listener) noexcept nogil:
+    """May the listener and the proactor have another session?"""
+    if not limit_take(&listener.limit):
+        return False
+    if limit_take(&worker.peers[0].limit):
+        return True
+    InterlockedDecrement(&listener.limit.sessions)
+    return False
+
+
+cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
+    """There is room for another; the worker looks soon whether somebody waits for it."""
+    InterlockedDecrement(&worker.peers[0].limit.sessions)
+    InterlockedDecrement(&listener.limit.sessions)
+    if worker.retry_at != 0:
+        worker.retry_at = worker.now
+
+
 cdef inline void session_release(Worker *worker, Session *session) noexcept nogil:
     """Back to the pool; only if session_releasable()."""
     session_close_socket(session)
     session_free_buffers(worker, session)
+    if session.link != NULL:
+        link_drop(session.link)
+        session.link = NULL
     session.state = FREE
     session.reason = 0
     session.skips = 0
@@ -121,11 +152,18 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     session.sending = 0
     session.peer_ended = 0
     session.end_sent = 0
+    session.calls = 0
+    session.paused = 0
+    session.ending = 0
+    session.end_told = 0
+    session.close_told = 0
     session.error = 0
     session.timer_at = 0
     session.handler_data = NULL
-    if session.listener != NULL and not mutant(LISTENER_NOT_HELD):
-        InterlockedDecrement(&session.listener.holds)
+    if session.listener != NULL:
+        leave_place(worker, session.listener)
+        if not mutant(LISTENER_NOT_HELD):
+            InterlockedDecrement(&session.listener.holds)
     session.listener = NULL
     if not mutant(GENERATION_NOT_RAISED):
         session.generation += 1

@@ -8,7 +8,8 @@ cdef struct Stats:
     # sessions
     uint64_t accepted
     uint64_t accept_failures    # AcceptEx that failed; the listener goes on
-    uint64_t refused            # accepted, but closed at once: no memory, or closing
+    uint64_t refused            # accepted, but closed at once: no memory, closing, or a listener's limit
+    uint64_t parked             # accepted, and had to wait for a place
     uint64_t connected
     uint64_t connect_failures
     int64_t active
@@ -35,6 +36,11 @@ cdef struct Stats:
     uint64_t dequeues
     uint64_t dequeue_failures   # a dequeue that gave no packet, for another reason than its timeout
     uint64_t wakeups            # packets posted by inboxes
+    # Python
+    uint64_t attaches           # times the GIL was taken
+    uint64_t callbacks
+    uint64_t callback_errors    # callbacks that raised an exception
+    uint64_t callback_time      # nanoseconds with the GIL, or waiting for it
     # memory
     int64_t buffers_used
     int64_t buffers_spare

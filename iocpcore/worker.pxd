@@ -11,27 +11,32 @@ from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, SOCKET, AcquireSRWLockExclusive, CancelIoEx, CloseHandle,
     DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement,
-    OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAGetLastError, closesocket, iocp_block_signals,
-    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status)
+    OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket,
+    iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
+    iocp_status)
 from accept cimport ACCEPT_RETRY_TIME, arm, must_wait, on_accept, post_accept, start_listening, stop_listening
 from buffer cimport buffer_pool_free, buffer_release
-from close cimport DRAIN_TIME, LINGER_TIME, STALL_TIME, abort_session, close_session, close_undrained, finish, send_end
+from call cimport call, call_with_item, calls_are_due
+from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
 from connect cimport end_connect, on_connect, start_connect
 from handler cimport (
-    handler_closed, handler_data, handler_discards, handler_opened, handler_wants_data, load_count_error, load_over)
+    handler_closed, handler_data, handler_discards, handler_must_be_told, handler_opened, handler_sent,
+    handler_wants_data, handler_wants_end, load_count_error, load_over)
 from inbox cimport inbox_free, inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from mutant cimport (
     ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
     IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
 from operation cimport (
-    ACCEPT, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CONNECT, DO_LISTEN,
-    DO_UNLISTEN, FAILED, FINISHING, FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Handler, InboxItem, Listener,
-    Operation, Session, Started, Timer, Worker)
+    ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CLOSING, CONNECT, CONNECTING, DO_ADOPT,
+    DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING,
+    FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session,
+    Settings, Started, Timer, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
-from send cimport end_send, on_send, start_send
+from send cimport end_send, enqueue_merged, on_send, start_send
 from session cimport (
-    session_drop, session_hold, session_open, session_releasable, session_release, session_resolve, session_table_free)
+    leave_place, session_drop, session_hold, session_open, session_releasable, session_release, session_resolve,
+    session_table_free, take_place)
 from status cimport status_cancelled
 from timer cimport timer_first, timer_pop, timer_set
 
@@ -53,7 +58,7 @@ cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
     for _turn in range(TURNS):
         if session.state == CLOSING:
             if session_releasable(session):
-                release(worker, session)
+                tell_or_release(worker, session)
             return
         if not transition(worker, session):
             return
@@ -74,14 +79,27 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
         if session.peer_ended or mutant(CLOSED_WITH_UNREAD_INPUT):
             close_session(worker, session, session.reason)
             return True
+    elif session.ending and not session.end_sent:
+        send_end(worker, session)
+        return True
     if session.peer_ended:
-        if session.state == OPEN:
-            finish(worker, session, BY_PEER)
-            return True
-        return False    # finishing: the queue is going out, and nothing more will come in
+        return session.state == OPEN and step_end(worker, session)    # else the queue is going out: nothing will come
     if session.receiving or not handler_wants_data(session):
         return False
     return step_receive(worker, session, False)
+
+
+cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:
+    """The peer sends no more. We may: if the handler is told and does not say that it will not."""
+    if handler_wants_end(session):
+        if not session.end_told:
+            session.end_told = 1
+            call(worker, session, CALL_END)
+            return False
+        if not session.end_sent or session.calls & CALL_END:
+            return False
+    finish(worker, session, BY_PEER)
+    return True
 
 
 cdef inline bint step_send(Worker *worker, Session *session) noexcept nogil:
@@ -130,6 +148,7 @@ cdef inline void sent_or_failed(Worker *worker, Session *session, int status, DW
         session.closing_at = worker.now     # a slow peer is no stalled peer
     if not on_send(worker, session, status, bytes):
         close_session(worker, session, BY_ERROR)
+    handler_sent(worker, session)
     end_send(session)
 
 
@@ -143,10 +162,24 @@ cdef inline void connected_or_failed(Worker *worker, Session *session, int statu
 
 
 cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
-    iocp_no_delay(session.socket)
+    cdef Settings *settings = &session.handler.settings
+    if settings.no_delay:
+        iocp_no_delay(session.socket)
+    if settings.keep_alive_idle != 0:
+        iocp_keep_alive(session.socket, settings.keep_alive_idle, settings.keep_alive_interval,
+                        settings.keep_alive_probes)
+    if settings.idle_timeout != 0:
+        timer_set(worker, session, worker.now + settings.idle_timeout)
     if not handler_opened(worker, session):
         session.error = WSAENOBUFS
         abort_session(worker, session, BY_ERROR)
+
+
+cdef inline void tell_or_release(Worker *worker, Session *session) noexcept nogil:
+    if handler_must_be_told(session):
+        call(worker, session, CALL_CLOSE)
+    else:
+        release(worker, session)
 
 
 cdef inline void release(Worker *worker, Session *session) noexcept nogil:
@@ -196,16 +229,47 @@ cdef inline void run_ready(Worker *worker) noexcept nogil:
         session = after
 
 
+# ---- Python: the GIL once for all that a batch has to tell it ----
+
+cdef inline void run_calls(Worker *worker) noexcept nogil:
+    """Sends and the like that callbacks asked for start afterwards, without the GIL."""
+    cdef uint64_t began
+    cdef Session *session = worker.calls_head
+    cdef Session *after
+    if not calls_are_due(worker):
+        return
+    began = iocp_now(worker.port)
+    worker.calls_head = NULL
+    worker.attach(worker, session)
+    worker.stats.attaches += 1
+    worker.stats.callback_time += iocp_now(worker.port) - began
+    while session != NULL:
+        after = session.next_call
+        session.calling = 0
+        session_drop(session)
+        if session.calls and not session.paused:
+            call(worker, session, 0)
+        advance(worker, session)
+        session = after
+
+
 # ---- accepting ----
 
-cdef inline Worker *reserve_place(Worker *worker) noexcept nogil:
+cdef inline int load_of(Listener *listener, Worker *worker) noexcept nogil:
+    """How many sessions it has; as good as infinitely many if it is not to serve this listener's."""
+    if not listener.serving[worker.index // 64] >> (worker.index % 64) & 1:
+        return 0x7FFFFFFF
+    return InterlockedCompareExchange(&worker.load, 0, 0)
+
+
+cdef inline Worker *reserve_place(Worker *worker, Listener *listener) noexcept nogil:
     """The worker with the fewest sessions, this one if it is among them; its count includes the place from now on."""
     cdef Worker *best = worker
     cdef Worker *peer
-    cdef int i, load, least = InterlockedCompareExchange(&worker.load, 0, 0)
+    cdef int i, load, least = load_of(listener, worker)
     for i in range(worker.peer_count):
         peer = &worker.peers[i]
-        load = InterlockedCompareExchange(&peer.load, 0, 0)
+        load = load_of(listener, peer)
         if load < least:
             best = peer
             least = load
@@ -213,51 +277,91 @@ cdef inline Worker *reserve_place(Worker *worker) noexcept nogil:
     return best
 
 
-cdef inline void refuse(Worker *worker, Worker *reserved, SOCKET socket) noexcept nogil:
+cdef inline void refuse(Worker *worker, Worker *reserved, Listener *listener, SOCKET socket) noexcept nogil:
+    """Its place and its worker's are free again."""
     closesocket(socket)
     InterlockedDecrement(&reserved.load)
+    if listener != NULL:
+        leave_place(worker, listener)
     worker.stats.refused += 1
 
 
 cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
-    cdef Worker *best = reserve_place(worker)
+    """A place was taken for it."""
+    cdef Worker *best = reserve_place(worker, listener)
     cdef InboxItem *item
     if best == worker:
-        adopt(worker, listener, socket)
+        adopt(worker, listener.handler, listener, socket)
         return
     item = inbox_item_about(DO_ADOPT, listener)
     if item == NULL:
-        refuse(worker, best, socket)
+        refuse(worker, best, listener, socket)
         return
+    item.handler = listener.handler
     item.socket = socket
     if not inbox_put(best, item):
         inbox_item_free(item)
         if not mutant(HAND_OVER_LOSES_SOCKET):
-            refuse(worker, best, socket)
+            refuse(worker, best, listener, socket)
 
 
-cdef inline void adopt(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
-    """Serve a fresh socket here; its place is reserved."""
-    cdef Session *session
-    if worker.closing or port_associate(worker, socket) != 0:
-        refuse(worker, worker, socket)
-        return
-    session = session_open(worker, socket, OPEN, listener.handler, listener)
+cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket) noexcept nogil:
+    """Serve a fresh socket here; its place is reserved. NULL: the socket is closed, and worker.error says why."""
+    cdef Session *session = NULL
+    worker.error = ERROR_OPERATION_ABORTED if worker.closing else port_associate(worker, socket)
+    if worker.error == 0:
+        session = session_open(worker, socket, OPEN, handler, listener)
+        worker.error = WSAENOBUFS
     if session == NULL:
-        refuse(worker, worker, socket)
-        return
+        refuse(worker, worker, listener, socket)
+        return NULL
     if worker.skip_on_success:
         session.skips = iocp_skip_on_success(socket)
     opened(worker, session)
-    advance(worker, session)
+    defer(worker, session)
+    return session
+
+
+cdef inline bint serve(Worker *worker, Accept *accept, SOCKET socket) noexcept nogil:
+    """Hand it over if there is a place; else refuse it, or keep it until there is: False, and nothing more is accepted.
+    """
+    cdef Listener *listener = accept.listener
+    if take_place(worker, listener):
+        hand_over(worker, listener, socket)
+        return True
+    if listener.refuses:
+        closesocket(socket)
+        worker.stats.refused += 1
+        return True
+    accept.parked = socket
+    worker.stats.parked += 1
+    worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+    return False
+
+
+cdef inline void serve_parked(Worker *worker, Listener *listener) noexcept nogil:
+    """Those who wait, as far as there are places by now."""
+    cdef Accept *accept
+    cdef SOCKET socket
+    cdef int i
+    for i in range(ACCEPTS):
+        accept = &listener.accepts[i]
+        if accept.parked == INVALID_SOCKET:
+            continue
+        if not take_place(worker, listener):
+            worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+            return
+        socket = accept.parked
+        accept.parked = INVALID_SOCKET
+        hand_over(worker, listener, socket)
 
 
 cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) noexcept nogil:
     """Whatever came, the accept is posted again; at once, unless the system lacks what accepting needs."""
     cdef Listener *listener = accept.listener
     cdef SOCKET socket = on_accept(worker, accept, status)
-    if socket != INVALID_SOCKET:
-        hand_over(worker, listener, socket)
+    if socket != INVALID_SOCKET and not serve(worker, accept, socket):
+        return
     if listener.closing:
         forget_drained(worker, listener)
         return
@@ -274,6 +378,7 @@ cdef inline void retry_accepts(Worker *worker) noexcept nogil:
     worker.retry_at = 0
     while listener != NULL:
         if not listener.closing:
+            serve_parked(worker, listener)
             arm(worker, listener)
         listener = listener.next
 
@@ -292,7 +397,7 @@ cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nog
 
 
 cdef inline void unlisten(Worker *worker, Listener *listener) noexcept nogil:
-    stop_listening(listener)
+    stop_listening(worker, listener)
     forget_drained(worker, listener)
 
 
@@ -340,19 +445,53 @@ cdef inline uint64_t deadline_of(Session *session) noexcept nogil:
     if session.state == CLOSING:
         return session.closing_at + DRAIN_TIME
     if session.state == FINISHING:
-        return session.closing_at + (LINGER_TIME if session.end_sent else STALL_TIME)
-    if session.state == OPEN and session.receiving and not session.waiting:
+        return session.closing_at + time_to_finish(session)
+    if session.state == CONNECTING:
+        return deadline_after(session.sent_at, session.handler.settings.connect_timeout)
+    if session.state == OPEN:
+        return earlier(timeout_of(session), idle_buffer_deadline(session))
+    return 0
+
+
+cdef inline uint64_t deadline_after(uint64_t at, uint64_t time) noexcept nogil:
+    """Where no time is for ever."""
+    return at + time if time != 0 else 0
+
+
+cdef inline uint64_t timeout_of(Session *session) noexcept nogil:
+    """When an open session is given up, 0: never."""
+    cdef Settings *settings = &session.handler.settings
+    cdef uint64_t stalled = deadline_after(session.sent_at, settings.send_timeout) if session.queue_head != NULL else 0
+    return earlier(stalled, deadline_after(max(session.active_at, session.sent_at), settings.idle_timeout))
+
+
+cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
+    """When an open session gives its receive buffer back, 0: it has none, or is about to."""
+    if session.receiving and not session.waiting and not session.yielding:
         return session.active_at + IDLE_TIME
     return 0
+
+
+cdef inline bint is_too_late(Worker *worker, Session *session) noexcept nogil:
+    """Has the peer, or the connect, had its time?"""
+    cdef uint64_t by
+    if session.state == FINISHING:
+        return True
+    by = deadline_of(session) if session.state == CONNECTING else timeout_of(session)
+    return by != 0 and by <= worker.now
 
 
 cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
     if session.state == CLOSING:
         close_undrained(worker, session)
-    elif session.state == FINISHING:
+        if handler_must_be_told(session):
+            call(worker, session, CALL_CLOSE)
+    elif is_too_late(worker, session):
+        if session.state != FINISHING or not session.end_sent:
+            session.error = WSAETIMEDOUT
         close_session(worker, session, BY_TIMEOUT)
         advance(worker, session)
-    elif not session.yielding:
+    else:
         session.yielding = 1
         CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.receive.overlapped)
         if mutant(IDLE_BUFFER_FREED_EARLY):
@@ -375,6 +514,9 @@ cdef inline void run_timers(Worker *worker) noexcept nogil:
             continue
         if deadline <= worker.now:
             on_deadline(worker, session)
+            deadline = deadline_of(session)
+            if deadline > worker.now:
+                timer_set(worker, session, deadline)
         elif not mutant(TIMER_NOT_RENEWED):
             timer_set(worker, session, deadline)
 
@@ -387,28 +529,95 @@ cdef inline void run_inbox(Worker *worker) noexcept nogil:
     cdef InboxItem *after
     while item != NULL:
         after = item.next
-        run_item(worker, item)
-        inbox_item_free(item)
+        if run_item(worker, item):
+            inbox_item_free(item)
         item = after
     if close_by != 0:
         close_worker(worker, close_by)
 
 
-cdef inline void run_item(Worker *worker, InboxItem *item) noexcept nogil:
-    cdef Session *session
+cdef inline bint run_item(Worker *worker, InboxItem *item) noexcept nogil:
+    """False: it is kept, for Python."""
     if item.kind == DO_ADOPT:
-        adopt(worker, item.listener, item.socket)
-    elif item.kind == DO_CONNECT:
-        connect_session(worker, item)
-    elif item.kind == DO_LISTEN:
+        return introduce(worker, item, adopt(worker, item.handler, item.listener, item.socket))
+    if item.kind == DO_CONNECT:
+        return connect_session(worker, item)
+    if item.kind == DO_LISTEN:
         listen(worker, item.listener)
     elif item.kind == DO_UNLISTEN:
         unlisten(worker, item.listener)
+    elif item.kind == DO_CALL:
+        call_with_item(worker, item)
+        return False
     else:
-        session = session_resolve(worker, item.slot, item.generation)
-        if session != NULL:
-            abort_session(worker, session, BY_US)
-            advance(worker, session)
+        run_item_of_session(worker, item, session_resolve(worker, item.link.slot, item.link.generation))
+    return True
+
+
+cdef inline void run_item_of_session(Worker *worker, InboxItem *item, Session *session) noexcept nogil:
+    """It may have gone."""
+    if item.kind == DO_SEND:
+        session_send(worker, session, item.buffer)
+    elif session != NULL:
+        session_do(worker, session, item.kind)
+
+
+cdef inline void session_do(Worker *worker, Session *session, unsigned char kind) noexcept nogil:
+    if kind == DO_END:
+        session.ending = 1
+    elif kind == DO_PAUSE:
+        session.paused = 1
+    elif kind == DO_RESUME:
+        session_resume(worker, session)
+    elif kind == DO_CLOSE:
+        session_close(worker, session)
+    else:
+        abort_session(worker, session, BY_US)
+    defer(worker, session)
+
+
+cdef inline bint session_takes(Session *session) noexcept nogil:
+    """May something more be sent?"""
+    return (session.state == OPEN or session.state == CONNECTING) and not session.ending
+
+
+cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
+    """What comes too late is counted; its link goes on counting it as queued."""
+    if session != NULL and session_takes(session):
+        enqueue_merged(worker, session, buffer)
+        defer(worker, session)
+        return
+    worker.stats.bytes_unsent += buffer.length
+    buffer_release(worker, buffer)
+
+
+cdef inline void session_resume(Worker *worker, Session *session) noexcept nogil:
+    session.paused = 0
+    if session.calls:
+        call(worker, session, 0)    # what came in the meantime
+
+
+cdef inline void session_close(Worker *worker, Session *session) noexcept nogil:
+    if session.state == OPEN:
+        finish(worker, session, BY_US)
+    elif session.state == CONNECTING:
+        close_session(worker, session, BY_US)
+
+
+cdef inline bint introduce(Worker *worker, InboxItem *item, Session *session) noexcept nogil:
+    """Session and Python object may know each other now. Without a session Python is told: False, the item is kept."""
+    if item.python == NULL:
+        return True
+    if session == NULL:
+        item.error = worker.error
+        call_with_item(worker, item)
+        return False
+    session.python = item.python
+    session.link = item.link
+    session.link.slot = session.slot
+    session.link.generation = session.generation
+    item.link = NULL
+    return True
 
 
 cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
@@ -425,38 +634,48 @@ cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
         PyThread_release_lock(listener.armed)
 
 
-cdef inline void connect_session(Worker *worker, InboxItem *item) noexcept nogil:
-    """A session that does not come to be has told its handler all the same."""
-    cdef SOCKET socket
-    cdef Session *session
+cdef inline bint connect_session(Worker *worker, InboxItem *item) noexcept nogil:
+    """A session that does not come to be has told its handler all the same. False: the item is kept."""
+    cdef bint bound = item.socket != INVALID_SOCKET
+    cdef Session *session = session_to_connect(worker, item)
     cdef Started started
-    if worker.closing:
-        connect_refused(worker, item.handler, ERROR_OPERATION_ABORTED)
-        return
-    socket = iocp_socket(worker.port, item.address.ss_family)
-    if socket == INVALID_SOCKET:
-        connect_refused(worker, item.handler, WSAGetLastError())
-        return
-    session = session_open(worker, socket, CONNECTING, item.handler, NULL)
     if session == NULL:
-        closesocket(socket)
-        connect_refused(worker, item.handler, WSAENOBUFS)
-        return
-    session.active_at = 0
-    started = start_connect(worker, session, &item.address, item.address_length)
+        connect_refused(worker, item.handler)
+        return introduce(worker, item, NULL)
+    introduce(worker, item, session)
+    started = start_connect(worker, session, item.address, item.address_length, bound)
     if started == INLINE:
         connected_or_failed(worker, session, 0)
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
     advance(worker, session)
+    return True
 
 
-cdef inline void connect_refused(Worker *worker, Handler *handler, int error) noexcept nogil:
+cdef inline Session *session_to_connect(Worker *worker, InboxItem *item) noexcept nogil:
+    """NULL: worker.error says why."""
+    cdef Session *session
+    cdef SOCKET socket = item.socket
+    if socket == INVALID_SOCKET:
+        socket = iocp_socket(worker.port, item.address.ss_family)
+    if socket == INVALID_SOCKET:
+        worker.error = WSAGetLastError()
+        return NULL
+    worker.error = ERROR_OPERATION_ABORTED if worker.closing else WSAENOBUFS
+    session = NULL if worker.closing else session_open(worker, socket, CONNECTING, item.handler, NULL)
+    if session == NULL:
+        closesocket(socket)
+        return NULL
+    session.active_at = 0
+    return session
+
+
+cdef inline void connect_refused(Worker *worker, Handler *handler) noexcept nogil:
     """There is no session that could end."""
     InterlockedDecrement(&worker.load)
     worker.stats.connect_failures += 1
     if handler.kind == LOAD:
-        load_count_error(worker, handler.load, error)
+        load_count_error(worker, handler.load, worker.error)
         load_over(handler.load)
 
 
@@ -490,9 +709,8 @@ cdef inline void close_sessions(Worker *worker, bint abort) noexcept nogil:
         session = worker.sessions.slots[i]
         if session.state == FREE:
             continue
-        if session.end_sent:
-            if abort:   # all is sent: a slow peer may still read it
-                close_session(worker, session, session.reason)
+        if abort and session.end_sent:      # all is sent: a slow peer may still read it
+            close_session(worker, session, session.reason)
         elif abort or session.state == CONNECTING:
             abort_session(worker, session, BY_US)
         elif session.state == OPEN:
@@ -511,7 +729,7 @@ cdef inline bint worker_over(Worker *worker) noexcept nogil:
     """Nothing is left to wait for; or it does not come, and then its memory is leaked, never freed."""
     if not worker.closing:
         return False
-    if worker.sessions.active == 0 and worker.listeners == NULL:
+    if worker.sessions.active == 0 and worker.listeners == NULL and not calls_are_due(worker):
         return True
     return worker.leave_at != 0 and worker.leave_at <= worker.now
 
@@ -528,7 +746,7 @@ cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
 cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
     """Until the next deadline, rounded up."""
     cdef uint64_t at
-    if worker.ready_head != NULL:
+    if worker.ready_head != NULL or calls_are_due(worker):
         return 0
     at = earlier(earlier(timer_first(worker), worker.retry_at), earlier(worker.close_at, worker.leave_at))
     if at == 0:
@@ -544,13 +762,14 @@ cdef inline void publish(Worker *worker) noexcept nogil:
     ReleaseSRWLockExclusive(&worker.published_lock)
 
 
-cdef inline void worker_turn(Worker *worker) noexcept nogil:
-    """Dequeue a batch and do all that follows from it."""
-    cdef unsigned int i, count = port_dequeue(worker, milliseconds_left(worker))
+cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
+    """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
+    cdef unsigned int i, count = port_dequeue(worker, min(most, milliseconds_left(worker)))
     if mutant(FREED_AT_DEQUEUE):
         drop_batch(worker, count)
     for i in range(count):
         complete(worker, &worker.entries[i])
+    run_calls(worker)
     run_ready(worker)
     run_timers(worker)
     if worker.retry_at != 0 and worker.retry_at <= worker.now:
@@ -558,13 +777,14 @@ cdef inline void worker_turn(Worker *worker) noexcept nogil:
     if worker.close_at != 0 and worker.close_at <= worker.now:
         give_up(worker)
     publish(worker)
+    return count
 
 
 cdef inline void worker_run(Worker *worker) noexcept nogil:
     """The thread's whole life: until the worker has closed."""
     iocp_block_signals()
     while not worker_over(worker):
-        worker_turn(worker)
+        worker_turn(worker, INFINITE)
     PyThread_release_lock(worker.ended)
 
 
@@ -588,6 +808,7 @@ cdef inline bint worker_free(Worker *worker) noexcept nogil:
     """After its thread has ended, or before it began. False if something is in flight: that memory is leaked."""
     cdef bint drained = worker.stats.in_flight == 0
     inbox_free(worker)
+    run_calls(worker)
     free(worker.timers.timers)
     buffer_pool_free(worker)
     session_table_free(worker)

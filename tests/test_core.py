@@ -19,7 +19,7 @@ from support import WAIT, assert_nothing_left, open_handles, receive_exactly, ru
 
 @pytest.mark.parametrize(
     "workers, error",
-    [(-1, ValueError), (0, ValueError), (257, ValueError), ("2", TypeError), (1.0, TypeError), (True, TypeError)],
+    [(-1, ValueError), (257, ValueError), ("2", TypeError), (1.0, TypeError), (True, TypeError)],
 )
 def test_a_wrong_number_of_workers_is_refused(workers, error):
     threads = threading.active_count()
@@ -73,8 +73,8 @@ def test_a_host_of_another_type_is_refused(proactor):
 
 
 @pytest.mark.parametrize("handler", ["echo", None, object()])
-def test_something_that_is_no_native_handler_is_refused(proactor, handler):
-    with pytest.raises(TypeError, match="written in Python are not supported yet"):
+def test_a_handler_without_any_callback_is_refused(proactor, handler):
+    with pytest.raises(TypeError, match="none of the callbacks on_connect"):
         proactor.listen(handler)
 
 
@@ -82,12 +82,12 @@ def test_a_handler_cannot_be_made_by_subclassing():
     class Echo(iocpcore.Handler):
         pass
 
-    with pytest.raises(TypeError, match="written in Python are not supported yet"):
+    with pytest.raises(TypeError, match="others are objects with callbacks"):
         Echo()
 
 
 def test_a_load_cannot_listen(proactor):
-    with pytest.raises(TypeError, match="cannot listen"):
+    with pytest.raises(TypeError, match="connects by itself"):
         proactor.listen(iocpcore.Load())
 
 

@@ -147,10 +147,12 @@ int iocp_accept_placeholder(int family, SOCKET *placeholder); /* AcceptEx's seco
 SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped);
 int iocp_update_accepted(SOCKET s, SOCKET listener); /* SO_UPDATE_ACCEPT_CONTEXT; 0 or an error number */
 int iocp_update_connected(SOCKET s);                 /* SO_UPDATE_CONNECT_CONTEXT */
-int iocp_bind_for_connect(SOCKET s, int family);     /* ConnectEx wants a bound socket on Windows */
+int iocp_bind_for_connect(SOCKET s, int family);     /* to any address: ConnectEx wants a bound socket on Windows */
 int iocp_skip_on_success(SOCKET s);                  /* 1: inline successes will post no packet */
 void iocp_linger_zero(SOCKET s);                     /* closing will reset */
-void iocp_no_delay(SOCKET s);
+int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so the two below */
+int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
+int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer);
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */
 static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error number */
 {
@@ -171,6 +173,7 @@ typedef pthread_mutex_t SRWLOCK;
 
 #define InterlockedIncrement(p) (__atomic_add_fetch((p), 1, __ATOMIC_SEQ_CST))
 #define InterlockedDecrement(p) (__atomic_sub_fetch((p), 1, __ATOMIC_SEQ_CST))
+#define InterlockedExchangeAdd64(p, v) (__atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST))
 #define InterlockedExchange(p, v) (__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST))
 #define InterlockedCompareExchange(p, v, expected) iocp_compare_exchange((p), (v), (expected))
 static inline LONG iocp_compare_exchange(volatile LONG *p, LONG value, LONG expected)

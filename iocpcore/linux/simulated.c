@@ -585,6 +585,32 @@ int os_setsockopt(int fd, int level, int name, const void *value, socklen_t leng
     return 0;
 }
 
+/* An address of the simulated net: its port is the connection's number. */
+static int give_name(int fd, uint32_t host, struct sockaddr *name, socklen_t *length)
+{
+    struct sim_socket *s = descriptor(fd, "getsockname or getpeername");
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(host)}};
+
+    if (s == NULL || s->connection == NULL || s->connection->reset) {
+        errno = ENOTCONN;
+        return -1;
+    }
+    at.sin_port = htons((uint16_t)s->connection->number);
+    memcpy(name, &at, sizeof at);
+    *length = sizeof at;
+    return 0;
+}
+
+int os_getsockname(int fd, struct sockaddr *name, socklen_t *length)
+{
+    return give_name(fd, 0x7F000001, name, length);
+}
+
+int os_getpeername(int fd, struct sockaddr *name, socklen_t *length)
+{
+    return give_name(fd, 0x7F000002, name, length);
+}
+
 /* ---- the other end ---- */
 
 struct sim_connection *sim_connect(int listener)

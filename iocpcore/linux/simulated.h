@@ -17,6 +17,8 @@ int os_socket(int family, int type, int protocol);
 int os_close(int fd);
 int os_shutdown(int fd, int how);
 int os_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
+int os_getsockname(int fd, struct sockaddr *name, socklen_t *length);
+int os_getpeername(int fd, struct sockaddr *name, socklen_t *length);
 
 /* ---- a world ---- */
 

@@ -347,11 +347,37 @@ void iocp_linger_zero(SOCKET s)
     os_setsockopt(s, SOL_SOCKET, SO_LINGER, &zero, sizeof zero);
 }
 
-void iocp_no_delay(SOCKET s)
+static int set_number(SOCKET s, int level, int name, int value)
 {
-    const int on = 1;
+    return os_setsockopt(s, level, name, &value, sizeof value) == 0 ? 0 : errno;
+}
 
-    os_setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+int iocp_no_delay(SOCKET s)
+{
+    return set_number(s, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
+{
+    int error = set_number(s, SOL_SOCKET, SO_KEEPALIVE, 1);
+
+    if (error == 0)
+        error = set_number(s, IPPROTO_TCP, TCP_KEEPIDLE, (int)idle);
+    if (error == 0)
+        error = set_number(s, IPPROTO_TCP, TCP_KEEPINTVL, (int)interval);
+    if (error == 0)
+        error = set_number(s, IPPROTO_TCP, TCP_KEEPCNT, (int)probes);
+    return error;
+}
+
+int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
+{
+    socklen_t own_length = sizeof *own, peer_length = sizeof *peer;
+
+    if (os_getsockname(s, (struct sockaddr *)own, &own_length) != 0 ||
+        os_getpeername(s, (struct sockaddr *)peer, &peer_length) != 0)
+        return errno;
+    return 0;
 }
 
 int iocp_shutdown_send(SOCKET s)

@@ -17,6 +17,7 @@
 #include <winsock2.h>
 #include <ws2tcpip.h>
 #include <mswsock.h>
+#include <mstcpip.h>
 #include <windows.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -143,11 +144,32 @@ static inline void iocp_linger_zero(SOCKET s)
     setsockopt(s, SOL_SOCKET, SO_LINGER, (const char *)&zero, sizeof zero);
 }
 
-static inline void iocp_no_delay(SOCKET s)
+static inline int iocp_no_delay(SOCKET s)
 {
     int on = 1;
 
-    setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on);
+    return setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on) == 0 ? 0 : WSAGetLastError();
+}
+
+/* The number of probes is the system's own (10): setting it needs Windows 10 1703. */
+static inline int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
+{
+    struct tcp_keepalive values = {1, idle * 1000, interval * 1000};
+    DWORD bytes;
+
+    (void)probes;
+    return WSAIoctl(s, SIO_KEEPALIVE_VALS, &values, sizeof values, NULL, 0, &bytes, NULL, NULL) == 0 ? 0
+                                                                                                    : WSAGetLastError();
+}
+
+static inline int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
+{
+    int own_length = sizeof *own, peer_length = sizeof *peer;
+
+    if (getsockname(s, (struct sockaddr *)own, &own_length) != 0 ||
+        getpeername(s, (struct sockaddr *)peer, &peer_length) != 0)
+        return WSAGetLastError();
+    return 0;
 }
 
 static inline int iocp_shutdown_send(SOCKET s)

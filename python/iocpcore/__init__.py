@@ -1,10 +1,33 @@
 """A native I/O completion port core for Python servers: IOCP on Windows, io_uring and epoll on Linux.
 
-The core runs without the GIL; Python sees listeners, handlers and statistics.
+The core runs without the GIL; Python sees listeners, sessions, handlers and statistics.
 """
 
-from ._core import DISCARD, ECHO, Handler, Listener, Load, Proactor, backends
+from ._core import (
+    DISCARD,
+    ECHO,
+    Handler,
+    Listener,
+    Load,
+    Proactor,
+    SendLimitExceeded,
+    Session,
+    SessionClosed,
+    backends,
+)
 from ._serve import serve
 
 __version__ = "0.1.0"
-__all__ = ["DISCARD", "ECHO", "Handler", "Listener", "Load", "Proactor", "backends", "serve"]
+__all__ = [
+    "DISCARD",
+    "ECHO",
+    "Handler",
+    "Listener",
+    "Load",
+    "Proactor",
+    "SendLimitExceeded",
+    "Session",
+    "SessionClosed",
+    "backends",
+    "serve",
+]

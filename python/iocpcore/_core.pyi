@@ -1,5 +1,10 @@
+import socket
+from collections.abc import Buffer, Callable, Sequence
 from types import TracebackType
-from typing import Final, Self, TypedDict, type_check_only
+from typing import Any, Final, Literal, Self, TypedDict, TypeVarTuple, Unpack, type_check_only
+
+_Args = TypeVarTuple("_Args")
+_Address = tuple[str, int] | tuple[str, int, int, int]
 
 compiler: Final[str]
 cython_version: Final[str]
@@ -12,6 +17,7 @@ class _Row(TypedDict):
     accepted: int
     accept_failures: int
     refused: int
+    parked: int
     connected: int
     connect_failures: int
     active: int
@@ -35,6 +41,10 @@ class _Row(TypedDict):
     dequeues: int
     dequeue_failures: int
     wakeups: int
+    attaches: int
+    callbacks: int
+    callback_errors: int
+    callback_time: int
     buffers_used: int
     buffers_spare: int
 
@@ -76,18 +86,63 @@ class Load(Handler):
     def echoes(self) -> int: ...
     def result(self) -> _Result: ...
 
+class SessionClosed(ConnectionError): ...
+class SendLimitExceeded(BufferError): ...
+
+class Session:
+    data: Any
+    @property
+    def id(self) -> int: ...
+    @property
+    def peername(self) -> _Address | None: ...
+    @property
+    def sockname(self) -> _Address | None: ...
+    @property
+    def listener(self) -> Listener | None: ...
+    @property
+    def unsent(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def send(self, data: Buffer) -> bool: ...
+    def end(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+@type_check_only
+class _Options(TypedDict, total=False):
+    idle_timeout: float | None
+    send_timeout: float | None
+    linger: float
+    keep_alive: tuple[int, int, int] | None
+    no_delay: bool
+    receive_size: int
+    high_water: int
+    low_water: int
+    send_limit: int | None
+
 class Listener:
     # An IPv6 address has flow info and scope behind host and port.
     @property
-    def address(self) -> tuple[str, int] | tuple[str, int, int, int]: ...
+    def address(self) -> _Address: ...
     @property
     def port(self) -> int: ...
     def close(self) -> None: ...
 
 class Proactor:
-    def __init__(self, workers: int = 1, backend: str | None = None, *, skip_on_success: bool = True) -> None: ...
+    def __init__(
+        self,
+        workers: int = 1,
+        backend: str | None = None,
+        *,
+        max_sessions: int | None = None,
+        skip_on_success: bool = True,
+    ) -> None: ...
     @property
     def backend(self) -> str: ...
+    @property
+    def closing(self) -> bool: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -97,8 +152,33 @@ class Proactor:
         /,
     ) -> None: ...
     def listen(
-        self, handler: Handler, host: str | None = "127.0.0.1", port: int = 0, *, backlog: int | None = None
+        self,
+        handler: object,
+        host: str | None = "127.0.0.1",
+        port: int = 0,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int | None = None,
+        max_sessions: int | None = None,
+        when_full: Literal["wait", "refuse"] = "wait",
+        workers: Sequence[int] | None = None,
+        **options: Unpack[_Options],
     ) -> Listener: ...
+    def connect(
+        self,
+        handler: object,
+        host: str | None,
+        port: int,
+        *,
+        timeout: float | None = None,
+        local_address: tuple[str, int] | None = None,
+        **options: Unpack[_Options],
+    ) -> Session: ...
+    def adopt(self, handler: object, sock: socket.socket, **options: Unpack[_Options]) -> Session | None: ...
+    def post(
+        self, function: Callable[[*_Args], object], *args: *_Args, worker: int | None = None
+    ) -> None: ...
+    def poll(self, timeout: float | None = None) -> int: ...
     def stats(self) -> _Stats: ...
     def close(self, drain: float = ...) -> None: ...
 

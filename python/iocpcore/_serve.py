@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from ._core import Handler, Listener, Proactor, check_seconds
+from ._core import Listener, Proactor, check_seconds
 
 if TYPE_CHECKING:
     from ._core import _Stats
@@ -48,7 +48,7 @@ class StopSignals:
 
 
 def serve(
-    handler: Handler,
+    handler: object,
     host: str | None = "127.0.0.1",
     port: int = 0,
     *,
@@ -69,6 +69,7 @@ def serve(
         with StopSignals() as signals:
             if started is not None:
                 started(listener)
-            signals.wait()
+            while not signals.wait(0.1) and not proactor.closing:
+                pass
         proactor.close(drain)  # the signals are what they were: another one ends this too
     return proactor.stats()

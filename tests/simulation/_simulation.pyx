@@ -13,11 +13,12 @@ from libc.string cimport memset
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock)
 
-from handler cimport PATTERN_PERIOD, load_over
+from handler cimport PATTERN_PERIOD, handler_init, load_over
 from inbox cimport inbox_ask_to_close, inbox_item, inbox_item_about, inbox_item_free, inbox_put
 from iocp cimport (
-    AF_INET, HANDLE, INVALID_SOCKET, InterlockedCompareExchange, InterlockedDecrement,
+    AF_INET, HANDLE, INFINITE, INVALID_SOCKET, SOCKADDR_STORAGE, InterlockedCompareExchange, InterlockedDecrement,
     InterlockedIncrement, OVERLAPPED, SOCKET, closesocket, iocp_backend_find, iocp_open_port)
+from link cimport link_new
 from operation cimport (
     ACCEPT, ACCEPTS, DO_ABORT, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO, FREE, LOAD, OPEN, POOLED, Buffer, Handler,
     InboxItem, Listener, Load, LoadRow, Operation, Session, Worker)
@@ -175,12 +176,13 @@ cdef void prepare_place(Run *run, int i) noexcept nogil:
     place.listener.handler = &run.echo
     place.listener.armed = armed[i]
     place.listener.worker = &run.workers[sim_below(run.count)]
+    place.listener.serving[0] = ~<uint64_t> 0
     run.sockets[i] = <int> place.listener.socket
 
 
 cdef void prepare_places(Run *run) noexcept nogil:
     cdef int i
-    run.echo.kind = ECHO
+    handler_init(&run.echo, ECHO)
     run.place_count = <int> min(1 + sim_below(LISTENERS) * sim_below(2), run.limits.listeners)
     sim_make_memory_scarce(False)
     for i in range(run.place_count):
@@ -200,7 +202,7 @@ cdef void prepare_load(Run *run) noexcept nogil:
     run.load.rows = run.rows
     run.load.done = done
     run.load.remaining = run.calls
-    run.caller.kind = LOAD
+    handler_init(&run.caller, LOAD)
     run.caller.load = &run.load
 
 
@@ -337,10 +339,14 @@ cdef void call_somebody(Run *run) noexcept nogil:
     cdef Worker *worker = &run.workers[run.calls % run.count]
     if item == NULL:
         return
+    item.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
+    if item.address == NULL:
+        inbox_item_free(item)
+        return
     run.calls -= 1
     item.handler = &run.caller
     item.address.ss_family = AF_INET
-    item.address_length = sizeof(item.address)
+    item.address_length = sizeof(SOCKADDR_STORAGE)
     InterlockedIncrement(&worker.load)
     if not ask(worker, item):
         InterlockedDecrement(&worker.load)
@@ -432,8 +438,12 @@ cdef void abort_somebody(Run *run) noexcept nogil:
     item = inbox_item(DO_ABORT)
     if item == NULL:
         return
-    item.slot = name.slot
-    item.generation = name.generation
+    item.link = link_new()
+    if item.link == NULL:
+        inbox_item_free(item)
+        return
+    item.link.slot = name.slot
+    item.link.generation = name.generation
     ask(&run.workers[name.worker], item)
 
 
@@ -516,7 +526,7 @@ cdef void turn(Run *run) noexcept nogil:
         if not sim_idle() and not has_plans(run):
             stuck(run)
         return
-    worker_turn(worker)
+    worker_turn(worker, INFINITE)
     check(run, worker)
     forget_places(run)
     remember(run, worker)

@@ -1,0 +1,171 @@
+# What the Python-visible types share: errors, arguments, waiting, addresses.
+
+# ---- errors ----
+
+cdef object system_error(int number):
+    """The OSError of an error number of the system; on Windows it has a winerror."""
+    cdef char text[512]
+    iocp_error_text(number, text, sizeof(text))
+    return OSError(number, text.decode("utf-8", "replace"), None, number)
+
+
+cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) except? 0:
+    """The argument as a number in that range, or TypeError, or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, not {value}")
+    return value
+
+
+cdef uint64_t nanoseconds(str name, object seconds) except? 0:
+    """The argument, seconds from 0 to a year."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds <= 366 * 86400:
+        raise ValueError(f"{name} must be from 0 seconds to a year, not {seconds}")
+    return <uint64_t> (seconds * 1e9)
+
+
+def check_seconds(name, value):
+    """TypeError or ValueError unless the argument is a number of seconds from 0 to a year."""
+    nanoseconds(name, value)
+
+
+# ---- waiting ----
+
+cdef double INFINITY = float("inf")
+
+
+cdef double after(str name, object seconds) except? -1:
+    """time.monotonic() so many seconds from now; TypeError, ValueError."""
+    return time.monotonic() + nanoseconds(name, seconds) / 1e9
+
+
+cdef PyThread_type_lock held_lock() except NULL:
+    """A lock that someone else will release, once, to say that something has happened."""
+    cdef PyThread_type_lock lock = PyThread_allocate_lock()
+    if lock == NULL:
+        raise MemoryError()
+    PyThread_acquire_lock(lock, WAIT_LOCK)
+    return lock
+
+
+cdef bint wait_for(PyThread_type_lock lock, double deadline) except -1:
+    """Wait until someone has released the lock; False if time.monotonic() reaches the deadline first.
+
+    Any number of threads may wait: who gets the lock gives it on. In slices: on Windows Ctrl+C interrupts no lock, so
+    signals are looked at ten times a second.
+    """
+    cdef PyLockStatus got
+    cdef long long microseconds
+    cdef double left
+    while True:
+        left = deadline - time.monotonic()
+        microseconds = <long long> (min(max(left, 0), 0.1) * 1e6)
+        with nogil:
+            got = PyThread_acquire_lock_timed(lock, microseconds, 1)
+        if got == PY_LOCK_ACQUIRED:
+            PyThread_release_lock(lock)
+            return True
+        PyErr_CheckSignals()
+        if left <= 0:
+            return False
+
+
+# ---- addresses ----
+
+cdef int socket_address(int family, tuple address, SOCKADDR_STORAGE *storage) except -1:
+    """Fill in the system's form of a numeric address as getaddrinfo gives it; its length."""
+    cdef sockaddr_in *v4 = <sockaddr_in *> storage
+    cdef sockaddr_in6 *v6 = <sockaddr_in6 *> storage
+    cdef bytes packed = _socket.inet_pton(family, address[0].partition("%")[0])
+    cdef unsigned short port = _socket.htons(address[1])
+    if family == _socket.AF_INET:
+        v4.sin_family = family
+        v4.sin_port = port
+        memcpy(&v4.sin_addr, <const char *> packed, 4)
+        return sizeof(sockaddr_in)
+    v6.sin6_family = family
+    v6.sin6_port = port
+    v6.sin6_scope_id = address[3]
+    memcpy(&v6.sin6_addr, <const char *> packed, 16)
+    return sizeof(sockaddr_in6)
+
+
+cdef tuple address_of(sockaddr_in6 *name):
+    """The other way round; None if it was never filled in."""
+    cdef sockaddr_in *v4 = <sockaddr_in *> name
+    if v4.sin_family == AF_INET:
+        return _socket.inet_ntop(_socket.AF_INET, (<const char *> &v4.sin_addr)[:4]), _socket.ntohs(v4.sin_port)
+    if v4.sin_family == AF_INET6:
+        host = _socket.inet_ntop(_socket.AF_INET6, (<const char *> &name.sin6_addr)[:16])
+        return host, _socket.ntohs(name.sin6_port), _socket.ntohl(name.sin6_flowinfo), name.sin6_scope_id
+    return None
+
+
+def _resolve(host, port, least_port, flags):
+    """(family, address) of a host; ValueError, TypeError, or the resolver's OSError.
+
+    Of a name with several addresses the first IPv4 one, else the first: so a client and a server that both say
+    "localhost" mean the same.
+    """
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host must be a str or None, not {type(host).__name__}")
+    whole("port", port, least_port, 65535)
+    try:
+        answers = _socket.getaddrinfo(host or None, port, type=_socket.SOCK_STREAM, flags=flags)
+    except _socket.gaierror as error:
+        raise _socket.gaierror(error.errno, f"cannot resolve {host!r}: {error.strerror}") from None
+    family, _, _, _, address = min(answers, key=lambda answer: answer[0] != _socket.AF_INET)
+    return family, address
+
+
+def _listening_socket(host, port, backlog):
+    """A socket that is bound and listens; the system's OSError if the address cannot be had."""
+    if host == "" or host is None:
+        host = "::" if _socket.has_dualstack_ipv6() else "0.0.0.0"
+    family, address = _resolve(host, port, 0, _socket.AI_PASSIVE)
+    sock = _socket.socket(family, _socket.SOCK_STREAM)
+    try:
+        # Windows: nobody else may take the port; elsewhere it is so, and a restart must not wait for old connections.
+        exclusive = getattr(_socket, "SO_EXCLUSIVEADDRUSE", None)
+        sock.setsockopt(_socket.SOL_SOCKET, exclusive or _socket.SO_REUSEADDR, 1)
+        if family == _socket.AF_INET6:
+            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, address[0] != "::")
+        sock.bind(address)
+        sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {address[0]} port {port}: {error.strerror}", None,
+                      getattr(error, "winerror", None)) from None
+    return sock
+
+
+def _given_socket(sock, backlog):
+    """One that listens, of a bound socket that somebody else has made."""
+    if not isinstance(sock, _socket.socket):
+        raise TypeError(f"sock must be a socket, not {type(sock).__name__}")
+    if sock.type != _socket.SOCK_STREAM or sock.family not in (_socket.AF_INET, _socket.AF_INET6):
+        raise ValueError(f"sock must be a TCP socket, not {sock!r}")
+    if sock.getsockname()[1] == 0:
+        raise ValueError("sock is not bound")
+    sock.setblocking(False)
+    if backlog is not None or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+        sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
+    return sock
+
+
+def _bound_socket(family, local_address):
+    """To connect from there."""
+    if not isinstance(local_address, tuple) or len(local_address) < 2:
+        raise TypeError(f"local_address must be (host, port), not {local_address!r}")
+    sock = _socket.socket(family, _socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.bind(local_address)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot connect from {local_address[0]} port {local_address[1]}: {error.strerror}",
+                      None, getattr(error, "winerror", None)) from None
+    return sock

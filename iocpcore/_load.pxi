@@ -1,0 +1,157 @@
+# The native load client.
+
+# Every load sends from the same bytes. Random, so that bytes lost, doubled or exchanged show; laid out twice, so that
+# a whole period can be read from any offset.
+cdef bytes PATTERN = random.Random(65521).randbytes(PATTERN_PERIOD) * 2
+
+
+cdef uint64_t latency_within(LoadRow *row, double share) noexcept:
+    """Nanoseconds within which that share of the echoes came."""
+    cdef uint64_t seen = 0
+    cdef unsigned int bucket
+    for bucket in range(<unsigned int> LATENCY_BUCKETS):
+        seen += row.latency[bucket]
+        if seen > 0 and seen >= share * row.echoes:
+            return latency_of(bucket)
+    return 0
+
+
+cdef class Load(Handler):
+    """Load(connections=50, messages=1000, size=64, pipeline=1)
+
+    A native load client: connections that send messages and check every byte that an echo server returns.
+
+    connections: how many; messages: of each connection; size: bytes of a message, or (least, most) for random sizes;
+    pipeline: messages a connection sends before the first has come back.
+    """
+    cdef NativeLoad load
+    cdef int workers
+    cdef unsigned int connections
+    cdef uint64_t started_at
+    cdef Proactor proactor
+
+    def __cinit__(self):
+        self.load.done = held_lock()
+
+    def __init__(self, connections=50, messages=1000, size=64, pipeline=1):
+        if self.native.load != NULL:
+            raise RuntimeError("a load is made once")
+        if isinstance(size, tuple) and len(size) != 2:
+            raise ValueError(f"size must be a number or (least, most), not {size}")
+        least, most = size if isinstance(size, tuple) else (size, size)
+        self.connections = whole("connections", connections, 1, 1000000)
+        self.load.messages = whole("messages", messages, 1, 1 << 48)
+        self.load.size_min = whole("size", least, 1, 1 << 30)
+        self.load.size_max = whole("size", most, self.load.size_min, 1 << 30)
+        self.load.pipeline = whole("pipeline", pipeline, 1, 1 << 16)
+        self.load.pattern = PATTERN
+        self.load.remaining = self.connections
+        handler_init(&self.native, LOAD_KIND)
+        self.native.load = &self.load
+        self.name = "Load"
+
+    def __dealloc__(self):
+        free(self.load.rows)
+        if self.load.done != NULL:
+            PyThread_free_lock(self.load.done)
+
+    def start(self, Proactor proactor not None, host, port):
+        """start(proactor, host, port)
+
+        Connect to the server, all connections at once, spread over the proactor's workers.
+
+        Raises RuntimeError if it was started before, OSError if the host cannot be resolved.
+        """
+        cdef int worker
+        if self.proactor is not None:
+            raise RuntimeError("a load can be started once")
+        proactor.check()
+        family, address = _resolve(host, port, 1, 0)
+        proactor.check()    # resolving takes its time
+        self.workers = proactor.count
+        self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
+        if self.load.rows == NULL:
+            raise MemoryError()
+        for worker in range(self.workers):
+            InitializeSRWLock(&self.load.rows[worker].lock)
+        self.proactor = proactor
+        proactor.keep(self)
+        self.started_at = iocp_now(proactor.workers[0].port)
+        cdef unsigned int i, _missing, begun = 0
+        try:
+            for i in range(self.connections):
+                proactor.connect_native(&self.native, i % self.workers, family, address)
+                begun += 1
+        finally:
+            for _missing in range(begun, self.connections):    # those will never be
+                load_over(&self.load)
+
+    def wait(self, timeout=None):
+        """wait(timeout=None)
+
+        Until every connection is over, at most `timeout` seconds, or for ever; whether they are. False too if the
+        proactor was closed and some operation never ended: what is left in its hands will never be over.
+        """
+        if self.proactor is None:
+            raise RuntimeError("the load was not started")
+        cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
+        while not wait_for(self.load.done, min(deadline, time.monotonic() + 1)):
+            if self.proactor.leaked or time.monotonic() >= deadline:
+                return False
+        return True
+
+    @property
+    def echoes(self):
+        """Messages that have come back whole, until now."""
+        cdef LoadRow total
+        self.sum_rows(&total)
+        return total.echoes
+
+    def result(self):
+        """result()
+
+        What happened so far: a dict.
+
+        connections, echoes, bytes (received), seconds (until the last echo), echoes_per_second, mismatches (connections
+        that returned a wrong byte), errors (connections that ended before all their messages came back), error (the
+        first one's text, or None), latency_us: p50, p99, p999, from a histogram with an error of 1.6 %.
+        """
+        cdef LoadRow total
+        self.sum_rows(&total)
+        seconds = max(0, <int64_t> (total.last_at - self.started_at)) / 1e9
+        return {
+            "connections": self.connections,
+            "echoes": total.echoes,
+            "bytes": total.bytes,
+            "seconds": seconds,
+            "echoes_per_second": total.echoes / seconds if seconds else 0.0,
+            "mismatches": total.mismatches,
+            "errors": total.errors,
+            "error": str(system_error(total.first_error)) if total.first_error else None,
+            "latency_us": {name: latency_within(&total, share) / 1000
+                           for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))},
+        }
+
+    cdef bint over(self):
+        """No worker will look at it again."""
+        return wait_for(self.load.done, 0)
+
+    cdef void sum_rows(self, LoadRow *total):
+        """What all workers have counted until now."""
+        cdef LoadRow *row
+        cdef int i
+        cdef unsigned int bucket
+        memset(total, 0, sizeof(LoadRow))
+        for i in range(self.workers):
+            row = &self.load.rows[i]
+            AcquireSRWLockExclusive(&row.lock)
+            total.echoes += row.echoes
+            total.bytes += row.bytes
+            total.mismatches += row.mismatches
+            total.errors += row.errors
+            total.last_at = max(total.last_at, row.last_at)
+            if total.first_error == 0:
+                total.first_error = row.first_error
+            for bucket in range(<unsigned int> LATENCY_BUCKETS):
+                total.latency[bucket] += row.latency[bucket]
+            ReleaseSRWLockExclusive(&row.lock)

@@ -1,0 +1,425 @@
+# Sessions as Python sees them, and the delivery of what a batch has to tell their handlers.
+#
+# Ownership: a Session holds its link, never the native session. The native session holds one reference to the Session,
+# from the moment both know each other until on_close has returned.
+# Threads: all of this under the GIL. Session's methods may be called in any thread: in the worker's own they act at
+# once, unless the inbox has something older; else they go through it.
+
+
+class SessionClosed(ConnectionError):
+    """Sending on a session that has ended, or whose sending side was ended."""
+
+
+class SendLimitExceeded(BufferError):
+    """A session has `send_limit` bytes queued already."""
+
+
+cdef uint64_t sessions_made = 0     # by this process
+
+
+cdef class Session:
+    """A connection. Made by listen(), connect() and adopt(); its methods may be called in any thread.
+
+    handler's callbacks, each optional: on_connect(session), on_receive(session, data), on_drain(session),
+    on_end(session), on_close(session, error).
+    """
+    cdef Proactor proactor          # None once it is closed
+    cdef Link *link
+    cdef Callbacks handler
+    cdef readonly Listener listener     # None if we connected, or adopted it
+    cdef public object data             # the user's own
+    cdef uint64_t number
+    cdef int worker
+    cdef bint paused
+    cdef bint ending                # end(), close() or abort() was called, or it is closed
+    cdef readonly bint closed
+    cdef sockaddr_in6 own
+    cdef sockaddr_in6 peer
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("a Session is made by listen(), connect() or adopt()")
+
+    def __dealloc__(self):
+        if self.link != NULL:
+            link_drop(self.link)
+
+    def __repr__(self):
+        state = "closed" if self.closed else "closing" if self.ending else "open"
+        return f"<iocpcore.Session {self.number} {self.peername} {state}>"
+
+    @property
+    def id(self):
+        """A number that no other session of this process has, or will have."""
+        return self.number
+
+    @property
+    def peername(self):
+        """The peer's (host, port), with IPv6 flow info and scope behind them; None if it is not known."""
+        return address_of(&self.peer)
+
+    @property
+    def sockname(self):
+        """Our own (host, port), as peername; None before it is connected."""
+        return address_of(&self.own)
+
+    @property
+    def unsent(self):
+        """Bytes that send() has taken and the system has not. In on_close: those that will never be sent."""
+        return link_queued(self.link)
+
+    def send(self, data):
+        """send(data)
+
+        Queue bytes for sending; order is the order of the calls, those of other threads included. True, or False if
+        more than `high_water` bytes are queued now: then on_drain will be called once `low_water` are left.
+
+        data: any contiguous buffer. A bytes object of more than 16 KiB is referred to until it is sent; others are
+        copied, and may be changed at once.
+
+        Raises SessionClosed if the session has ended, or end() or close() was called; SendLimitExceeded if `send_limit`
+        bytes are queued already. What is still queued when a connection breaks is counted by `unsent`.
+        Source: WSASend, https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsasend
+        """
+        cdef Py_buffer view
+        if PyBytes_CheckExact(data):
+            return self.send_bytes(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), <void *> data)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            return self.send_bytes(<const char *> view.buf, view.len, NULL)
+        finally:
+            PyBuffer_Release(&view)
+
+    def end(self):
+        """end()
+
+        Finish sending when what is queued has gone; receiving goes on. The peer sees the end of the stream."""
+        self.ending = True
+        self.ask(DO_END)
+
+    def pause(self):
+        """pause()
+
+        No on_receive and no on_end until resume(): what the peer sends meanwhile waits, and makes it wait."""
+        if not self.paused:
+            self.paused = True
+            self.ask(DO_PAUSE)
+
+    def resume(self):
+        """resume()
+
+        Receive again."""
+        if self.paused:
+            self.paused = False
+            self.ask(DO_RESUME)
+
+    def close(self):
+        """close()
+
+        Send what is queued, end, wait for the peer's end at most `linger` seconds, close. No more on_receive comes."""
+        self.ending = True
+        self.ask(DO_CLOSE)
+
+    def abort(self):
+        """abort()
+
+        Close at once; the peer sees a reset, and what is queued is lost."""
+        self.ending = True
+        self.ask(DO_ABORT)
+
+    # ---- how ----
+
+    cdef Worker *native_worker(self):
+        """NULL if it has gone."""
+        if self.closed or self.proactor.workers == NULL:
+            return NULL
+        return &self.proactor.workers[self.worker]
+
+    cdef NativeSession *here(self, Worker *worker):
+        """The native session, or NULL: this thread must go through the inbox, or it has gone."""
+        if worker.thread != PyThread_get_thread_ident() or not inbox_is_empty(worker):
+            return NULL
+        return session_resolve(worker, self.link.slot, self.link.generation)
+
+    cdef bint send_bytes(self, const char *data, size_t length, void *pinned) except -1:
+        cdef Worker *worker = self.native_worker()
+        cdef Settings *settings = &self.handler.native.settings
+        cdef NativeSession *native
+        cdef size_t queued
+        if self.ending or worker == NULL:
+            raise SessionClosed(f"{self!r} takes no more to send")
+        queued = link_queued(self.link)
+        if settings.send_limit != 0 and queued >= settings.send_limit:
+            raise SendLimitExceeded(f"{self!r} has {queued} bytes queued")
+        if length == 0:
+            return queued <= settings.high_water
+        native = self.here(worker)
+        link_add(self.link, length)
+        if queued + length > settings.high_water:
+            InterlockedExchange(&self.link.above, 1)    # before the worker can send any of it
+        if length <= RECEIVE_SIZE:
+            pinned = NULL
+        try:
+            if native != NULL:
+                self.send_here(worker, native, data, length, pinned)
+            else:
+                self.send_there(worker, data, length, pinned)
+        except BaseException:
+            link_subtract(self.link, length)
+            raise
+        return queued + length <= settings.high_water
+
+    cdef int send_here(self, Worker *worker, NativeSession *native, const char *data, size_t length,
+                       void *pinned) except -1:
+        cdef Buffer *buffer
+        if not session_takes(native):
+            raise SessionClosed(f"{self!r} takes no more to send")
+        if pinned == NULL:
+            if not enqueue_bytes(worker, native, data, length):
+                raise MemoryError()
+        else:
+            buffer = pin(pinned, data, length)
+            enqueue(worker, native, buffer)
+        defer(worker, native)
+        return 0
+
+    cdef int send_there(self, Worker *worker, const char *data, size_t length, void *pinned) except -1:
+        cdef InboxItem *item = self.item(DO_SEND)
+        try:
+            item.buffer = pin(pinned, data, length) if pinned != NULL else copy(data, length)
+        except BaseException:
+            inbox_item_free(item)
+            raise
+        if inbox_put(worker, item):
+            return 0
+        if pinned != NULL:
+            Py_DECREF(<object> pinned)
+        free(item.buffer)
+        inbox_item_free(item)
+        raise SessionClosed(f"{self!r} takes no more to send")
+
+    cdef InboxItem *item(self, int kind) except NULL:
+        cdef InboxItem *item = inbox_item(kind)
+        if item == NULL:
+            raise MemoryError()
+        item.link = link_hold(self.link)
+        return item
+
+    cdef int ask(self, int kind) except -1:
+        """The worker, to do that; nothing if the session has gone."""
+        cdef Worker *worker = self.native_worker()
+        cdef NativeSession *native
+        cdef InboxItem *item
+        if worker == NULL:
+            return 0
+        native = self.here(worker)
+        if native != NULL:
+            session_do(worker, native, kind)
+            return 0
+        item = self.item(kind)
+        if not inbox_put(worker, item):
+            inbox_item_free(item)
+        return 0
+
+
+cdef Buffer *pin(void *pinned, const char *data, size_t length) except NULL:
+    cdef Buffer *buffer = buffer_pin(pinned, data, length)
+    if buffer == NULL:
+        raise MemoryError()
+    Py_INCREF(<object> pinned)
+    return buffer
+
+
+cdef Buffer *copy(const char *data, size_t length) except NULL:
+    cdef Buffer *buffer = buffer_copy(data, length)
+    if buffer == NULL:
+        raise MemoryError()
+    return buffer
+
+
+cdef Session new_session(Proactor proactor, int worker, Callbacks handler):
+    global sessions_made
+    cdef Session session = Session.__new__(Session)
+    session.link = link_new()
+    if session.link == NULL:
+        raise MemoryError()
+    session.proactor = proactor
+    session.worker = worker
+    session.handler = handler
+    sessions_made += 1
+    session.number = sessions_made
+    return session
+
+
+# ---- delivery: in the worker's thread, attached ----
+
+cdef void attach(Worker *worker, NativeSession *session) noexcept nogil:
+    with gil:
+        deliver_all(worker, session)
+
+
+cdef void deliver_all(Worker *worker, NativeSession *session) noexcept:
+    cdef unsigned long before = worker.thread
+    worker.thread = PyThread_get_thread_ident()
+    deliver_items(worker)
+    while session != NULL:
+        deliver(worker, session)
+        session = session.next_call
+    worker.thread = before
+    drop_pinned(worker)
+
+
+cdef void drop_pinned(Worker *worker) noexcept:
+    cdef Buffer *buffer = worker.unpinned
+    cdef Buffer *after
+    worker.unpinned = NULL
+    while buffer != NULL:
+        after = buffer.next
+        Py_DECREF(<object> buffer.pinned)
+        free(buffer)
+        buffer = after
+
+
+cdef void deliver_items(Worker *worker) noexcept:
+    """Functions that were posted, and connections that never came to be."""
+    cdef InboxItem *item = worker.python_head
+    cdef InboxItem *after
+    worker.python_head = NULL
+    while item != NULL:
+        after = item.next
+        deliver_item(worker, item.kind, item.error, <object> item.python)
+        Py_DECREF(<object> item.python)
+        inbox_item_free(item)
+        item = after
+
+
+cdef void deliver_item(Worker *worker, int kind, int error, object what) noexcept:
+    cdef Session session
+    if kind != DO_CALL:
+        session = what
+        tell_closed(worker, session, system_error(error))
+        return
+    if error != 0:
+        return      # the proactor has closed before its turn came
+    proactor, function, arguments = what
+    worker.stats.callbacks += 1
+    try:
+        function(*arguments)
+    except BaseException as raised:
+        failed(worker, proactor, raised, f"the function {function!r} that was posted")
+
+
+cdef void failed(Worker *worker, Proactor proactor, object error, str what) noexcept:
+    """A callback has raised that."""
+    worker.stats.callback_errors += 1
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        proactor.stop_because_of(error)
+    else:
+        logging.getLogger("iocpcore").error("%s raised an exception", what, exc_info=error)
+
+
+cdef void session_failed(Worker *worker, NativeSession *native, Session session, object error, str name) noexcept:
+    cdef Proactor proactor = session.proactor
+    if native != NULL:
+        session.ending = True
+        abort_session(worker, native, BY_US)
+    failed(worker, proactor, error, f"{name} of session {session.number} with {session.peername}")
+
+
+cdef void deliver(Worker *worker, NativeSession *native) noexcept:
+    """What is due to this session, as far as its state still allows it."""
+    cdef unsigned char due = native.calls
+    cdef Session session
+    native.calls = 0
+    if due & CALL_CONNECT and native.state == OPEN:
+        introduce_session(worker, native)
+    if native.python == NULL:
+        return
+    session = <Session> native.python
+    if due & CALL_CONNECT:
+        deliver_call(worker, native, session, session.handler.on_connect, "on_connect")
+    if due & CALL_RECEIVE:
+        deliver_data(worker, native, session)
+    if due & CALL_END:
+        if session.paused and native.state == OPEN:
+            native.calls |= CALL_END
+        else:
+            deliver_call(worker, native, session, session.handler.on_end, "on_end")
+    if due & CALL_DRAIN:
+        deliver_call(worker, native, session, session.handler.on_drain, "on_drain")
+    if due & CALL_CLOSE:
+        native.close_told = 1
+        native.python = NULL
+        tell_closed(worker, session, error_of(native, session))
+        Py_DECREF(session)
+
+
+cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
+    """Native session and Python object may know each other from now on."""
+    cdef Session session
+    cdef SOCKADDR_STORAGE own, peer
+    cdef Listener listener
+    try:
+        if native.python == NULL:
+            listener = <Listener> native.listener.python
+            session = new_session(listener.proactor, worker.index, listener.handler)
+            session.listener = listener
+            session.link.slot = native.slot
+            session.link.generation = native.generation
+            native.link = link_hold(session.link)
+            native.python = <void *> session
+            Py_INCREF(session)
+        session = <Session> native.python
+        if iocp_names(native.socket, &own, &peer) == 0:     # else it was reset already
+            memcpy(&session.own, &own, sizeof(sockaddr_in6))
+            memcpy(&session.peer, &peer, sizeof(sockaddr_in6))
+    except MemoryError as error:
+        native.error = WSAENOBUFS
+        abort_session(worker, native, BY_ERROR)
+
+
+cdef inline void deliver_call(Worker *worker, NativeSession *native, Session session, object callback,
+                              str name) noexcept:
+    if callback is None or native.state != OPEN:
+        return
+    worker.stats.callbacks += 1
+    try:
+        callback(session)
+    except BaseException as error:
+        session_failed(worker, native, session, error, name)
+
+
+cdef inline void deliver_data(Worker *worker, NativeSession *native, Session session) noexcept:
+    if native.state != OPEN or session.handler.on_receive is None:
+        worker.stats.bytes_discarded += native.input.length
+        return
+    if session.paused:
+        native.calls |= CALL_RECEIVE
+        return
+    worker.stats.callbacks += 1
+    try:
+        session.handler.on_receive(session, PyBytes_FromStringAndSize(native.input.data, native.input.length))
+    except BaseException as error:
+        session_failed(worker, native, session, error, "on_receive")
+
+
+cdef object error_of(NativeSession *native, Session session):
+    """Why it ended; None if nobody is to blame: it was closed, and nothing was lost."""
+    if native.error == 0 or (session.ending and native.reason != BY_TIMEOUT and link_queued(session.link) == 0):
+        return None
+    return system_error(native.error)
+
+
+cdef void tell_closed(Worker *worker, Session session, object error) noexcept:
+    cdef Proactor proactor = session.proactor
+    session.closed = True
+    session.ending = True
+    if session.handler.on_close is None:
+        session.proactor = None
+        return
+    worker.stats.callbacks += 1
+    try:
+        session.handler.on_close(session, error)
+    except BaseException as raised:
+        session_failed(worker, NULL, session, raised, "on_close")
+    session.proactor = None

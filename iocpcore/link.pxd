@@ -1,0 +1,43 @@
+# Links: what may be known of a session by those who do not own it.
+#
+# A link names its session by slot and generation, and only the session's worker resolves that: whoever has a link to a
+# connection that has gone reaches nobody. The count of queued bytes is exact at any time, in any thread.
+# Ownership: counted; whoever has one holds it.
+# Threads: any, but for the name, which the worker writes once.
+from libc.stdlib cimport calloc, free
+from iocp cimport InterlockedDecrement, InterlockedExchangeAdd64, InterlockedIncrement
+from operation cimport Link
+
+cdef enum:
+    NO_SLOT = 0xFFFFFFFF    # of a session that is yet to be made
+
+
+cdef inline Link *link_new() noexcept nogil:
+    """Held once, or NULL without memory."""
+    cdef Link *link = <Link *> calloc(1, sizeof(Link))
+    if link != NULL:
+        link.holds = 1
+        link.slot = <unsigned int> NO_SLOT
+    return link
+
+
+cdef inline Link *link_hold(Link *link) noexcept nogil:
+    InterlockedIncrement(&link.holds)
+    return link
+
+
+cdef inline void link_drop(Link *link) noexcept nogil:
+    if InterlockedDecrement(&link.holds) == 0:
+        free(link)
+
+
+cdef inline size_t link_queued(Link *link) noexcept nogil:
+    return <size_t> InterlockedExchangeAdd64(&link.queued, 0)
+
+
+cdef inline void link_add(Link *link, size_t bytes) noexcept nogil:
+    InterlockedExchangeAdd64(&link.queued, <long long> bytes)
+
+
+cdef inline void link_subtract(Link *link, size_t bytes) noexcept nogil:
+    InterlockedExchangeAdd64(&link.queued, -<long long> bytes)
