@@ -8,7 +8,7 @@ SOAK_SECONDS = 60
 SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
 
 .NOTPARALLEL:
-.PHONY: demo test test-native test-windows bench lint simulate mutants soak soak-windows asan tsan valgrind check packages clean
+.PHONY: demo test test-native test-windows bench lint simulate mutants pythons soak soak-windows asan tsan valgrind check packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
@@ -33,6 +33,10 @@ simulate: .venv/ready
 
 mutants: .venv/ready
 	.venv/bin/python tests/simulation/simulate.py --mutants --seeds 2000 --jobs 0
+
+# On every CPython that is found here.
+pythons: packages
+	tools/pythons
 
 # Real sockets, faults from outside: the soak itself, and the tests of it and of leaks.
 soak: build/$(VARIANT)/installed

@@ -14,7 +14,6 @@ import socket as _socket
 import threading
 import time
 import warnings
-import weakref
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -76,7 +75,7 @@ include "_listener.pxi"
 
 # ---- the proactor ----
 
-_live = weakref.WeakSet()
+_live = set()   # proactors that are not closed: without threads nothing else might hold one
 _leaked = []    # what an operation that never ended may still write to
 
 
