@@ -32,9 +32,9 @@ from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
     AF_INET, AF_INET6, DWORD, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange,
-    InterlockedDecrement, InterlockedExchange, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET,
-    INVALID_SOCKET, WSAENOBUFS, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
-    iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
+    InterlockedDecrement, InterlockedExchange, InterlockedExchange64, InterlockedIncrement, ReleaseSRWLockExclusive,
+    SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, WSAENOBUFS, iocp_backend_find, iocp_backend_missing, iocp_backend_name,
+    iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
 from link cimport link_add, link_drop, link_hold, link_new, link_queued, link_subtract
 from operation cimport (
     BY_ERROR, BY_TIMEOUT, BY_US, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,

@@ -29,6 +29,7 @@ cdef class Session:
     cdef readonly Listener listener     # None if we connected, or adopted it
     cdef public object data             # the user's own
     cdef uint64_t number
+    cdef size_t high_water
     cdef int worker
     cdef bint paused
     cdef bint ending                # end(), close() or abort() was called, or it is closed
@@ -89,6 +90,15 @@ cdef class Session:
             return self.send_bytes(<const char *> view.buf, view.len, NULL)
         finally:
             PyBuffer_Release(&view)
+
+    def set_water_marks(self, high, low=None):
+        """set_water_marks(high, low=None)
+
+        For this session, as the options high_water and low_water of listen(), in bytes; low: None is a quarter of high.
+        """
+        self.high_water = whole("high", high, 0, 1 << 40)
+        InterlockedExchange64(&self.link.low_water, whole("low", self.high_water // 4 if low is None else low, 0,
+                                                          self.high_water))
 
     def end(self):
         """end()
@@ -152,10 +162,10 @@ cdef class Session:
         if settings.send_limit != 0 and queued >= settings.send_limit:
             raise SendLimitExceeded(f"{self!r} has {queued} bytes queued")
         if length == 0:
-            return queued <= settings.high_water
+            return queued <= self.high_water
         native = self.here(worker)
         link_add(self.link, length)
-        if queued + length > settings.high_water:
+        if queued + length > self.high_water:
             InterlockedExchange(&self.link.above, 1)    # before the worker can send any of it
         if length <= RECEIVE_SIZE:
             pinned = NULL
@@ -167,7 +177,7 @@ cdef class Session:
         except BaseException:
             link_subtract(self.link, length)
             raise
-        return queued + length <= settings.high_water
+        return queued + length <= self.high_water
 
     cdef int send_here(self, Worker *worker, NativeSession *native, const char *data, size_t length,
                        void *pinned) except -1:
@@ -248,6 +258,8 @@ cdef Session new_session(Proactor proactor, int worker, Callbacks handler):
     session.handler = handler
     sessions_made += 1
     session.number = sessions_made
+    session.high_water = handler.native.settings.high_water
+    session.link.low_water = handler.native.settings.low_water
     return session
 
 

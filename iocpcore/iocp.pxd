@@ -100,5 +100,6 @@ cdef extern from "iocp.h" nogil:
     LONG InterlockedIncrement(LONG *p)
     LONG InterlockedDecrement(LONG *p)
     LONG InterlockedExchange(LONG *p, LONG value)
+    LONG64 InterlockedExchange64(LONG64 *p, LONG64 value)
     LONG64 InterlockedExchangeAdd64(LONG64 *p, LONG64 value)
     LONG InterlockedCompareExchange(LONG *p, LONG value, LONG expected)

@@ -65,6 +65,7 @@ cdef struct Link:
     LONG holds                  # any thread
     LONG above                  # any thread: a sender was told that the queue is above the high-water mark
     LONG64 queued               # any thread: bytes that senders have given and the kernel has not taken
+    LONG64 low_water            # any thread: bytes queued at which senders may go on
     unsigned int slot           # the worker's, who alone resolves it
     unsigned int generation
 

@@ -4,7 +4,8 @@
 # Ownership: queued buffers belong to the session. Those that a send in flight refers to stay at the queue's head,
 # unchanged, until its packet; at most one send is in flight, so order is the order of enqueue().
 # Threads: the session's worker.
-from iocp cimport DWORD, InterlockedCompareExchange, InterlockedExchange, WSABUF, WSAGetLastError, WSASend
+from iocp cimport (
+    DWORD, InterlockedCompareExchange, InterlockedExchange, InterlockedExchangeAdd64, WSABUF, WSAGetLastError, WSASend)
 from buffer cimport buffer_append, buffer_copy, buffer_has_room, buffer_release
 from link cimport link_queued, link_subtract
 from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, mutant
@@ -66,7 +67,9 @@ cdef inline bint queue_above_water(Session *session) noexcept nogil:
 cdef inline bint queue_drained(Session *session) noexcept nogil:
     """A sender was told to wait, and need not any more. Asked once for each time."""
     cdef Link *link = session.link
-    if not InterlockedCompareExchange(&link.above, 0, 0) or link_queued(link) > session.handler.settings.low_water:
+    if not InterlockedCompareExchange(&link.above, 0, 0):
+        return False
+    if link_queued(link) > <size_t> InterlockedExchangeAdd64(&link.low_water, 0):
         return False
     InterlockedExchange(&link.above, 0)
     return True

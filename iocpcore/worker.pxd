@@ -481,15 +481,22 @@ cdef inline bint is_too_late(Worker *worker, Session *session) noexcept nogil:
     return by != 0 and by <= worker.now
 
 
+cdef inline void give_up_session(Worker *worker, Session *session) noexcept nogil:
+    """When all was sent, and nobody wants to wait for the peer's end, that is no timeout."""
+    if session.state == FINISHING and session.end_sent:
+        close_session(worker, session, BY_TIMEOUT if session.handler.settings.linger != 0 else session.reason)
+    else:
+        session.error = WSAETIMEDOUT
+        close_session(worker, session, BY_TIMEOUT)
+
+
 cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
     if session.state == CLOSING:
         close_undrained(worker, session)
         if handler_must_be_told(session):
             call(worker, session, CALL_CLOSE)
     elif is_too_late(worker, session):
-        if session.state != FINISHING or not session.end_sent:
-            session.error = WSAETIMEDOUT
-        close_session(worker, session, BY_TIMEOUT)
+        give_up_session(worker, session)
         advance(worker, session)
     else:
         session.yielding = 1

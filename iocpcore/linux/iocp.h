@@ -174,6 +174,7 @@ typedef pthread_mutex_t SRWLOCK;
 #define InterlockedIncrement(p) (__atomic_add_fetch((p), 1, __ATOMIC_SEQ_CST))
 #define InterlockedDecrement(p) (__atomic_sub_fetch((p), 1, __ATOMIC_SEQ_CST))
 #define InterlockedExchangeAdd64(p, v) (__atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST))
+#define InterlockedExchange64(p, v) (__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST))
 #define InterlockedExchange(p, v) (__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST))
 #define InterlockedCompareExchange(p, v, expected) iocp_compare_exchange((p), (v), (expected))
 static inline LONG iocp_compare_exchange(volatile LONG *p, LONG value, LONG expected)
