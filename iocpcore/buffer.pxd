@@ -4,9 +4,11 @@
 # moves it from input to queue without a copy. One that an operation refers to is in flight, and its owner keeps it till
 # the packet. A pinned one, once released, waits until the worker has the GIL.
 # Threads: a pool belongs to its worker; buffer_copy() and buffer_pin() are for any.
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from operation cimport BORROWED, COPIED, COPY_SIZE, PINNED, POOLED, RECEIVE_SIZE, Buffer, Worker
+from iocp cimport iocp_give_pages, iocp_take_pages
+from operation cimport (
+    BORROWED, COPIED, COPY_SIZE, PINNED, POOLED, RECEIVE_SIZE, SLAB_BUFFERS, Buffer, Slab, Worker)
 
 cdef extern from *:
     """
@@ -18,8 +20,61 @@ cdef extern from *:
     """
     const bint BUFFERS_SPOILT   # the simulation's build: what is released is overwritten, so that late readers show
 
-cdef enum:
-    SPARE_MOST = 4096   # spare buffers a worker keeps; more go back to the system
+cdef extern from *:
+    """
+    #define TRIM_TIME UINT64_C(1000000000)
+    """
+    const unsigned long long TRIM_TIME  # nanoseconds from a slab's last use to giving it back to the system
+
+
+cdef inline bint slab_add(Worker *worker) noexcept nogil:
+    """Spare buffers for the pool; False without memory."""
+    cdef Slab *slab = <Slab *> calloc(1, sizeof(Slab))
+    cdef Buffer *buffer
+    cdef int i
+    if slab == NULL:
+        return False
+    slab.pages = <char *> iocp_take_pages(SLAB_BUFFERS * RECEIVE_SIZE)
+    if slab.pages == NULL:
+        free(slab)
+        return False
+    for i in range(SLAB_BUFFERS - 1, -1, -1):
+        buffer = &slab.buffers[i]
+        buffer.kind = POOLED
+        buffer.slab = slab
+        buffer.end = slab.pages + (i + 1) * RECEIVE_SIZE
+        buffer.next = worker.buffers.pooled
+        worker.buffers.pooled = buffer
+    slab.next = worker.buffers.slabs
+    worker.buffers.slabs = slab
+    worker.stats.buffers_spare += SLAB_BUFFERS
+    return True
+
+
+cdef inline void forget_unused(Worker *worker) noexcept nogil:
+    """Take the buffers of slabs that nobody uses out of the pool."""
+    cdef Buffer **at = &worker.buffers.pooled
+    while at[0] != NULL:
+        if at[0].slab.used == 0:
+            at[0] = at[0].next
+            worker.stats.buffers_spare -= 1
+        else:
+            at = &at[0].next
+
+
+cdef inline void slabs_trim(Worker *worker) noexcept nogil:
+    """Give slabs that nobody uses back to the system."""
+    cdef Slab **at = &worker.buffers.slabs
+    cdef Slab *slab
+    forget_unused(worker)
+    while at[0] != NULL:
+        slab = at[0]
+        if slab.used == 0:
+            at[0] = slab.next
+            iocp_give_pages(slab.pages, SLAB_BUFFERS * RECEIVE_SIZE)
+            free(slab)
+        else:
+            at = &slab.next
 
 
 cdef inline Buffer *buffer_new(unsigned char kind, size_t size) noexcept nogil:
@@ -37,19 +92,18 @@ cdef inline Buffer *buffer_new(unsigned char kind, size_t size) noexcept nogil:
 
 cdef inline Buffer *buffer_take(Worker *worker, size_t size) noexcept nogil:
     """An empty buffer to receive so many bytes into, or NULL."""
-    cdef Buffer *buffer = worker.buffers.pooled
+    cdef Buffer *buffer
     if size > RECEIVE_SIZE:
         return buffer_new(COPIED, size)
-    if buffer != NULL:
-        worker.buffers.pooled = buffer.next
-        worker.stats.buffers_spare -= 1
-        buffer.next = NULL
-        buffer.data = <char *> (buffer + 1)
-        buffer.length = 0
-    else:
-        buffer = buffer_new(POOLED, RECEIVE_SIZE)
-        if buffer == NULL:
-            return NULL
+    if worker.buffers.pooled == NULL and not slab_add(worker):
+        return NULL
+    buffer = worker.buffers.pooled
+    worker.buffers.pooled = buffer.next
+    buffer.next = NULL
+    buffer.data = buffer.end - RECEIVE_SIZE
+    buffer.length = 0
+    buffer.slab.used += 1
+    worker.stats.buffers_spare -= 1
     worker.stats.buffers_used += 1
     return buffer
 
@@ -113,27 +167,23 @@ cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
         free(buffer)
         return
     if BUFFERS_SPOILT:
-        memset(buffer + 1, 0xDB, RECEIVE_SIZE)
-    worker.stats.buffers_used -= 1
-    if worker.stats.buffers_spare >= SPARE_MOST:
-        free(buffer)
-        return
+        memset(buffer.end - RECEIVE_SIZE, 0xDB, RECEIVE_SIZE)
     buffer.next = worker.buffers.pooled
     worker.buffers.pooled = buffer
+    buffer.slab.used -= 1
+    worker.stats.buffers_used -= 1
     worker.stats.buffers_spare += 1
+    if buffer.slab.used == 0 and worker.trim_at == 0:
+        worker.trim_at = worker.now + TRIM_TIME
 
 
-cdef inline void chain_free(Buffer *buffer) noexcept nogil:
+cdef inline void buffer_pool_free(Worker *worker) noexcept nogil:
+    """What is still in use, the kernel may write to: it is left."""
+    cdef Buffer *buffer = worker.buffers.headers
     cdef Buffer *after
     while buffer != NULL:
         after = buffer.next
         free(buffer)
         buffer = after
-
-
-cdef inline void buffer_pool_free(Worker *worker) noexcept nogil:
-    chain_free(worker.buffers.pooled)
-    chain_free(worker.buffers.headers)
-    worker.buffers.pooled = NULL
     worker.buffers.headers = NULL
-    worker.stats.buffers_spare = 0
+    slabs_trim(worker)

@@ -91,6 +91,8 @@ cdef extern from "iocp.h" nogil:
     uint64_t iocp_now(HANDLE port)
     void iocp_block_signals()
     long iocp_process_id()
+    void *iocp_take_pages(size_t size)
+    void iocp_give_pages(void *pages, size_t size)
     void iocp_error_text(int error, char *text, size_t room)
     const char *iocp_compiler()
 

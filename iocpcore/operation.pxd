@@ -16,6 +16,7 @@ cdef enum:
     RECEIVE_SIZE = 16384    # bytes of a pooled buffer
     SEND_GATHER = 16        # WSABUFs of one WSASend
     SEND_LIMIT = 262144     # bytes of one WSASend: more would show no progress for too long
+    SLAB_BUFFERS = 64       # pooled buffers that are made, and given back, together
     COPY_SIZE = 960         # bytes that a copy for sending has room for, at least: later small ones join it
 
 cdef enum OperationKind:
@@ -39,7 +40,7 @@ cdef struct Operation:
 # ---- buffers ----
 
 cdef enum BufferKind:
-    POOLED      # RECEIVE_SIZE bytes of storage behind it; goes back to the pool
+    POOLED      # RECEIVE_SIZE bytes of a slab; goes back to the pool
     BORROWED    # refers to bytes that outlive every session
     COPIED      # storage of its own behind it
     PINNED      # refers to a Python object's bytes, and holds the object
@@ -50,11 +51,20 @@ cdef struct Buffer:
     size_t length           # how many
     char *end               # of the storage behind it
     void *pinned            # the Python object
+    Slab *slab              # that it is part of
     unsigned char kind
+
+# Pages of the system for many pooled buffers: apart from the heap, whose small blocks would keep them from going back.
+cdef struct Slab:
+    Slab *next
+    char *pages
+    unsigned int used           # buffers
+    Buffer buffers[64]          # SLAB_BUFFERS
 
 cdef struct BufferPool:
     Buffer *pooled          # spare, with storage
     Buffer *headers         # spare, without
+    Slab *slabs
 
 
 # ---- sessions ----
@@ -291,6 +301,7 @@ cdef struct Worker:
     uint64_t now                # nanoseconds, read once a batch
     SessionTable sessions
     BufferPool buffers
+    uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
     Session *ready_head         # sessions that have used up their turn and go on in the next
     Session *ready_tail

@@ -15,7 +15,7 @@ from iocp cimport (
     iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
     iocp_status)
 from accept cimport ACCEPT_RETRY_TIME, arm, must_wait, on_accept, post_accept, start_listening, stop_listening
-from buffer cimport buffer_pool_free, buffer_release
+from buffer cimport buffer_pool_free, buffer_release, slabs_trim
 from call cimport call, call_with_item, calls_are_due
 from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
 from connect cimport end_connect, on_connect, start_connect
@@ -756,6 +756,7 @@ cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
     if worker.ready_head != NULL or calls_are_due(worker):
         return 0
     at = earlier(earlier(timer_first(worker), worker.retry_at), earlier(worker.close_at, worker.leave_at))
+    at = earlier(at, worker.trim_at)
     if at == 0:
         return INFINITE
     if at <= worker.now:
@@ -781,6 +782,9 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     run_timers(worker)
     if worker.retry_at != 0 and worker.retry_at <= worker.now:
         retry_accepts(worker)
+    if worker.trim_at != 0 and worker.trim_at <= worker.now:
+        worker.trim_at = 0
+        slabs_trim(worker)
     if worker.close_at != 0 and worker.close_at <= worker.now:
         give_up(worker)
     publish(worker)

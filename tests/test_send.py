@@ -60,7 +60,7 @@ def test_a_peer_that_sends_single_bytes_and_does_not_read_fills_no_memory(proact
     for _ in range(2000):
         peer.sendall(b"x")
     assert receive_exactly(peer, 2000) == b"x" * 2000
-    assert proactor.stats()["buffers_used"] + proactor.stats()["buffers_spare"] <= 24
+    assert proactor.stats()["buffers_used"] + proactor.stats()["buffers_spare"] <= 64  # one slab
 
 
 @pytest.mark.parametrize("size", [1, 16383, 16384, 16385, 262144, 1_000_000])

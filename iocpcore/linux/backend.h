@@ -88,6 +88,8 @@ void sockets_free(struct iocp_port *port); /* those still open are sockets of no
 #define os_close close
 #define os_shutdown shutdown
 #define os_setsockopt setsockopt
+#define os_mmap mmap
+#define os_munmap munmap
 #define os_getsockname getsockname
 #define os_getpeername getpeername
 #endif

@@ -163,6 +163,8 @@ void iocp_block_signals(void);                       /* this thread takes none: 
 long iocp_process_id(void);
 void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */
 const char *iocp_compiler(void);
+void *iocp_take_pages(size_t size);                  /* of the system, apart from any heap; NULL if there are none */
+void iocp_give_pages(void *pages, size_t size);
 
 /* ---- locks and counters that several threads touch ---- */
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -301,6 +302,18 @@ void iocp_block_signals(void)
     sigdelset(&all, SIGSYS);
     sigdelset(&all, SIGABRT);
     pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+void *iocp_take_pages(size_t size)
+{
+    void *pages = os_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+void iocp_give_pages(void *pages, size_t size)
+{
+    os_munmap(pages, size);
 }
 
 long iocp_process_id(void)

@@ -200,6 +200,17 @@ static inline void iocp_block_signals(void)
 {
 }
 
+static inline void *iocp_take_pages(size_t size)
+{
+    return VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+}
+
+static inline void iocp_give_pages(void *pages, size_t size)
+{
+    (void)size;
+    VirtualFree(pages, 0, MEM_RELEASE);
+}
+
 static inline long iocp_process_id(void)
 {
     return (long)GetCurrentProcessId();
