@@ -102,7 +102,8 @@ def measure(kind, connections):
         full, after = come_and_go(server, port, connections)
         full_again, after_again = come_and_go(server, port, connections)
     rounds = [(full, after), (full_again, after_again)]
-    figures = [f"{(f - before) / connections:,.0f} bytes each, {(a - before) / (full - before):.0%} kept" for f, a in rounds]
+    grown = full - before
+    figures = [f"{(f - before) / connections:,.0f} bytes each, {(a - before) / grown:.0%} kept" for f, a in rounds]
     print(f"{kind:8}{connections:8,} connections: {'; again: '.join(figures)}", flush=True)
 
 
