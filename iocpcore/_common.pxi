@@ -6,6 +6,7 @@ cdef object system_error(int number):
     """The OSError of an error number of the system; on Windows it has a winerror."""
     cdef char text[512]
     iocp_error_text(number, text, sizeof(text))
+    number = iocp_socket_error(number)
     return OSError(number, text.decode("utf-8", "replace"), None, number)
 
 
@@ -158,8 +159,9 @@ def _given_socket(sock, backlog):
 
 def _bound_socket(family, local_address):
     """To connect from there."""
-    if not isinstance(local_address, tuple) or len(local_address) < 2:
+    if not isinstance(local_address, tuple) or len(local_address) < 2 or not isinstance(local_address[0], str):
         raise TypeError(f"local_address must be (host, port), not {local_address!r}")
+    whole("local_address's port", local_address[1], 0, 65535)
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

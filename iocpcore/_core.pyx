@@ -34,7 +34,8 @@ from iocp cimport (
     AF_INET, AF_INET6, DWORD, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange,
     InterlockedDecrement, InterlockedExchange, InterlockedExchange64, InterlockedIncrement, ReleaseSRWLockExclusive,
     SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, WSAENOBUFS, iocp_backend_find, iocp_backend_missing, iocp_backend_name,
-    iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_startup, sockaddr_in, sockaddr_in6)
+    iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_socket_error, iocp_startup, sockaddr_in,
+    sockaddr_in6)
 from link cimport link_add, link_drop, link_hold, link_new, link_queued, link_subtract
 from operation cimport (
     BY_ERROR, BY_TIMEOUT, BY_US, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
@@ -243,6 +244,7 @@ cdef class Proactor:
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
         """
         self.check()
+        self.claim()
         cdef Listener listener = Listener.__new__(Listener)
         listener.proactor = self
         listener.handler = handler_for(handler, "listen", options)
@@ -370,7 +372,7 @@ cdef class Proactor:
         With workers=0: wait for packets at most `timeout` seconds, or for ever, handle them, and run the callbacks they
         ask for. How many packets; 0: the time is over, or there was something to do without one.
 
-        Always from the same thread, and not in a callback. Ctrl+C ends the wait.
+        Always from the same thread, the first that listened or polled, and not in a callback. Ctrl+C ends the wait.
         """
         cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
         cdef unsigned int count
@@ -417,11 +419,11 @@ cdef class Proactor:
         """
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         self.check_process()
+        if self.polled and self.workers != NULL:
+            self.own()
         self.closing = True
         self.close_by = min(self.close_by, time.monotonic() + drain)
         if self.workers != NULL:
-            if self.polled:
-                self.own()
             self.ask_to_close(time_to_drain)
             if self.in_callback():
                 return
@@ -582,12 +584,15 @@ cdef class Proactor:
 
     # ---- polling ----
 
+    cdef void claim(self) noexcept:
+        """The first thread that listens or polls is the one that polls, from now on and it alone."""
+        if self.polled and self.workers[0].thread == 0:
+            self.workers[0].thread = PyThread_get_thread_ident()
+
     cdef int own(self) except -1:
-        """This thread polls, from now on and it alone."""
-        cdef unsigned long thread = PyThread_get_thread_ident()
-        if self.workers[0].thread == 0:
-            self.workers[0].thread = thread
-        if self.workers[0].thread != thread:
+        """This thread polls, and no other."""
+        self.claim()
+        if self.workers[0].thread != PyThread_get_thread_ident():
             raise RuntimeError("another thread polls this proactor")
         return 0
 
@@ -613,7 +618,7 @@ cdef class Proactor:
         return count
 
     cdef bint poll_to_the_end(self) except -1:
-        while not worker_over(&self.workers[0]):
+        while self.workers != NULL and not worker_over(&self.workers[0]):   # a signal handler may close too
             if time.monotonic() >= self.close_by + MARGIN:
                 return False
             self.poll_once(0.1)

@@ -21,6 +21,7 @@ cdef Handler native_handler(int kind, str name):
 
 ECHO = native_handler(ECHO_KIND, "ECHO")            # sends back what it receives
 DISCARD = native_handler(DISCARD_KIND, "DISCARD")   # receives and forgets
+cdef Handler nobody = native_handler(DISCARD_KIND, "nobody")    # of a session whose handler was told that it is closed
 
 
 # ---- callbacks ----

@@ -15,6 +15,16 @@ class SendLimitExceeded(BufferError):
 
 
 cdef uint64_t sessions_made = 0     # by this process
+cdef long process_id = iocp_process_id()    # of this process: asking the system for it at each send would cost
+
+
+def _note_process():
+    global process_id
+    process_id = iocp_process_id()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_process)
 
 
 cdef class Session:
@@ -25,7 +35,7 @@ cdef class Session:
     """
     cdef Proactor proactor          # None once it is closed
     cdef Link *link
-    cdef Callbacks handler
+    cdef Callbacks handler          # so too
     cdef readonly Listener listener     # None if we connected, or adopted it
     cdef public object data             # the user's own
     cdef uint64_t number
@@ -33,6 +43,7 @@ cdef class Session:
     cdef int worker
     cdef bint paused
     cdef bint ending                # end(), close() or abort() was called, or it is closed
+    cdef bint leaving               # close() or abort() was called
     cdef readonly bint closed
     cdef sockaddr_in6 own
     cdef sockaddr_in6 peer
@@ -126,23 +137,27 @@ cdef class Session:
     def close(self):
         """close()
 
-        Send what is queued, end, wait for the peer's end at most `linger` seconds, close. No more on_receive comes."""
-        self.ending = True
+        Send what is queued, end, wait for the peer's end at most `linger` seconds, close. No more on_receive comes.
+
+        While it still connects and nothing is queued, the attempt is given up."""
+        self.ending = self.leaving = True
         self.ask(DO_CLOSE)
 
     def abort(self):
         """abort()
 
         Close at once; the peer sees a reset, and what is queued is lost."""
-        self.ending = True
+        self.ending = self.leaving = True
         self.ask(DO_ABORT)
 
     # ---- how ----
 
-    cdef Worker *native_worker(self):
+    cdef Worker *native_worker(self) except? NULL:
         """NULL if it has gone."""
         if self.closed or self.proactor.workers == NULL:
             return NULL
+        if self.proactor.process_id != process_id:
+            raise RuntimeError("this session belongs to the process that forked")
         return &self.proactor.workers[self.worker]
 
     cdef NativeSession *here(self, Worker *worker):
@@ -153,11 +168,12 @@ cdef class Session:
 
     cdef bint send_bytes(self, const char *data, size_t length, void *pinned) except -1:
         cdef Worker *worker = self.native_worker()
-        cdef Settings *settings = &self.handler.native.settings
+        cdef Settings *settings
         cdef NativeSession *native
         cdef size_t queued
         if self.ending or worker == NULL:
             raise SessionClosed(f"{self!r} takes no more to send")
+        settings = &self.handler.native.settings
         queued = link_queued(self.link)
         if settings.send_limit != 0 and queued >= settings.send_limit:
             raise SendLimitExceeded(f"{self!r} has {queued} bytes queued")
@@ -333,7 +349,7 @@ cdef void failed(Worker *worker, Proactor proactor, object error, str what) noex
 cdef void session_failed(Worker *worker, NativeSession *native, Session session, object error, str name) noexcept:
     cdef Proactor proactor = session.proactor
     if native != NULL:
-        session.ending = True
+        session.ending = session.leaving = True
         abort_session(worker, native, BY_US)
     failed(worker, proactor, error, f"{name} of session {session.number} with {session.peername}")
 
@@ -362,6 +378,7 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
     if due & CALL_CLOSE:
         native.close_told = 1
         native.python = NULL
+        native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
         tell_closed(worker, session, error_of(native, session))
         Py_DECREF(session)
 
@@ -417,21 +434,20 @@ cdef inline void deliver_data(Worker *worker, NativeSession *native, Session ses
 
 cdef object error_of(NativeSession *native, Session session):
     """Why it ended; None if nobody is to blame: it was closed, and nothing was lost."""
-    if native.error == 0 or (session.ending and native.reason != BY_TIMEOUT and link_queued(session.link) == 0):
+    if native.error == 0 or (session.leaving and native.reason != BY_TIMEOUT and link_queued(session.link) == 0):
         return None
     return system_error(native.error)
 
 
 cdef void tell_closed(Worker *worker, Session session, object error) noexcept:
-    cdef Proactor proactor = session.proactor
+    cdef object on_close = session.handler.on_close
     session.closed = True
     session.ending = True
-    if session.handler.on_close is None:
-        session.proactor = None
-        return
-    worker.stats.callbacks += 1
-    try:
-        session.handler.on_close(session, error)
-    except BaseException as raised:
-        session_failed(worker, NULL, session, raised, "on_close")
+    if on_close is not None:
+        worker.stats.callbacks += 1
+        try:
+            on_close(session, error)
+        except BaseException as raised:
+            session_failed(worker, NULL, session, raised, "on_close")
     session.proactor = None
+    session.handler = None

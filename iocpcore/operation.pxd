@@ -129,6 +129,7 @@ cdef struct Session:
     unsigned char calling       # in the list of calls
     unsigned char paused        # the handler wants no data
     unsigned char ending        # the sending side is to end when the queue is empty
+    unsigned char leaving       # it is to finish as soon as it is connected
     unsigned char end_told      # CALL_END is due or over
     unsigned char close_told    # CALL_CLOSE is over, or will never be
     int error                   # the system's number of what ended it, or 0

@@ -155,6 +155,7 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     session.calls = 0
     session.paused = 0
     session.ending = 0
+    session.leaving = 0
     session.end_told = 0
     session.close_told = 0
     session.error = 0

@@ -158,6 +158,8 @@ cdef inline void connected_or_failed(Worker *worker, Session *session, int statu
             close_session(worker, session, BY_ERROR)
         else:
             opened(worker, session)
+            if session.leaving:
+                finish(worker, session, BY_US)
     end_connect(session)
 
 
@@ -607,6 +609,8 @@ cdef inline void session_resume(Worker *worker, Session *session) noexcept nogil
 cdef inline void session_close(Worker *worker, Session *session) noexcept nogil:
     if session.state == OPEN:
         finish(worker, session, BY_US)
+    elif session.state == CONNECTING and session.queue_head != NULL:
+        session.leaving = 1     # once it is connected, and has sent that
     elif session.state == CONNECTING:
         close_session(worker, session, BY_US)
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 import iocpcore
-from support import WAIT, assert_nothing_left
+from support import WAIT, Recorder, assert_nothing_left
 
 # Where the suite runs in the background of a shell, SIGINT arrives ignored, and so it would be in every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -57,3 +57,17 @@ def connect():
     yield connect
     for sock in opened:
         sock.close()
+
+
+@pytest.fixture
+def pair(proactor, connect):
+    """A session of a handler, a Recorder unless another is given, and its peer: a plain socket."""
+
+    def pair(handler=None, host="127.0.0.1", **options):
+        handler = Recorder() if handler is None else handler
+        before = len(handler.of("on_connect"))
+        peer = connect(proactor.listen(handler, host, **options))
+        session, _ = handler.wait_for("on_connect", before + 1)
+        return session, peer, handler
+
+    return pair

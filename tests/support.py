@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -71,6 +72,81 @@ def refusing_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
+
+
+class Recorder:
+    """A handler that notes every call: (name, session, value), in `calls`."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_connect(self, session):
+        self.calls.append(("on_connect", session, None))
+
+    def on_receive(self, session, data):
+        self.calls.append(("on_receive", session, data))
+
+    def on_drain(self, session):
+        self.calls.append(("on_drain", session, None))
+
+    def on_end(self, session):
+        self.calls.append(("on_end", session, None))
+
+    def on_close(self, session, error):
+        self.calls.append(("on_close", session, error))
+
+    def of(self, name):
+        """(session, value) of each call of that name."""
+        return [(session, value) for called, session, value in list(self.calls) if called == name]
+
+    def names(self):
+        return [name for name, _, _ in list(self.calls)]
+
+    def received(self):
+        return b"".join(data for _, data in self.of("on_receive"))
+
+    def wait_for(self, name, count=1):
+        """The count-th call of that name, once it has come: (session, value)."""
+        until(lambda: len(self.of(name)) >= count)
+        return self.of(name)[count - 1]
+
+
+class Acting(Recorder):
+    """A Recorder that then does what it was made with: Acting(on_connect=lambda session: ...)."""
+
+    def __init__(self, **actions):
+        super().__init__()
+        self.actions = actions
+
+    def act(self, name, *arguments):
+        getattr(super(), name)(*arguments)
+        if name in self.actions:
+            self.actions[name](*arguments)
+
+    def on_connect(self, session):
+        self.act("on_connect", session)
+
+    def on_receive(self, session, data):
+        self.act("on_receive", session, data)
+
+    def on_drain(self, session):
+        self.act("on_drain", session)
+
+    def on_end(self, session):
+        self.act("on_end", session)
+
+    def on_close(self, session, error):
+        self.act("on_close", session, error)
+
+
+def send_until_nothing_moves(peer, data):
+    """How much of it went out before the peer's whole path was full."""
+    peer.setblocking(False)
+    sent = 0
+    while sent < len(data) and select.select([], [peer], [], 1.0)[1]:
+        sent += peer.send(data[sent : sent + 65536])
+    peer.settimeout(WAIT)
+    return sent
 
 
 def open_handles():

@@ -1,14 +1,13 @@
 """Sending waits for the peer, and what waits is bounded."""
 
 import hashlib
-import select
 import socket
 import sys
 import threading
 
 import pytest
 
-from support import WAIT, receive_exactly, reset, until
+from support import WAIT, receive_exactly, reset, send_until_nothing_moves, until
 
 MIB = 1 << 20
 WATER = 65536  # bytes queued above which an echo stops receiving
@@ -19,16 +18,6 @@ def resident():
     """Bytes of this process that are in memory."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
-
-
-def send_until_nothing_moves(peer, data):
-    """How much of it went out before the peer's whole path was full."""
-    peer.setblocking(False)
-    sent = 0
-    while sent < len(data) and select.select([], [peer], [], 1.0)[1]:
-        sent += peer.send(data[sent : sent + 65536])
-    peer.settimeout(WAIT)
-    return sent
 
 
 def test_a_peer_that_does_not_read_costs_little_and_loses_nothing(proactor, echo, connect):

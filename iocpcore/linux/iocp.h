@@ -161,6 +161,7 @@ static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error nu
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
 void iocp_block_signals(void);                       /* this thread takes none: they are the main thread's */
 long iocp_process_id(void);
+#define iocp_socket_error(error) (error)             /* the name that socket errors have in the system's documentation */
 void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */
 const char *iocp_compiler(void);
 void *iocp_take_pages(size_t size);                  /* of the system, apart from any heap; NULL if there are none */

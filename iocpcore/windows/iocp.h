@@ -216,6 +216,28 @@ static inline long iocp_process_id(void)
     return (long)GetCurrentProcessId();
 }
 
+/* An NTSTATUS has become the file system's error; WSAGetOverlappedResult would have said Winsock's. */
+static inline int iocp_socket_error(int error)
+{
+    switch (error) {
+    case ERROR_NETNAME_DELETED:
+    case ERROR_PORT_UNREACHABLE:
+        return WSAECONNRESET;
+    case ERROR_CONNECTION_REFUSED:
+        return WSAECONNREFUSED;
+    case ERROR_CONNECTION_ABORTED:
+        return WSAECONNABORTED;
+    case ERROR_SEM_TIMEOUT:
+        return WSAETIMEDOUT;
+    case ERROR_NETWORK_UNREACHABLE:
+        return WSAENETUNREACH;
+    case ERROR_HOST_UNREACHABLE:
+        return WSAEHOSTUNREACH;
+    default:
+        return error;
+    }
+}
+
 static inline void iocp_error_text(int error, char *text, size_t room)
 {
     WCHAR wide[512];
