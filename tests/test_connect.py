@@ -1,11 +1,13 @@
-"""Connecting: the load client's sessions."""
+"""Connecting: sessions of handlers, and the load client's."""
 
 import socket
+import sys
+import threading
 
 import pytest
 
 import iocpcore
-from support import WAIT, assert_nothing_left, receive_exactly, refusing_port, until
+from support import WAIT, Acting, Recorder, assert_nothing_left, open_handles, receive_exactly, refusing_port, until
 
 
 def test_a_refused_connection_is_an_error_with_the_systems_words(backend):
@@ -72,3 +74,162 @@ def test_a_started_load_sends_its_first_messages_at_once(proactor):
             peer.setblocking(False)
             with pytest.raises(BlockingIOError):
                 peer.recv(1)
+
+
+# ---- handlers ----
+
+
+def test_a_session_connects_talks_and_ends(proactor, echo):
+    handler = Recorder()
+    session = proactor.connect(handler, "127.0.0.1", echo.port)
+    session.send(b"queued before there is a connection")
+    until(lambda: handler.received() == b"queued before there is a connection")
+    session.close()
+    assert handler.wait_for("on_close") == (session, None)
+    assert handler.names()[0] == "on_connect"
+    assert session.data is None
+
+
+def test_what_was_queued_for_a_connection_that_never_came_is_unsent(proactor):
+    handler = Recorder()
+    with refusing_port() as port:
+        session = proactor.connect(handler, "127.0.0.1", port)
+        session.send(b"in vain")
+        _, error = handler.wait_for("on_close")
+    assert isinstance(error, ConnectionRefusedError)
+    assert session.unsent == 7
+
+
+def test_the_local_address_is_the_one_asked_for(proactor):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(WAIT)
+        with refusing_port() as port:
+            pass
+        session = proactor.connect(Recorder(), *server.getsockname(), local_address=("127.0.0.1", port))
+        peer, address = server.accept()
+        peer.close()
+        assert address == ("127.0.0.1", port)
+        until(lambda: session.sockname == address)
+        session.abort()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="wine has one loopback address")
+def test_another_loopback_address_may_be_the_local_one(proactor, echo):
+    handler = Recorder()
+    session = proactor.connect(handler, "127.0.0.1", echo.port, local_address=("127.0.0.2", 0))
+    handler.wait_for("on_connect")
+    assert session.sockname[0] == "127.0.0.2"
+
+
+def test_a_local_address_in_use_is_the_systems_error_and_leaves_nothing(proactor, echo):
+    handles = open_handles()
+    with refusing_port() as port, pytest.raises(OSError, match=f"cannot connect from 127.0.0.1 port {port}"):
+        proactor.connect(Recorder(), "127.0.0.1", echo.port, local_address=("127.0.0.1", port))
+    assert open_handles() == handles
+
+
+def test_a_host_that_does_not_resolve_is_the_callers_error(proactor):
+    with pytest.raises(socket.gaierror, match="nowhere.invalid"):
+        proactor.connect(Recorder(), "nowhere.invalid", 9)
+
+
+def test_a_session_that_a_callback_connects_comes_to_the_callbacks_worker(backend, echo_server):
+    where = []
+
+    def connect(worker):
+        note = Acting(on_connect=lambda session: where.append((worker, threading.current_thread().name)))
+        for _ in range(3):
+            proactor.connect(note, "127.0.0.1", echo_server.port)
+
+    with iocpcore.Proactor(3, backend) as proactor:
+        for worker in range(3):
+            proactor.post(connect, worker, worker=worker)
+        until(lambda: len(where) == 9)
+        proactor.close(0)
+    assert all(name == f"iocpcore-worker-{worker}" for worker, name in where)
+
+
+@pytest.fixture
+def echo_server(backend):
+    with iocpcore.Proactor(1, backend) as proactor:
+        yield proactor.listen(iocpcore.ECHO)
+        proactor.close(0)
+
+
+@pytest.fixture
+def full_server():
+    """An address that answers no attempt to connect: a listener whose backlog is full."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        waiting = []
+        try:
+            while True:  # each attempt is pending, or the queue takes it
+                waiting.append(socket.socket())
+                waiting[-1].settimeout(1.0)
+                waiting[-1].connect(server.getsockname())
+                assert len(waiting) < 200
+        except TimeoutError:
+            yield server.getsockname()
+        except ConnectionRefusedError:
+            pytest.skip("this system refuses where others let wait")
+        finally:
+            for sock in waiting:
+                sock.close()
+
+
+def test_an_attempt_that_takes_too_long_is_a_timeout_error(proactor, full_server):
+    handler = Recorder()
+    session = proactor.connect(handler, *full_server, timeout=0.2)
+    told, error = handler.wait_for("on_close")
+    assert told is session
+    assert isinstance(error, TimeoutError)
+    assert handler.names() == ["on_close"]
+    assert proactor.stats()["connect_failures"] == 1
+
+
+def test_closing_a_session_that_waits_for_its_connection_gives_it_up(proactor, full_server):
+    handler = Recorder()
+    session = proactor.connect(handler, *full_server)
+    session.close()
+    assert handler.wait_for("on_close") == (session, None)
+
+
+def test_aborting_a_session_that_waits_for_its_connection_counts_what_it_was_to_send(proactor, full_server):
+    handler = Recorder()
+    session = proactor.connect(handler, *full_server)
+    session.send(b"never")
+    session.close()
+    session.abort()
+    assert handler.wait_for("on_close") == (session, None)
+    assert session.unsent == 5
+
+
+WRONG = [
+    ({"handler": iocpcore.ECHO}, TypeError, "Load"),
+    ({"handler": iocpcore.Load()}, TypeError, "Load"),
+    ({"handler": Recorder}, TypeError, "class"),
+    ({"host": 5}, TypeError, "host"),
+    ({"port": "80"}, TypeError, "port"),
+    ({"port": 0}, ValueError, "port"),
+    ({"port": 65536}, ValueError, "port"),
+    ({"timeout": -1}, ValueError, "timeout"),
+    ({"timeout": float("nan")}, ValueError, "timeout"),
+    ({"timeout": "1"}, TypeError, "timeout"),
+    ({"local_address": "127.0.0.1"}, TypeError, "local_address"),
+    ({"local_address": ("127.0.0.1",)}, TypeError, "local_address"),
+    ({"local_address": (1, 2)}, TypeError, "local_address"),
+    ({"local_address": ("127.0.0.1", "1")}, TypeError, "local_address"),
+    ({"local_address": ("127.0.0.1", 65536)}, ValueError, "local_address"),
+    ({"backlog": 5}, TypeError, r"connect\(\) got an unexpected keyword argument 'backlog'"),
+]
+
+
+@pytest.mark.parametrize("arguments, error, words", WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_argument_of_connect_is_refused(proactor, echo, arguments, error, words):
+    handles = open_handles()
+    arguments = {"handler": Recorder(), "host": "127.0.0.1", "port": echo.port, **arguments}
+    with pytest.raises(error, match=words):
+        proactor.connect(**arguments)
+    assert open_handles() == handles
+    assert proactor.stats()["active"] == 0

@@ -426,7 +426,9 @@ def test_abort_resets_and_loses_what_is_queued(pair):
         peer.sendall(b"x")  # under wine a receive does not tell a reset from an end; the first send does
 
 
-@pytest.mark.parametrize("first, second", [("close", "abort"), ("abort", "close"), ("close", "close"), ("end", "close")])
+@pytest.mark.parametrize(
+    "first, second", [("close", "abort"), ("abort", "close"), ("close", "close"), ("end", "close")]
+)
 def test_a_session_ends_once_however_often_it_is_asked_to(pair, first, second):
     session, peer, handler = pair()
     getattr(session, first)()
@@ -604,11 +606,13 @@ class Client:
     """A handler of its own for each session, and a cycle: session.data -> handler -> session."""
 
     def __init__(self):
+        self.connected = threading.Event()
         self.ended = threading.Event()
 
     def on_connect(self, session):
         self.session = session
         session.data = self
+        self.connected.set()
 
     def on_close(self, session, error):
         self.ended.set()
@@ -622,7 +626,7 @@ def collected(reference):
 def test_a_cycle_through_a_session_is_collected_once_the_connection_has_gone(proactor, echo):
     client = Client()
     session = proactor.connect(client, "127.0.0.1", echo.port)
-    until(lambda: session.data is client)
+    assert client.connected.wait(WAIT)
     references = weakref.ref(client), weakref.ref(session)
     ended = client.ended
     del client
@@ -639,7 +643,7 @@ def test_a_kept_session_keeps_neither_its_handler_nor_its_proactor(backend, conn
     reference = weakref.ref(client)
     with iocpcore.Proactor(1, backend) as proactor:
         session = proactor.connect(client, "127.0.0.1", proactor.listen(iocpcore.ECHO).port)
-        until(lambda: session.data is client)
+        assert client.connected.wait(WAIT)
         session.data = None
         client.session = None
         session.abort()

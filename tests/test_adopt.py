@@ -1,0 +1,393 @@
+"""adopt() for connected sockets, listen(sock=) for listening ones: those that something else has made."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import iocpcore
+from support import (
+    WAIT,
+    Acting,
+    Recorder,
+    assert_nothing_left,
+    open_handles,
+    receive_exactly,
+    reset,
+    run_python,
+    until,
+)
+
+
+@pytest.fixture
+def accepted():
+    """Both ends of a connection: what a server of the standard library has accepted, and its peer."""
+    opened = []
+
+    def accepted(host="127.0.0.1", family=socket.AF_INET):
+        with socket.create_server((host, 0), family=family) as server:
+            peer = socket.create_connection(server.getsockname()[:2], timeout=WAIT)
+            peer.settimeout(WAIT)
+            sock, _ = server.accept()
+        opened.extend((peer, sock))
+        return sock, peer
+
+    yield accepted
+    for sock in opened:
+        sock.close()
+
+
+@pytest.mark.parametrize("host, family", [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_an_accepted_socket_becomes_a_session(proactor, accepted, host, family):
+    sock, peer = accepted(host, family)
+    handler = Acting(on_receive=lambda session, data: session.send(data.upper()))
+    session = proactor.adopt(handler, sock)
+    assert sock.fileno() == -1
+    peer.sendall(b"hello")
+    assert receive_exactly(peer, 5) == b"HELLO"
+    assert handler.names() == ["on_connect", "on_receive"]
+    assert session is handler.of("on_connect")[0][0]
+    assert session.peername == peer.getsockname()
+    assert session.sockname == peer.getpeername()
+    assert session.listener is None
+
+
+def test_a_session_that_was_adopted_can_be_used_at_once(proactor, accepted):
+    sock, peer = accepted()
+    session = proactor.adopt(Recorder(), sock)
+    session.send(b"at once")
+    session.close()
+    assert receive_exactly(peer, 8) == b"at once"
+
+
+def test_data_that_came_before_is_not_lost(proactor, accepted):
+    sock, peer = accepted()
+    peer.sendall(b"early")
+    handler = Recorder()
+    proactor.adopt(handler, sock)
+    until(lambda: handler.received() == b"early")
+
+
+def test_the_native_echo_can_adopt(proactor, accepted):
+    sock, peer = accepted()
+    assert proactor.adopt(iocpcore.ECHO, sock) is None
+    peer.sendall(b"hello")
+    assert receive_exactly(peer, 5) == b"hello"
+    assert proactor.stats()["callbacks"] == 0
+
+
+def test_adopting_in_a_callback_serves_it_there(backend, accepted):
+    where = []
+    note = Acting(on_connect=lambda session: where.append(threading.current_thread().name))
+    sock, _ = accepted()
+    with iocpcore.Proactor(3, backend) as proactor:
+        proactor.post(proactor.adopt, note, sock, worker=2)
+        until(lambda: where == ["iocpcore-worker-2"])
+        proactor.close(0)
+
+
+def test_a_peer_that_has_reset_already_is_told_or_refused(proactor, accepted):
+    sock, peer = accepted()
+    reset(peer)
+    handler = Recorder()
+    try:
+        proactor.adopt(handler, sock)
+    except ValueError:
+        return  # the system says already that it is not connected
+    until(lambda: handler.of("on_close") or handler.of("on_end"))
+
+
+def test_closing_the_proactor_ends_adopted_sessions(backend, accepted):
+    sock, peer = accepted()
+    handler = Recorder()
+    with iocpcore.Proactor(1, backend) as proactor:
+        session = proactor.adopt(handler, sock)
+        proactor.close(0)
+    assert handler.names()[-1] == "on_close"
+    assert session.closed
+    assert_nothing_left(proactor)
+
+
+def not_connected():
+    return socket.socket()
+
+
+def datagram():
+    return socket.socket(type=socket.SOCK_DGRAM)
+
+
+def closed():
+    sock = socket.socket()
+    sock.close()
+    return sock
+
+
+def listening():
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("make", [not_connected, datagram, closed, listening])
+def test_a_socket_that_is_not_connected_is_refused_and_stays_its_owners(proactor, make):
+    with make() as sock:
+        number = sock.fileno()
+        with pytest.raises(ValueError, match="sock"):
+            proactor.adopt(Recorder(), sock)
+        assert sock.fileno() == number
+
+
+@pytest.mark.parametrize("sock", [7, None, "socket"])
+def test_what_is_no_socket_is_refused(proactor, sock):
+    with pytest.raises(TypeError, match="must be a socket"):
+        proactor.adopt(Recorder(), sock)
+
+
+@pytest.mark.parametrize(
+    "handler, options, words",
+    [
+        (iocpcore.ECHO, {"no_delay": False}, "no options"),
+        (iocpcore.Load(), {}, "Load"),
+        (Recorder, {}, "class"),
+        (Recorder(), {"backlog": 1}, r"adopt\(\) got an unexpected keyword argument 'backlog'"),
+        (Recorder(), {"linger": None}, "linger"),
+    ],
+)
+def test_a_wrong_handler_or_option_of_adopt_is_refused(proactor, accepted, handler, options, words):
+    sock, peer = accepted()
+    with pytest.raises(TypeError, match=words):
+        proactor.adopt(handler, sock, **options)
+    sock.sendall(b"still yours")
+    assert receive_exactly(peer, 11) == b"still yours"
+
+
+def test_a_proactor_that_is_closed_adopts_nothing(backend, accepted):
+    sock, peer = accepted()
+    proactor = iocpcore.Proactor(1, backend)
+    proactor.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        proactor.adopt(Recorder(), sock)
+    sock.sendall(b"still yours")
+    assert receive_exactly(peer, 11) == b"still yours"
+
+
+# ---- listening sockets ----
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_given_listening_socket_serves(proactor, connect, listens):
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    if listens:
+        sock.listen(5)
+    address = sock.getsockname()
+    listener = proactor.listen(iocpcore.ECHO, sock=sock)
+    assert sock.fileno() == -1
+    assert listener.address == address
+    peer = connect(listener)
+    peer.sendall(b"x")
+    assert receive_exactly(peer, 1) == b"x"
+
+
+def test_connections_that_waited_already_are_served(proactor):
+    sock = socket.create_server(("127.0.0.1", 0))
+    with socket.create_connection(sock.getsockname(), timeout=WAIT) as peer:
+        proactor.listen(iocpcore.ECHO, sock=sock)
+        peer.sendall(b"x")
+        assert receive_exactly(peer, 1) == b"x"
+
+
+@pytest.mark.parametrize("make", [not_connected, datagram])
+def test_a_socket_that_cannot_listen_is_refused_and_stays_its_owners(proactor, make):
+    with make() as sock:
+        number = sock.fileno()
+        with pytest.raises(ValueError, match="sock"):
+            proactor.listen(Recorder(), sock=sock)
+        assert sock.fileno() == number
+
+
+def test_what_is_no_listening_socket_is_refused(proactor):
+    with pytest.raises(TypeError, match="must be a socket"):
+        proactor.listen(Recorder(), sock=7)
+    with pytest.raises((OSError, ValueError)):
+        proactor.listen(Recorder(), sock=closed())
+
+
+def test_a_connected_socket_cannot_listen(proactor, accepted):
+    sock, peer = accepted()
+    with pytest.raises(OSError):
+        proactor.listen(Recorder(), sock=sock)
+    assert sock.fileno() >= 0
+
+
+def test_a_listening_socket_of_another_proactor(backend, connect):
+    """Linux shares it; Windows associates it with one port only, and says so."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    duplicate = sock.dup()
+    handles = open_handles()
+    with iocpcore.Proactor(1, backend) as first, iocpcore.Proactor(1, backend) as second:
+        listener = first.listen(iocpcore.ECHO, sock=sock)
+        if sys.platform == "win32":
+            with pytest.raises(OSError):
+                second.listen(iocpcore.ECHO, sock=duplicate)
+        else:
+            second.listen(iocpcore.ECHO, sock=duplicate)
+            first.close(0)
+        peer = connect(listener)
+        peer.sendall(b"x")
+        assert receive_exactly(peer, 1) == b"x"
+        peer.close()
+    assert open_handles() <= handles
+
+
+SERVE = """
+import iocpcore, os, socket, sys
+class WhoAreYou:
+    def on_connect(self, session):
+        session.send(b"%d\\n" % os.getpid())
+        session.close()
+def serve(sock, backend):
+    with iocpcore.Proactor(1, backend) as proactor:
+        proactor.listen(WhoAreYou(), sock=sock)
+        os.write(1, b"ready\n")
+        sys.stdin.readline()
+        proactor.close(0)
+"""
+
+FORK = """
+import warnings
+sock = socket.create_server(("127.0.0.1", 0))
+print(sock.getsockname()[1], flush=True)
+readers = []
+for _ in range(2):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        sys.stdin = os.fdopen(reader)
+        serve(sock, BACKEND)
+        os._exit(0)
+    readers.append((child, writer))
+    os.close(reader)
+sock.close()
+for child, writer in readers:
+    sys.stdin.readline()
+    os.write(writer, b"\\n")
+    assert os.waitpid(child, 0)[1] == 0
+    print(child, "has ended", flush=True)
+"""
+
+
+def answer_of(address):
+    with socket.create_connection(address, timeout=WAIT) as peer, peer.makefile() as stream:
+        return stream.readline().strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_processes_that_are_forked_after_bind_share_a_listener(backend):
+    """When one of two ends, the other serves alone: so both did."""
+    program = SERVE + FORK.replace("BACKEND", repr(backend))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    with process:
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+        before = {answer_of(address) for _ in range(20)}
+        process.stdin.write("\n")
+        first = process.stdout.readline().split()[0]
+        after = {answer_of(address) for _ in range(20)}
+        process.stdin.write("\n")
+        second = process.stdout.readline().split()[0]
+    assert before <= {first, second}
+    assert after == {second}
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are not inherited there")
+def test_processes_that_inherit_a_listener_share_it(backend):
+    sock = socket.create_server(("127.0.0.1", 0))
+    program = SERVE + f"serve(socket.socket(fileno={sock.fileno()}), {backend!r})"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[sock.fileno()],
+        )
+        for _ in range(2)
+    ]
+    address = sock.getsockname()
+    sock.close()
+    left = {str(child.pid) for child in children}
+    for child in children:
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert {answer_of(address) for _ in range(20)} <= left
+        with child:
+            child.communicate("\n", timeout=WAIT)
+        assert child.returncode == 0
+        left.remove(str(child.pid))
+    with pytest.raises(ConnectionError):
+        answer_of(address)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_may_not_use_its_parents_sessions(backend):
+    output = run_python(
+        f"""
+import iocpcore, os, socket, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)    # newer Pythons dislike a fork with threads, and are right
+class Greeter:
+    def on_connect(self, session):
+        global served
+        served = session
+        connected.set()
+connected = threading.Event()
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    with socket.create_connection(proactor.listen(Greeter()).address, timeout=30) as peer:
+        assert connected.wait(30)
+        child = os.fork()
+        if child == 0:
+            for use in (lambda: served.send(b"child"), served.close, served.abort, served.end, served.pause):
+                try:
+                    use()
+                except RuntimeError as error:
+                    print(error, flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        served.send(b"parent")
+        print(peer.recv(100))
+        peer.close()
+"""
+    )
+    lines = output.splitlines()
+    assert len(lines) == 6
+    assert all("process that forked" in line for line in lines[:5])
+    assert lines[5] == "b'parent'"
+
+
+def test_a_child_inherits_nothing_of_a_proactor(backend):
+    """Else a child that outlives us would keep connections and ports open."""
+    output = run_python(
+        f"""
+import iocpcore, socket, subprocess, sys
+proactor = iocpcore.Proactor(1, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+peer = socket.create_connection(listener.address)
+peer.sendall(b"x"); peer.recv(1)
+program = "print(7, flush=True); input()"       # once it runs, what it does not inherit is closed
+child = subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, close_fds=False)
+child.stdout.readline()
+proactor.close(0)
+assert peer.recv(1) == b""
+try:
+    socket.create_connection(listener.address, timeout=5)
+except (ConnectionRefusedError, TimeoutError):
+    print("nobody listens")
+child.communicate(b"end\\n", timeout=30)
+"""
+    )
+    assert output.strip() == "nobody listens"

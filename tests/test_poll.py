@@ -1,0 +1,284 @@
+"""poll(): a proactor without threads, driven by its user's loop."""
+
+import threading
+import time
+
+import pytest
+
+import iocpcore
+from support import WAIT, Acting, Recorder, assert_nothing_left, receive_exactly, run_python
+
+
+@pytest.fixture
+def polled(backend):
+    with iocpcore.Proactor(0, backend) as proactor:
+        yield proactor
+        proactor.close(0)
+    assert_nothing_left(proactor)
+
+
+def poll_until(proactor, condition):
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        proactor.poll(0.01)
+
+
+def test_there_is_no_thread(polled):
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("iocpcore")]
+
+
+def test_listen_connect_send_and_close_all_happen_in_poll(polled):
+    names = []
+    server = Acting(on_receive=lambda session, data: (session.send(data.upper()), names.append(threading.get_ident())))
+    client = Recorder()
+    session = polled.connect(client, "127.0.0.1", polled.listen(server).port)
+    session.send(b"hello")
+    poll_until(polled, lambda: client.received() == b"HELLO")
+    assert names == [threading.get_ident()]
+    session.close()
+    poll_until(polled, lambda: server.of("on_end"))
+    server.of("on_connect")[0][0].close()
+    poll_until(polled, lambda: server.of("on_close") and client.of("on_close"))
+    assert client.of("on_close") == [(session, None)]
+
+
+def test_poll_returns_the_number_of_packets(polled, connect):
+    handler = Recorder()
+    listener = polled.listen(handler)
+    assert polled.poll(0) == 0
+    before = polled.stats()
+    connect(listener)
+    total = 0
+    while not handler.of("on_connect"):
+        total += polled.poll(WAIT)
+    after = polled.stats()
+    packets = after["packets"] + after["wakeups"] - before["packets"] - before["wakeups"]
+    assert total == packets > 0
+
+
+def test_poll_with_nothing_to_do_ends_when_the_time_is_over(polled):
+    for timeout in (0, 0.001, 0.25):
+        began = time.monotonic()
+        assert polled.poll(timeout) == 0
+        assert time.monotonic() - began >= timeout * 0.99
+
+
+def test_poll_without_a_timeout_waits_for_a_packet(polled):
+    done = []
+    timer = threading.Timer(0.3, polled.post, [done.append, 1])
+    timer.start()
+    assert polled.poll() == 1
+    assert done == [1]
+    timer.join(WAIT)
+
+
+def test_a_post_before_the_first_poll_is_not_lost(polled):
+    done = []
+    polled.post(done.append, 1)
+    poll_until(polled, lambda: done)
+
+
+def test_sends_between_polls_go_out_in_the_next(polled, connect):
+    handler = Recorder()
+    peer = connect(polled.listen(handler))
+    poll_until(polled, lambda: handler.of("on_connect"))
+    session, _ = handler.of("on_connect")[0]
+    session.send(b"between")
+    assert session.unsent == 7
+    poll_until(polled, lambda: session.unsent == 0)
+    assert receive_exactly(peer, 7) == b"between"
+
+
+def test_another_thread_may_send_while_one_polls(polled, connect):
+    handler = Recorder()
+    peer = connect(polled.listen(handler))
+    poll_until(polled, lambda: handler.of("on_connect"))
+    session, _ = handler.of("on_connect")[0]
+    thread = threading.Thread(target=session.send, args=(b"foreign",))
+    thread.start()
+    thread.join(WAIT)
+    poll_until(polled, lambda: session.unsent == 0)
+    assert receive_exactly(peer, 7) == b"foreign"
+
+
+def in_another_thread(function):
+    """What it raises there."""
+    raised = []
+
+    def run():
+        try:
+            function()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    return raised[0] if raised else None
+
+
+def test_only_one_thread_polls(polled):
+    polled.poll(0)
+    error = in_another_thread(lambda: polled.poll(0))
+    assert isinstance(error, RuntimeError) and "another thread" in str(error)
+    polled.poll(0)
+
+
+def test_a_thread_that_does_not_poll_cannot_close_and_changes_nothing(polled):
+    polled.poll(0)
+    error = in_another_thread(lambda: polled.close(0))
+    assert isinstance(error, RuntimeError) and "another thread" in str(error)
+    assert not polled.closing
+    polled.listen(iocpcore.ECHO)
+
+
+def test_another_thread_may_listen_while_one_polls(polled, connect):
+    polled.poll(0)
+    listeners = []
+    thread = threading.Thread(target=lambda: listeners.append(polled.listen(Recorder())))
+    thread.start()
+    poll_until(polled, lambda: listeners)
+    thread.join(WAIT)
+    connect(listeners[0])
+
+
+def test_polling_in_a_callback_is_refused(polled):
+    raised = []
+
+    def poll():
+        try:
+            polled.poll(0)
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    polled.post(poll)
+    poll_until(polled, lambda: raised)
+    assert "in a callback" in raised[0]
+
+
+def test_listening_in_a_callback_works(polled, connect):
+    listeners = []
+    handler = Recorder()
+    polled.post(lambda: listeners.append(polled.listen(handler)))
+    poll_until(polled, lambda: listeners)
+    connect(listeners[0])
+    poll_until(polled, lambda: handler.of("on_connect"))
+
+
+def test_a_proactor_with_workers_is_not_polled(proactor):
+    with pytest.raises(RuntimeError, match="workers=0"):
+        proactor.poll(0)
+
+
+@pytest.mark.parametrize(
+    "timeout, error", [(-1, ValueError), ("1", TypeError), (True, TypeError), (float("nan"), ValueError)]
+)
+def test_a_wrong_timeout_is_refused(polled, timeout, error):
+    with pytest.raises(error, match="timeout"):
+        polled.poll(timeout)
+
+
+def test_polling_after_close_says_so(backend):
+    proactor = iocpcore.Proactor(0, backend)
+    proactor.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        proactor.poll(0)
+
+
+def test_close_polls_until_all_is_sent(backend, connect):
+    proactor = iocpcore.Proactor(0, backend)
+    handler = Acting(on_connect=lambda session: session.send(bytes(1_000_000)))
+    peer = connect(proactor.listen(handler))
+    poll_until(proactor, lambda: handler.of("on_connect"))
+    received = []
+    thread = threading.Thread(target=lambda: received.append(receive_exactly(peer, 1_000_001)) or peer.close())
+    thread.start()
+    proactor.close(WAIT)
+    thread.join(WAIT)
+    assert len(received[0]) == 1_000_000
+    assert len(handler.of("on_close")) == 1
+    assert_nothing_left(proactor)
+
+
+def test_close_in_a_callback_of_poll_returns_at_once_and_ends_the_loop(backend, connect):
+    proactor = iocpcore.Proactor(0, backend)
+    handler = Acting(on_connect=lambda session: proactor.close(0))
+    connect(proactor.listen(handler))
+    turns = 0
+    while not proactor.closing:
+        proactor.poll(WAIT)
+        turns += 1
+        assert turns < 1000
+    proactor.close(0)
+    assert len(handler.of("on_close")) == 1
+    assert_nothing_left(proactor)
+
+
+BEGIN = "import iocpcore, signal, socket, threading, time\n"
+
+
+def test_an_interrupt_ends_a_poll_that_waits(backend):
+    """signal.raise_signal from another thread is what Ctrl+C does, on both systems."""
+    output = run_python(
+        BEGIN
+        + f"""
+with iocpcore.Proactor(0, {backend!r}) as proactor:
+    proactor.listen(iocpcore.ECHO)
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        proactor.poll()
+    except KeyboardInterrupt:
+        print("interrupted")
+    print(proactor.poll(0), proactor.closing)
+"""
+    )
+    assert output.split() == ["interrupted", "0", "False"]
+
+
+@pytest.mark.parametrize("when", ["poll", "close"])
+def test_a_signal_handler_may_close_a_proactor_that_is_polled(backend, when):
+    output = run_python(
+        BEGIN
+        + f"""
+proactor = iocpcore.Proactor(0, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+peer = socket.create_connection(listener.address)
+peer.sendall(b"x")
+while proactor.stats()["bytes_sent"] == 0:
+    proactor.poll(1)
+signal.signal(signal.SIGINT, lambda number, frame: proactor.close(0))
+threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+if {when!r} == "poll":
+    while not proactor.closing:
+        proactor.poll()
+proactor.close(1000)
+print(proactor.stats()["active"])
+"""
+    )
+    assert output.split() == ["0"]
+
+
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_a_polled_proactor_that_is_forgotten_ends_with_the_interpreter(backend, sessions):
+    run_python(
+        BEGIN
+        + f"""
+import gc
+class Greeter:
+    def on_connect(self, session):
+        session.send(b"x")
+def forget():
+    proactor = iocpcore.Proactor(0, {backend!r})
+    listener = proactor.listen(Greeter())
+    peers = [socket.create_connection(listener.address) for _ in range({sessions})]
+    for _ in range(5):
+        proactor.poll(0.1)
+    return peers
+peers = forget()
+gc.collect()
+for _ in range(100):
+    bytearray(1000)
+"""
+    )
