@@ -220,7 +220,8 @@ cdef class Proactor:
         """listen(handler, host="127.0.0.1", port=0, *, sock=None, backlog=None, max_sessions=None, when_full="wait",
                workers=None, **options)
 
-        Accept connections for the handler; returns armed, with the accepts posted.
+        Accept connections for the handler; returns armed, with the accepts posted. (With workers=0 and nobody polling
+        yet, the first poll() posts them; until then the backlog holds those who connect.)
 
         handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         host: an address or a name; None or "" is every address, IPv4 and IPv6. port: 0 lets the system choose.
@@ -574,6 +575,8 @@ cdef class Proactor:
         except BaseException:
             sock.close()
             raise
+        if self.polled and self.workers[0].thread == 0:
+            return 0    # nobody polls yet: the first poll() arms it, and until then the backlog holds who connects
         try:
             wait_for(listener.native.armed, INFINITY)
         except BaseException:

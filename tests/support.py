@@ -3,11 +3,14 @@
 import contextlib
 import ctypes
 import os
+import queue
 import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 WAIT = 30.0  # seconds after which a test says that something hangs
@@ -194,3 +197,73 @@ def run_python(code, *, timeout=WAIT, **environment):
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+# A pipe is buffered for a user; a test must not see more than a user does.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+# Windows can send no signal to one process alone: there the process raises those whose names it is given. It reads
+# without a buffer, because the interpreter cannot end while a thread holds the lock of one.
+OBEY = """
+import os, signal, sys, threading
+
+def obey():
+    while name := os.read(0, 64).decode().strip():
+        signal.raise_signal(getattr(signal, name))
+
+threading.Thread(target=obey, daemon=True).start()
+"""
+
+
+class Child:
+    """A process whose lines can be awaited, but not for ever."""
+
+    def __init__(self, command, **environment):
+        pipe = subprocess.PIPE
+        self.process = spawn(
+            subprocess.Popen,
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            encoding="utf-8",
+            env={**ENVIRONMENT, **environment},
+        )
+        self.lines = queue.Queue()
+        self.errors = queue.Queue()
+        self.readers = [
+            threading.Thread(target=self.read, args=pair)
+            for pair in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))
+        ]
+        for reader in self.readers:
+            reader.start()
+
+    @staticmethod
+    def read(stream, lines):
+        for line in stream:
+            lines.put(line.rstrip("\n"))
+
+    def line(self):
+        return self.lines.get(timeout=WAIT)
+
+    def signal(self, name):
+        if sys.platform == "win32":
+            self.process.stdin.write(f"{name}\n")
+            self.process.stdin.flush()
+        else:
+            self.process.send_signal(getattr(signal, name))
+
+    def end(self):
+        """Its exit status, and the lines on its standard output and error that nobody has taken yet."""
+        status = self.process.wait(WAIT)
+        for reader in self.readers:
+            reader.join(WAIT)
+        return status, list(self.lines.queue), list(self.errors.queue)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(OSError):  # it has ended, and cannot be told what it was never told
+                stream.close()

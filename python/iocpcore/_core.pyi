@@ -1,13 +1,18 @@
 import socket
-from collections.abc import Buffer, Callable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypedDict, TypeVarTuple, Unpack, type_check_only
+from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, type_check_only
+
+# Of the standard library since 3.12; a type checker knows them in stubs without the package being installed.
+from typing_extensions import Buffer, disjoint_base
 
 _Args = TypeVarTuple("_Args")
 _Address = tuple[str, int] | tuple[str, int, int, int]
 
 compiler: Final[str]
 cython_version: Final[str]
+
+__test__: Final[dict[str, str]]  # Cython's
 
 DRAIN: Final[float]
 MARGIN: Final[float]
@@ -71,11 +76,14 @@ class _Result(TypedDict):
     error: str | None
     latency_us: _Latency
 
-class Handler: ...
+@disjoint_base
+class Handler:
+    def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
 
 ECHO: Final[Handler]
 DISCARD: Final[Handler]
 
+@disjoint_base
 class Load(Handler):
     def __init__(
         self, connections: int = 50, messages: int = 1000, size: int | tuple[int, int] = 64, pipeline: int = 1
@@ -86,10 +94,17 @@ class Load(Handler):
     def echoes(self) -> int: ...
     def result(self) -> _Result: ...
 
+CALLBACKS: Final[dict[str, int]]
+
+@disjoint_base
+class Callbacks(Handler): ...
+
 class SessionClosed(ConnectionError): ...
 class SendLimitExceeded(BufferError): ...
 
+@disjoint_base
 class Session:
+    def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
     data: Any
     @property
     def id(self) -> int: ...
@@ -123,7 +138,9 @@ class _Options(TypedDict, total=False):
     low_water: int
     send_limit: int | None
 
+@disjoint_base
 class Listener:
+    def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
     # An IPv6 address has flow info and scope behind host and port.
     @property
     def address(self) -> _Address: ...
@@ -131,6 +148,7 @@ class Listener:
     def port(self) -> int: ...
     def close(self) -> None: ...
 
+@disjoint_base
 class Proactor:
     def __init__(
         self,

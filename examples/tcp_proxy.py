@@ -1,0 +1,78 @@
+"""A TCP proxy: each connection that comes gets one of its own to the target.
+
+    python examples/tcp_proxy.py --port 9999 --target example.org:80
+
+A side that reads slowly makes the other wait, so memory stays bounded; the end of one direction is passed on while the
+other goes on; and so is a reset.
+"""
+
+import argparse
+import contextlib
+import socket
+import time
+
+import iocpcore
+
+
+class Relay:
+    """One side of a pair. `session.data` is the other."""
+
+    def on_receive(self, session: iocpcore.Session, data: bytes) -> None:
+        # The other may have gone a moment ago. Its on_close is on the way, and ends this side too.
+        with contextlib.suppress(iocpcore.SessionClosed):
+            if not session.data.send(data):
+                session.pause()
+
+    def on_drain(self, session: iocpcore.Session) -> None:
+        session.data.resume()
+
+    def on_end(self, session: iocpcore.Session) -> None:
+        session.data.end()
+
+    def on_close(self, session: iocpcore.Session, error: OSError | None) -> None:
+        other, session.data = session.data, None  # they refer to each other: let one be freed at once
+        if error is None:
+            other.close()
+        else:
+            other.abort()
+
+
+class Front(Relay):
+    """The side of those who connect to us."""
+
+    def __init__(self, proactor: iocpcore.Proactor, host: str, port: int) -> None:
+        self.proactor = proactor
+        self.target = host, port
+        self.back = Relay()
+
+    def on_connect(self, session: iocpcore.Session) -> None:
+        # connect() in a callback stays on the callback's worker: both sides of a pair share it, and need no lock.
+        # What is sent before it is connected is queued, and refused by the same water marks.
+        session.data = self.proactor.connect(self.back, *self.target, timeout=10.0)
+        session.data.data = session
+
+
+def numeric_address(text: str) -> tuple[str, int]:
+    """Resolved once, before we serve: in a callback it would keep all the worker's sessions waiting."""
+    host, _, port = text.rpartition(":")
+    address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][4]
+    return str(address[0]), int(address[1])
+
+
+def serve(host: str, port: int, target: tuple[str, int], workers: int) -> None:
+    with iocpcore.Proactor(workers) as proactor, contextlib.suppress(KeyboardInterrupt):
+        listener = proactor.listen(Front(proactor, *target), host, port)
+        host, port = listener.address[:2]
+        print(f"listening on {host}:{port}", flush=True)
+        while not proactor.closing:
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A TCP proxy.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9999)
+    parser.add_argument("--target", type=numeric_address, required=True, metavar="HOST:PORT")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    serve(options.host, options.port, options.target, options.workers)

@@ -1,0 +1,478 @@
+"""The examples, as a user meets them: each runs in a process of its own, and is talked to over real sockets."""
+
+import contextlib
+import http.client
+import itertools
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import iocpcore
+from support import OBEY, SCALE, WAIT, Child, receive_exactly, receive_to_end, refusing_port, reset, until
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+OBEDIENT = OBEY + "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+MEGABYTE = 1 << 20
+
+
+class Example:
+    """A running example, and its peers."""
+
+    def __init__(self, name, arguments, backend):
+        start = ["-c", OBEDIENT] if sys.platform == "win32" else []
+        command = [sys.executable, *start, str(EXAMPLES / name), "--port", "0", *arguments]
+        self.child = Child(command, IOCPCORE_BACKEND=backend)
+        self.opened = []
+
+    def address(self, what="listening"):
+        """The one that its next line names."""
+        line = self.child.line()
+        host, _, port = line.removeprefix(f"{what} on ").rpartition(":")
+        assert line == f"{what} on {host}:{port}"
+        return host, int(port)
+
+    def connect(self, address, **options):
+        self.opened.append(socket.create_connection(address, timeout=WAIT, **options))
+        return self.opened[-1]
+
+    def stop(self):
+        for sock in self.opened:
+            sock.close()
+        self.child.signal("SIGINT")
+        status, _, errors = self.child.end()
+        assert (status, errors) == (0, [])
+
+
+@pytest.fixture
+def run(backend):
+    """Start an example; after the test Ctrl+C must end it, and it must have had nothing to complain of."""
+    with contextlib.ExitStack() as children:
+
+        def run(name, *arguments):
+            example = Example(name, arguments, backend)
+            children.callback(example.child.close)
+            children.callback(example.stop)
+            return example
+
+        yield run
+
+
+@pytest.fixture
+def serve(run):
+    """Start an example that listens; a function that connects to it."""
+
+    def serve(name, *arguments):
+        example = run(name, *arguments)
+        address = example.address()
+        return lambda **options: example.connect(address, **options)
+
+    return serve
+
+
+def in_thread(stack, function, *arguments):
+    """Run it beside the test, which ends only with it."""
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    stack.callback(thread.join, WAIT)
+
+
+def send_and_end(sock, data):
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
+# ---- echo ----
+
+
+def test_the_echo_server_sends_back_what_comes(serve):
+    peer = serve("echo_server.py")()
+    send_and_end(peer, b"Hello, IOCP!\n")
+    assert receive_to_end(peer) == b"Hello, IOCP!\n"
+
+
+# ---- chat ----
+
+
+class Chatter:
+    """A client of the chat server."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.lines = sock.makefile("rb")
+        greeting = self.line().split()
+        self.count, self.name = int(greeting[1]), greeting[-1]
+
+    def say(self, data):
+        self.sock.sendall(data)
+
+    def line(self):
+        return self.lines.readline()
+
+    def leave(self):
+        self.lines.close()
+        self.sock.close()
+
+
+@pytest.fixture
+def three(serve):
+    """Three who have seen each other come."""
+    connect = serve("chat_server.py")
+    chatters = []
+    for number in range(3):
+        chatters.append(Chatter(connect()))
+        assert chatters[-1].count == number + 1
+        for other in chatters[:-1]:
+            assert other.line() == b"%s: has come\n" % chatters[-1].name
+    yield chatters
+    for chatter in chatters:
+        chatter.leave()
+
+
+def test_what_one_says_all_the_others_read(three):
+    first, second, third = three
+    first.say(b"hello\n")
+    second.say(b"you too\r\n")
+    assert second.line() == b"%s: hello\n" % first.name
+    assert third.line() == b"%s: hello\n" % first.name
+    assert first.line() == third.line() == b"%s: you too\n" % second.name
+
+
+def test_lines_are_told_apart_however_they_come(three):
+    first, second, third = three
+    first.say(b"a\nb\nhalf")
+    assert [third.line() for _ in range(2)] == [b"%s: %s\n" % (first.name, text) for text in (b"a", b"b")]
+    second.say(b"between\n")
+    assert third.line() == b"%s: between\n" % second.name
+    first.say(b" a line\n")
+    assert third.line() == b"%s: half a line\n" % first.name
+
+
+def test_one_who_leaves_is_missed_by_the_others(three):
+    three[0].leave()
+    assert three[1].line() == three[2].line() == b"%s: has gone\n" % three[0].name
+
+
+def test_one_who_sends_no_end_of_line_has_to_go(three):
+    with contextlib.suppress(ConnectionError):
+        three[0].say(bytes(100_000))
+    assert three[1].line() == three[2].line() == b"%s: has gone\n" % three[0].name
+
+
+def test_one_who_reads_nothing_does_not_keep_the_others(serve):
+    """What it was not sent would else be kept for ever."""
+    connect = serve("chat_server.py")
+    speaker, listener, deaf = (Chatter(connect()) for _ in range(3))
+    assert [listener.line(), speaker.line(), speaker.line()][0] == b"%s: has come\n" % deaf.name
+    line = b"x" * 4000 + b"\n"
+    for _ in range(10_000):
+        speaker.say(line)
+        heard = listener.line()
+        if heard != b"%s: %s" % (speaker.name, line):
+            break
+    assert heard == b"%s: has gone\n" % deaf.name
+
+
+# ---- proxy ----
+
+
+@pytest.fixture
+def proxied(run):
+    """A proxy's two ends: makes a plain socket that is connected through it to another."""
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        target.settimeout(WAIT)
+        example = run("tcp_proxy.py", "--target", "{}:{}".format(*target.getsockname()))
+        address = example.address()
+
+        def proxied():
+            client = example.connect(address)
+            server, _ = target.accept()
+            server.settimeout(WAIT)
+            example.opened.append(server)
+            return client, server
+
+        yield proxied
+
+
+def test_large_data_comes_back_whole_through_the_proxy_from_an_echo_server(serve, proactor, echo):
+    data = bytes(range(256)) * int(64 * MEGABYTE * SCALE / 256)
+    peer = serve("tcp_proxy.py", "--target", f"127.0.0.1:{echo.port}")()
+    with contextlib.ExitStack() as stack:
+        in_thread(stack, send_and_end, peer, data)
+        assert receive_to_end(peer) == data
+
+
+def test_many_connections_through_the_proxy_at_once_keep_apart(serve, proactor, echo):
+    proxy = serve("tcp_proxy.py", "--workers", "2", "--target", f"127.0.0.1:{echo.port}")
+    peers = [proxy() for _ in range(20)]
+    for number, peer in enumerate(peers):
+        send_and_end(peer, b"%d" % number * 10_000)
+    for number, peer in enumerate(peers):
+        assert receive_to_end(peer) == b"%d" % number * 10_000
+
+
+def send_until_nothing_moves(sock, most):
+    """How many bytes went before the other side made us wait."""
+    sent = 0
+    sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while sent < most:
+            sent += sock.send(bytes(65536))
+    sock.settimeout(WAIT)
+    return sent
+
+
+@pytest.mark.parametrize("to", ["server", "client"])
+def test_the_proxy_makes_a_sender_wait_for_a_slow_reader(proxied, to):
+    client, server = proxied()
+    sender, reader = (client, server) if to == "server" else (server, client)
+    most = 256 * MEGABYTE
+    sent = send_until_nothing_moves(sender, most)
+    assert 0 < sent < most
+    with contextlib.ExitStack() as stack:
+        in_thread(stack, send_and_end, sender, b"the end")
+        data = receive_to_end(reader)
+    assert len(data) == sent + 7
+    assert data.endswith(b"the end")
+
+
+def test_a_slow_reader_of_one_direction_does_not_stop_the_other(proxied):
+    client, server = proxied()
+    send_until_nothing_moves(client, 256 * MEGABYTE)
+    server.sendall(b"for you")
+    assert receive_exactly(client, 7) == b"for you"
+
+
+def test_the_end_of_one_direction_is_passed_on_while_the_other_goes_on(proxied):
+    client, server = proxied()
+    send_and_end(client, b"question")
+    assert receive_to_end(server) == b"question"
+    server.sendall(b"a long answer")
+    assert receive_exactly(client, 13) == b"a long answer"
+    server.shutdown(socket.SHUT_WR)
+    assert receive_to_end(client) == b""
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+def test_a_reset_is_passed_on(proxied, by):
+    client, server = proxied()
+    client.sendall(b"x")
+    receive_exactly(server, 1)  # the pair stands
+    gone, other = (client, server) if by == "client" else (server, client)
+    reset(gone)
+    with pytest.raises(ConnectionError):
+        other.recv(1)
+
+
+def test_a_target_that_refuses_costs_its_client_and_nothing_else(serve):
+    with refusing_port() as port:
+        proxy = serve("tcp_proxy.py", "--target", f"127.0.0.1:{port}")
+        for _ in range(2):
+            with pytest.raises(ConnectionError):
+                receive_exactly(proxy(), 1)
+
+
+# ---- tick loop ----
+
+
+@pytest.fixture
+def game(serve):
+    connect = serve("tick_loop.py")
+    with contextlib.ExitStack() as stack:
+
+        def join():
+            sock = connect()
+            return sock, stack.enter_context(sock.makefile("rb"))
+
+        yield join
+
+
+def until_places(lines, places):
+    """The ticks until everybody is there; players are told apart by who came first."""
+    ticks = []
+    for line in itertools.islice(lines, 600):
+        snapshot = json.loads(line)
+        ticks.append(snapshot["tick"])
+        if [place for _, place in sorted(snapshot["places"].items(), key=lambda item: int(item[0]))] == places:
+            return ticks
+    raise AssertionError(f"not in the ticks {ticks}")
+
+
+def test_what_a_player_sends_shows_in_a_later_tick(game):
+    sock, lines = game()
+    sock.sendall(b"+++-")
+    until_places(lines, [2])
+    sock.sendall(b"---")
+    until_places(lines, [-1])
+
+
+def test_every_tick_comes_in_its_turn(game):
+    sock, lines = game()
+    ticks = until_places(lines, [0])
+    for place in range(1, 6):
+        sock.sendall(b"+")
+        ticks += until_places(lines, [place])
+    assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+
+
+def test_players_see_each_other_come_and_go(game):
+    (first, one), (second, two) = game(), game()
+    first.sendall(b"-")
+    second.sendall(b"+")
+    until_places(one, [-1, 1])
+    until_places(two, [-1, 1])
+    one.close()  # it would keep the socket open
+    reset(first)
+    until_places(two, [1])
+
+
+# ---- HTTP ----
+
+
+@pytest.fixture
+def web(run):
+    pytest.importorskip("httptools")
+    example = run("http_server.py")
+    return example, example.address()
+
+
+@pytest.fixture
+def request_(web):
+    """Ask on one connection, again and again; (status, body)."""
+    connection = http.client.HTTPConnection(*web[1], timeout=WAIT)
+    web[0].opened.append(connection)
+
+    def request(method, target, body=None):
+        connection.request(method, target, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    request.connection = connection
+    yield request
+
+
+def ask(web, data):
+    """What a client gets that sends this and finishes."""
+    peer = web[0].connect(web[1])
+    send_and_end(peer, data)
+    return receive_to_end(peer)
+
+
+def test_requests_follow_each_other_on_one_connection(request_):
+    assert request_("GET", "/") == (200, b"Hello\n")
+    sock = request_.connection.sock
+    assert request_("GET", "/nowhere")[0] == 404
+    assert request_("POST", "/echo", b"some data") == (200, b"some data")
+    assert request_("HEAD", "/") == (200, b"")
+    assert request_("PUT", "/")[0] == 405
+    assert request_.connection.sock is sock
+
+
+def test_pipelined_requests_are_answered_in_their_order_also_after_the_clients_end(web):
+    requests = [b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\n\r\n%d" % number for number in range(9)]
+    answers = ask(web, b"".join(requests)).split(b"HTTP/1.1 200 OK\r\n")
+    assert [answer[-1:] for answer in answers] == [b"", *(b"%d" % number for number in range(9))]
+
+
+def test_a_request_may_come_byte_by_byte(web):
+    peer = web[0].connect(web[1])
+    for byte in b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n":
+        peer.sendall(bytes([byte]))
+    assert receive_to_end(peer).endswith(b"\r\n\r\nHello\n")
+
+
+def test_what_is_not_http_is_a_bad_request_and_the_end(web):
+    assert ask(web, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+def test_a_body_that_is_too_large_is_refused(web):
+    peer = web[0].connect(web[1])
+    peer.sendall(b"POST /echo HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n" + bytes(2 * MEGABYTE))
+    assert receive_exactly(peer, 12) == b"HTTP/1.1 413"
+
+
+def test_an_upgrade_that_we_do_not_know_is_answered_as_it_stands(web):
+    answer = ask(web, b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"Hello\n")
+
+
+def test_a_client_that_reads_no_answers_is_asked_no_more(web):
+    peer = web[0].connect(web[1])
+    request = b"POST /echo HTTP/1.1\r\nContent-Length: 65000\r\n\r\n" + bytes(65000)
+    sent, whole = 0, request * 4000
+    peer.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while sent < len(whole):
+            sent += peer.send(whole[sent : sent + 65536])
+    assert sent < len(whole)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
+def test_curl_gets_what_it_asks_for(web):
+    url = "http://{}:{}".format(*web[1])
+    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", str(WAIT)]
+    done = subprocess.run([*command, f"{url}/", f"{url}/"], capture_output=True, timeout=WAIT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"Hello\nHello\n", b"")
+    body = bytes(range(256)) * 2000
+    done = subprocess.run([*command, "--data-binary", "@-", f"{url}/echo"], input=body, capture_output=True, timeout=WAIT)
+    assert (done.returncode, done.stdout) == (0, body)
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="no wrk here")
+def test_wrk_sees_no_error(web):
+    url = "http://{}:{}/".format(*web[1])
+    done = subprocess.run(["wrk", "-d", "1", "-c", "20", url], capture_output=True, text=True, timeout=WAIT)
+    assert done.returncode == 0
+    assert "Requests/sec" in done.stdout
+    assert "errors" not in done.stdout and "Non-2xx" not in done.stdout
+
+
+# ---- embedding ----
+
+
+@pytest.fixture
+def embedded(run):
+    example = run("embed.py")
+    return example, example.address(), example.address("status")
+
+
+def test_lines_are_answered_by_the_loop_in_their_order(embedded):
+    example, address, _ = embedded
+    peers = [example.connect(address) for _ in range(5)]
+    for number, peer in enumerate(peers):
+        send_and_end(peer, b"".join(b"line %d of %d\n" % (line, number) for line in range(1000)))
+    for number, peer in enumerate(peers):
+        expected = b"".join(b"LINE %d OF %d\n" % (line, number) for line in range(1000))
+        assert receive_to_end(peer) == expected
+
+
+def test_the_status_page_counts_the_sessions(embedded):
+    example, address, status_address = embedded
+    peer = example.connect(address)
+    peer.sendall(b"x\n")
+    assert receive_exactly(peer, 2) == b"X\n"
+    stats = json.loads(receive_to_end(example.connect(status_address)))
+    assert (stats["accepted"], stats["active"], stats["bytes_received"]) == (1, 1, 2)
+
+
+def test_a_peer_that_goes_before_its_answer_does_no_harm(embedded):
+    example, address, status_address = embedded
+    for _ in range(20):
+        peer = example.connect(address)
+        peer.sendall(b"x\n" * 1000)
+        reset(peer)
+    until(lambda: json.loads(receive_to_end(example.connect(status_address)))["active"] == 0)
+
+
+# ---- all of them ----
+
+
+def test_every_example_is_tested_here():
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'"{example.name}"' in here for example in EXAMPLES.glob("*.py"))
