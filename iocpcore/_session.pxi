@@ -122,8 +122,17 @@ cdef class Session:
         """pause()
 
         No on_receive and no on_end until resume(): what the peer sends meanwhile waits, and makes it wait."""
-        if not self.paused:
-            self.paused = True
+        cdef Worker *worker = self.native_worker()
+        cdef NativeSession *native = NULL
+        if self.paused:
+            return
+        self.paused = True
+        # In a callback at once, whatever the inbox holds: what comes next, the peer's end too, has to wait.
+        if worker != NULL and worker.thread == PyThread_get_thread_ident():
+            native = session_resolve(worker, self.link.slot, self.link.generation)
+        if native != NULL:
+            session_do(worker, native, DO_PAUSE)
+        else:
             self.ask(DO_PAUSE)
 
     def resume(self):

@@ -127,7 +127,7 @@ cdef struct Session:
     unsigned char ready         # in the ready list
     unsigned char calls         # due: bits of enum Call
     unsigned char calling       # in the list of calls
-    unsigned char paused        # the handler wants no data
+    unsigned char paused        # the handler wants no data; 2 while a resume from before the pause is in the inbox
     unsigned char ending        # the sending side is to end when the queue is empty
     unsigned char leaving       # it is to finish as soon as it is connected
     unsigned char end_told      # CALL_END is due or over

@@ -98,6 +98,8 @@ cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:
             return False
         if not session.end_sent or session.calls & CALL_END:
             return False
+    elif session.paused:
+        return False    # it may have more to send before it resumes
     finish(worker, session, BY_PEER)
     return True
 
@@ -575,7 +577,7 @@ cdef inline void session_do(Worker *worker, Session *session, unsigned char kind
     if kind == DO_END:
         session.ending = 1
     elif kind == DO_PAUSE:
-        session.paused = 1
+        session.paused += 1
     elif kind == DO_RESUME:
         session_resume(worker, session)
     elif kind == DO_CLOSE:
@@ -601,7 +603,7 @@ cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) 
 
 
 cdef inline void session_resume(Worker *worker, Session *session) noexcept nogil:
-    session.paused = 0
+    session.paused -= 1
     if session.calls:
         call(worker, session, 0)    # what came in the meantime
 

@@ -1,13 +1,14 @@
 """The native handlers: ECHO (test_echo.py), DISCARD and the load client."""
 
 import contextlib
+import queue
 import socket
 import threading
 
 import pytest
 
 import iocpcore
-from support import WAIT, receive_exactly, until
+from support import WAIT, assert_nothing_left, receive_exactly, receive_to_end, until
 
 
 def test_discard_takes_everything_and_answers_nothing(proactor, connect):
@@ -164,3 +165,33 @@ def test_a_busy_session_does_not_starve_another(proactor, echo, connect):
             peer.sendall(b"my turn")
             assert receive_exactly(peer, 7) == b"my turn"
         client.close(0)
+
+
+def test_a_pause_holds_back_the_peers_end_even_while_others_post(proactor, connect):
+    """In the callback the pause has to queue behind what was posted before; the end is there already."""
+    paused = queue.Queue()
+
+    class Slow:
+        def on_receive(self, session, data):
+            proactor.post(len, b"")
+            session.pause()
+            paused.put(session)
+
+    peer = connect(proactor.listen(Slow()))
+    peer.sendall(b"question")
+    peer.shutdown(socket.SHUT_WR)
+    session = paused.get(timeout=WAIT)
+    session.send(b"answer")
+    session.resume()
+    assert receive_to_end(peer) == b"answer"
+
+
+def test_listening_without_workers_does_not_wait_for_the_first_poll(backend, connect):
+    with iocpcore.Proactor(0, backend) as proactor:
+        peer = connect(proactor.listen(iocpcore.ECHO))
+        peer.sendall(b"x")
+        peer.shutdown(socket.SHUT_WR)
+        while proactor.stats()["closed_by_peer"] == 0:
+            assert proactor.poll(WAIT) > 0
+        assert receive_to_end(peer) == b"x"
+    assert_nothing_left(proactor)
