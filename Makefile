@@ -8,7 +8,8 @@ SOAK_SECONDS = 60
 SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
 
 .NOTPARALLEL:
-.PHONY: demo test test-native test-windows bench lint simulate mutants pythons soak soak-windows asan tsan valgrind check packages clean
+.PHONY: demo test test-native test-windows bench lint types docs simulate mutants pythons soak soak-windows asan tsan
+.PHONY: valgrind check packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
@@ -27,6 +28,14 @@ bench: build/$(VARIANT)/installed
 
 lint: .venv/ready
 	PATH=$$PWD/.venv/bin:$$PATH && ruff check && cython-lint iocpcore tests
+
+# Annotations, and the stub against the module that is installed.
+types: build/$(VARIANT)/installed
+	.venv/bin/python -m mypy
+	.venv/bin/python -m mypy.stubtest iocpcore._core
+
+docs: build/$(VARIANT)/installed
+	.venv/bin/python -m sphinx -q -W --keep-going -d build/docs/.doctrees docs build/docs
 
 simulate: .venv/ready
 	.venv/bin/python tests/simulation/simulate.py --seeds $(SEEDS) --jobs 0
@@ -56,6 +65,7 @@ valgrind: .venv/ready
 # The Windows wheel comes first, so that the test of the packages finds all of them.
 check: lint
 	IOCPCORE_WINDOWS=required tests/windows/build-wheel
+	IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict types docs
 	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
 	$(MAKE) VARIANT=strict SOAK_SECONDS=30 soak
 	$(MAKE) asan

@@ -121,13 +121,15 @@ cdef class Proactor:
 
     Workers, each a thread with a completion port of its own, and their listeners and sessions.
 
-    workers: threads, at most 256; 0: none, and poll() does the work. max_sessions: of all listeners together; see
-    listen() for what becomes of those beyond it. backend: "auto", or one of backends(); None asks the environment
-    variable IOCPCORE_BACKEND first. skip_on_success: let operations that succeed at once do so without a
-    packet, where the system can.
+    - workers: threads, at most 256; 0: none, and poll() does the work.
+    - backend: "auto", or one of backends(); None asks the environment variable IOCPCORE_BACKEND first.
+    - max_sessions: of all listeners together; see listen() for what becomes of those beyond it.
+    - skip_on_success: let operations that succeed at once do so without a packet, where the system can.
 
     Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
     system refuses a port. A context manager: leaving it closes.
+
+    Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
     """
     cdef Worker *workers
     cdef PyThread_type_lock *ended  # one a worker; freed last, for several threads may wait in close()
@@ -223,23 +225,28 @@ cdef class Proactor:
         Accept connections for the handler; returns armed, with the accepts posted. (With workers=0 and nobody polling
         yet, the first poll() posts them; until then the backlog holds those who connect.)
 
-        handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
-        host: an address or a name; None or "" is every address, IPv4 and IPv6. port: 0 lets the system choose.
-        sock: a socket that listens already, or is bound; it is ours from now on (a duplicate stays yours).
-        backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
-        takes at most 200 if a number is given.
-        max_sessions: served at a time. when_full: "wait", others are served when there is a place, or "refuse", they
-        are closed at once. workers: numbers of those that serve its sessions; None: all.
+        - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
+        - host: an address or a name; None or "" is every address, IPv4 and IPv6.
+        - port: 0 lets the system choose.
+        - sock: a socket that listens already, or is bound; it is ours from now on (a duplicate stays yours).
+        - backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
+          takes at most 200 if a number is given.
+        - max_sessions: served at a time.
+        - when_full: "wait", others are served when there is a place, or "refuse", they are closed at once.
+        - workers: numbers of those that serve its sessions; None: all.
 
         Options, of each session:
-        idle_timeout (seconds, None): closed when it has neither received nor sent anything for so long.
-        send_timeout (seconds, None): closed when its peer has taken nothing of what is queued for so long; while it
-        finishes, None means 30. linger (seconds, 5.0): for its peer to end, after we have.
-        keep_alive (None, or (idle, interval, probes) in seconds, seconds and a number that Windows ignores).
-        no_delay (True): small segments go out at once. receive_size (bytes, 16384): of one receive, at most.
-        high_water, low_water (bytes, 65536 and 16384): above the first send() says so and a native echo stops
-        receiving, at the second on_drain follows. send_limit (bytes, 64 MiB; None: none): with so many queued send()
-        raises.
+
+        - idle_timeout (seconds, None): closed when it has neither received nor sent anything for so long.
+        - send_timeout (seconds, None): closed when its peer has taken nothing of what is queued for so long; while it
+          finishes, None means 30.
+        - linger (seconds, 5.0): for its peer to end, after we have.
+        - keep_alive: None, or (idle, interval, probes) in seconds, seconds and a number that Windows ignores.
+        - no_delay (True): small segments go out at once.
+        - receive_size (bytes, 16384): of one receive, at most.
+        - high_water, low_water (bytes, 65536 and 16384): above the first send() says so and a native echo stops
+          receiving, at the second on_drain follows.
+        - send_limit (bytes, 64 MiB; None: none): with so many queued send() raises.
 
         Raises OSError with the system's number if the address is in use or cannot be resolved.
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
@@ -276,9 +283,13 @@ cdef class Proactor:
 
         Connect to a server; returns a Session at once. on_connect follows, or on_close with the error.
 
-        handler: any object with some of the callbacks that Session describes. host: an address or a name; resolving it
-        takes its time here. timeout: seconds for the attempt; None: the system's own. local_address: (host, port) to
-        connect from. options: those of listen(). In a callback the session comes to that callback's worker.
+        - handler: any object with some of the callbacks that Session describes.
+        - host: an address or a name; resolving it takes its time here.
+        - timeout: seconds for the attempt; None: the system's own.
+        - local_address: (host, port) to connect from.
+        - options: those of listen().
+
+        In a callback the session comes to that callback's worker.
 
         Raises OSError if the host cannot be resolved or the local address cannot be had.
         Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex

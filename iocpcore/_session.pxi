@@ -32,6 +32,10 @@ cdef class Session:
 
     handler's callbacks, each optional: on_connect(session), on_receive(session, data), on_drain(session),
     on_end(session), on_close(session, error).
+
+    - data: the user's own, None at first.
+    - listener: which has accepted it; None if we connected, or adopted it.
+    - closed: on_close is due or over.
     """
     cdef Proactor proactor          # None once it is closed
     cdef Link *link

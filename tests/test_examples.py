@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import iocpcore
 from support import OBEY, SCALE, WAIT, Child, receive_exactly, receive_to_end, refusing_port, reset, until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -159,8 +158,9 @@ def test_one_who_leaves_is_missed_by_the_others(three):
 
 
 def test_one_who_sends_no_end_of_line_has_to_go(three):
-    with contextlib.suppress(ConnectionError):
-        three[0].say(bytes(100_000))
+    three[0].say(bytes(100_000))
+    assert three[0].line() == b""
+    three[0].leave()
     assert three[1].line() == three[2].line() == b"%s: has gone\n" % three[0].name
 
 
@@ -216,6 +216,14 @@ def test_many_connections_through_the_proxy_at_once_keep_apart(serve, proactor, 
         assert receive_to_end(peer) == b"%d" % number * 10_000
 
 
+def is_reset(sock):
+    """Wine 8 may tell a receive that waits for one of an end instead."""
+    try:
+        return sock.recv(1) == b"" and sys.platform == "win32"
+    except ConnectionError:
+        return True
+
+
 def send_until_nothing_moves(sock, most):
     """How many bytes went before the other side made us wait."""
     sent = 0
@@ -265,16 +273,14 @@ def test_a_reset_is_passed_on(proxied, by):
     receive_exactly(server, 1)  # the pair stands
     gone, other = (client, server) if by == "client" else (server, client)
     reset(gone)
-    with pytest.raises(ConnectionError):
-        other.recv(1)
+    assert is_reset(other)
 
 
 def test_a_target_that_refuses_costs_its_client_and_nothing_else(serve):
     with refusing_port() as port:
         proxy = serve("tcp_proxy.py", "--target", f"127.0.0.1:{port}")
         for _ in range(2):
-            with pytest.raises(ConnectionError):
-                receive_exactly(proxy(), 1)
+            assert is_reset(proxy())
 
 
 # ---- tick loop ----
@@ -416,12 +422,14 @@ def test_a_client_that_reads_no_answers_is_asked_no_more(web):
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 def test_curl_gets_what_it_asks_for(web):
     url = "http://{}:{}".format(*web[1])
-    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", str(WAIT)]
-    done = subprocess.run([*command, f"{url}/", f"{url}/"], capture_output=True, timeout=WAIT)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"Hello\nHello\n", b"")
+
+    def curl(*arguments, body=b""):
+        command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", *arguments]
+        return subprocess.run(command, input=body, capture_output=True, timeout=WAIT, check=True).stdout
+
+    assert curl(f"{url}/", f"{url}/") == b"Hello\nHello\n"
     body = bytes(range(256)) * 2000
-    done = subprocess.run([*command, "--data-binary", "@-", f"{url}/echo"], input=body, capture_output=True, timeout=WAIT)
-    assert (done.returncode, done.stdout) == (0, body)
+    assert curl("--data-binary", "@-", f"{url}/echo", body=body) == body
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="no wrk here")

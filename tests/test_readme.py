@@ -2,13 +2,30 @@
 
 import re
 
+import pytest
+
 from support import run_python
 
 
-def test_the_example_runs_as_it_stands(pytestconfig):
+@pytest.fixture
+def examples(pytestconfig):
     readme = (pytestconfig.rootpath / "README.md").read_text(encoding="utf-8")
-    example = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
-    output = run_python(example)
+    return re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+
+
+def test_the_example_of_native_handlers_runs_as_it_stands(examples):
+    output = run_python(examples[0])
     assert "'mismatches': 0" in output
     assert "'echoes': 50000" in output
     assert "completion packets" in output
+
+
+def test_the_example_of_handlers_in_python_runs_as_it_stands(examples):
+    output = run_python(examples[1])
+    assert "welcome\nHello, IOCP!\n" in output
+    assert "in a worker's thread\n" in output
+    assert re.search(r"closed \('127.0.0.1', \d+\) None\n", output)
+
+
+def test_no_example_is_left_out(examples):
+    assert len(examples) == 2

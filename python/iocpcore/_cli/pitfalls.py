@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import Proactor, _core
 from .common import DONE, Failed, refusals
@@ -27,6 +27,8 @@ PATIENCE = 60.0  # seconds for the process of one pitfall
 WAIT = 10.0  # seconds for what a peer must see
 BUFFER = 65536  # bytes the system holds for a peer that does not read
 WIDEST = 100  # columns of a line
+
+kernel32: Any = ctypes.windll.kernel32 if sys.platform == "win32" else None
 
 
 class Pitfall(NamedTuple):
@@ -157,13 +159,13 @@ class Stage:
         self.version = version
         self.peers = []
         # Only Windows has events; a scenario without one does what it can do without.
-        self.event = ctypes.windll.kernel32.CreateEventW(None, True, False, None) if sys.platform == "win32" else 0
+        self.event = kernel32.CreateEventW(None, True, False, None) if sys.platform == "win32" else 0
 
     def tell(self, step):
         print_json({"version": self.version, "step": step})
 
     def wait_for_event(self):
-        if ctypes.windll.kernel32.WaitForSingleObject(self.event, int(WAIT * 1000)) != 0:
+        if kernel32.WaitForSingleObject(self.event, int(WAIT * 1000)) != 0:
             raise TimeoutError("the event did not come")
 
     def connect(self):
@@ -210,7 +212,7 @@ class Stage:
         for peer in self.peers:
             peer.close()
         if self.event:
-            ctypes.windll.kernel32.CloseHandle(self.event)
+            kernel32.CloseHandle(self.event)
 
 
 def tell_story(name, backend):
