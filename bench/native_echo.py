@@ -52,6 +52,10 @@ def iocpcore(backend):
     return (sys.executable, "-m", "iocpcore", "echo", "--port", "0", "--backend", backend)
 
 
+def callbacks(backend):
+    return (sys.executable, str(HERE / "peers" / "python_echo.py"), "--port", "0", "--backend", backend)
+
+
 def peer(loop):
     return (sys.executable, str(HERE / "peers" / "asyncio_echo.py"), "--port", "0", "--loop", loop)
 
@@ -67,6 +71,8 @@ SERVERS = {
         Server("c-uring", reference("uring"), "c-uring"),
         Server("iocpcore-epoll", iocpcore("epoll"), "c-epoll"),
         Server("iocpcore-uring", iocpcore("uring"), "c-uring"),
+        Server("python-epoll", callbacks("epoll"), "c-epoll"),
+        Server("python-uring", callbacks("uring"), "c-uring"),
         Server("asyncio", peer("asyncio"), "c-epoll"),
         Server("uvloop", peer("uvloop"), "c-epoll", module="uvloop"),
     )
@@ -377,6 +383,8 @@ def summary(rounds, name):
         "user_ns": statistics.mean(r.user_ns for r in mine),  # a mean: ticks are exact only in the long run
         "ratio_same_backend": ratio(rounds, name, SERVERS[name].floor),
         "ratio_c_epoll": ratio(rounds, name, "c-epoll"),
+        "ratio_uvloop": ratio(rounds, name, "uvloop"),
+        "ratio_asyncio": ratio(rounds, name, "asyncio"),
         "echoes_per_second": statistics.median(r.echoes_per_second for r in mine),
         "latency_us": {
             key: statistics.median(r.latency_us[key] for r in mine) for key in ("p50", "p99", "p999")
@@ -385,7 +393,7 @@ def summary(rounds, name):
     }
 
 
-COLUMNS = ("total", "min", "max", "user", "x same C", "x C epoll", "echoes/s", "p50 us", "p99 us")
+COLUMNS = ("total", "min", "max", "user", "x same C", "x C epoll", "x uvloop", "x asyncio", "echoes/s", "p50 us", "p99 us")
 
 
 def cells(s):
@@ -396,6 +404,8 @@ def cells(s):
         *(f"{s[key]:.0f}" for key in ("total_ns", "total_ns_min", "total_ns_max", "user_ns")),
         times(s["ratio_same_backend"]),
         times(s["ratio_c_epoll"]),
+        times(s["ratio_uvloop"]),
+        times(s["ratio_asyncio"]),
         f"{s['echoes_per_second']:,.0f}",
         *(f"{s['latency_us'][key]:.0f}" for key in ("p50", "p99")),
     )
