@@ -143,13 +143,22 @@ def _listening_socket(host, port, backlog):
     return sock
 
 
+def _is_bound(sock):
+    try:
+        return sock.getsockname()[1] != 0
+    except OSError as error:
+        if getattr(error, "winerror", None) == 10022:   # Windows does not know a name then
+            return False
+        raise
+
+
 def _given_socket(sock, backlog):
     """One that listens, of a bound socket that somebody else has made."""
     if not isinstance(sock, _socket.socket):
         raise TypeError(f"sock must be a socket, not {type(sock).__name__}")
     if sock.type != _socket.SOCK_STREAM or sock.family not in (_socket.AF_INET, _socket.AF_INET6):
         raise ValueError(f"sock must be a TCP socket, not {sock!r}")
-    if sock.getsockname()[1] == 0:
+    if not _is_bound(sock):
         raise ValueError("sock is not bound")
     sock.setblocking(False)
     if backlog is not None or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):

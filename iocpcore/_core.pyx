@@ -31,11 +31,12 @@ from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
-    AF_INET, AF_INET6, DWORD, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange,
-    InterlockedDecrement, InterlockedExchange, InterlockedExchange64, InterlockedIncrement, ReleaseSRWLockExclusive,
-    SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, WSAENOBUFS, iocp_backend_find, iocp_backend_missing, iocp_backend_name,
-    iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_socket_error, iocp_startup, sockaddr_in,
-    sockaddr_in6)
+    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, AcquireSRWLockExclusive, InitializeSRWLock,
+    InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedExchange64,
+    InterlockedIncrement,
+    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, WSAENOBUFS, iocp_backend_find,
+    iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
+    iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
 from link cimport link_add, link_drop, link_hold, link_new, link_queued, link_subtract
 from operation cimport (
     BY_ERROR, BY_TIMEOUT, BY_US, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
@@ -261,7 +262,8 @@ cdef class Proactor:
         self.set_workers(listener, workers)
         if backlog is not None:
             whole("backlog", backlog, 1, 65535)
-        sock = _listening_socket(host, port, backlog) if sock is None else _given_socket(sock, backlog)
+        cdef bint given = sock is not None
+        sock = _given_socket(sock, backlog) if given else _listening_socket(host, port, backlog)
         if self.closing:    # resolving takes its time
             sock.close()
         self.check()
@@ -274,6 +276,9 @@ cdef class Proactor:
             self.arm_there(listener, sock)
         sock.detach()
         error = self.error_of(listener.native)
+        if error == ERROR_INVALID_PARAMETER and given:
+            raise OSError(error, "a completion port has this listening socket already, and Windows lets no other have it",
+                          None, error)
         if error != 0:
             raise system_error(error)
         return listener
@@ -557,6 +562,8 @@ cdef class Proactor:
         """Who accepts, and who serves."""
         cdef int i
         serving = range(self.count) if workers is None else workers
+        if not isinstance(serving, (list, tuple, range)):
+            raise TypeError(f"workers must be a list of their numbers, not {type(workers).__name__}")
         for worker in serving:
             i = whole("a worker's number", worker, 0, self.count - 1)
             listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)

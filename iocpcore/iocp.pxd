@@ -44,6 +44,7 @@ cdef extern from "iocp.h" nogil:
     const int AF_INET6
     const DWORD WAIT_TIMEOUT
     const int WSA_IO_PENDING
+    const int ERROR_INVALID_PARAMETER
     const int ERROR_OPERATION_ABORTED
     const int ERROR_NO_SYSTEM_RESOURCES
     const int ERROR_WORKING_SET_QUOTA

@@ -9,7 +9,7 @@ from iocp cimport (
 from buffer cimport buffer_append, buffer_copy, buffer_has_room, buffer_release
 from link cimport link_queued, link_subtract
 from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, mutant
-from operation cimport COPIED, FAILED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker
+from operation cimport CLOSING, COPIED, FAILED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from timer cimport timer_set
@@ -159,5 +159,6 @@ cdef inline bint on_send(Worker *worker, Session *session, int status, DWORD byt
         consume(worker, session, bytes)
     if status == 0:
         return True
-    session.error = status
+    if session.state != CLOSING:    # else why it ends is known, and this is what came of it
+        session.error = status
     return False
