@@ -277,7 +277,7 @@ cdef class Proactor:
         sock.detach()
         error = self.error_of(listener.native)
         if error == ERROR_INVALID_PARAMETER and given:
-            raise OSError(error, "a completion port has this listening socket already, and Windows lets no other have it",
+            raise OSError(error, "another completion port has this listening socket already: Windows shares none",
                           None, error)
         if error != 0:
             raise system_error(error)

@@ -247,7 +247,7 @@ class WhoAreYou:
 def serve(sock, backend):
     with iocpcore.Proactor(1, backend) as proactor:
         proactor.listen(WhoAreYou(), sock=sock)
-        os.write(1, b"ready\n")
+        os.write(1, b"ready\\n")
         sys.stdin.readline()
         proactor.close(0)
 """
