@@ -28,7 +28,7 @@ WAIT = 10.0  # seconds for what a peer must see
 BUFFER = 65536  # bytes the system holds for a peer that does not read
 WIDEST = 100  # columns of a line
 
-kernel32: Any = ctypes.windll.kernel32 if sys.platform == "win32" else None
+kernel32: Any = getattr(getattr(ctypes, "windll", None), "kernel32", None)  # on Windows
 
 
 class Pitfall(NamedTuple):
