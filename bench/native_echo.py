@@ -393,7 +393,9 @@ def summary(rounds, name):
     }
 
 
-COLUMNS = ("total", "min", "max", "user", "x same C", "x C epoll", "x uvloop", "x asyncio", "echoes/s", "p50 us", "p99 us")
+COLUMNS = (
+    "total", "min", "max", "user", "x same C", "x C epoll", "x uvloop", "x asyncio", "echoes/s", "p50 us", "p99 us",
+)
 
 
 def cells(s):
