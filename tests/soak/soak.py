@@ -25,6 +25,9 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run by hand, and as a client, it is on its own
 
 from support import WAIT, assert_nothing_left, balanced, open_handles, receive_exactly, reset, spawn, until
 
