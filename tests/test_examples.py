@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -216,6 +217,13 @@ def test_many_connections_through_the_proxy_at_once_keep_apart(serve, proactor, 
         assert receive_to_end(peer) == b"%d" % number * 10_000
 
 
+def run_tool(*command, body=b""):
+    """What a program of the system prints; a sanitizer's library is not for it."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    done = subprocess.run(command, input=body, capture_output=True, timeout=WAIT, check=True, env=environment)
+    return done.stdout
+
+
 def is_reset(sock):
     """Wine 8 may tell a receive that waits for one of an end instead."""
     try:
@@ -280,7 +288,8 @@ def test_a_target_that_refuses_costs_its_client_and_nothing_else(serve):
     with refusing_port() as port:
         proxy = serve("tcp_proxy.py", "--target", f"127.0.0.1:{port}")
         for _ in range(2):
-            assert is_reset(proxy())
+            with contextlib.suppress(ConnectionError):  # so quickly that connecting itself saw it
+                assert is_reset(proxy())
 
 
 # ---- tick loop ----
@@ -424,8 +433,7 @@ def test_curl_gets_what_it_asks_for(web):
     url = "http://{}:{}".format(*web[1])
 
     def curl(*arguments, body=b""):
-        command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", *arguments]
-        return subprocess.run(command, input=body, capture_output=True, timeout=WAIT, check=True).stdout
+        return run_tool("curl", "--silent", "--show-error", "--fail", "--noproxy", "*", *arguments, body=body)
 
     assert curl(f"{url}/", f"{url}/") == b"Hello\nHello\n"
     body = bytes(range(256)) * 2000
@@ -435,10 +443,9 @@ def test_curl_gets_what_it_asks_for(web):
 @pytest.mark.skipif(not shutil.which("wrk"), reason="no wrk here")
 def test_wrk_sees_no_error(web):
     url = "http://{}:{}/".format(*web[1])
-    done = subprocess.run(["wrk", "-d", "1", "-c", "20", url], capture_output=True, text=True, timeout=WAIT)
-    assert done.returncode == 0
-    assert "Requests/sec" in done.stdout
-    assert "errors" not in done.stdout and "Non-2xx" not in done.stdout
+    report = run_tool("wrk", "-d", "1", "-c", "20", url)
+    assert b"Requests/sec" in report
+    assert b"errors" not in report and b"Non-2xx" not in report
 
 
 # ---- embedding ----

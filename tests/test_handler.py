@@ -195,3 +195,15 @@ def test_listening_without_workers_does_not_wait_for_the_first_poll(backend, con
             assert proactor.poll(WAIT) > 0
         assert receive_to_end(peer) == b"x"
     assert_nothing_left(proactor)
+
+
+def test_a_session_that_nobody_keeps_takes_its_handler_along_without_harm(proactor, echo):
+    """Handler and Session are freed with the last callback: what the worker still does must need neither."""
+
+    class Brief:
+        def on_connect(self, session):
+            session.close()
+
+    for _ in range(10):
+        proactor.connect(Brief(), "127.0.0.1", echo.port)
+    until(lambda: proactor.stats()["connected"] == 10 and proactor.stats()["active"] == 0)
