@@ -125,7 +125,7 @@ def test_a_local_address_in_use_is_the_systems_error_and_leaves_nothing(proactor
     handles = open_handles()
     with refusing_port() as port, pytest.raises(OSError, match=f"cannot connect from 127.0.0.1 port {port}"):
         proactor.connect(Recorder(), "127.0.0.1", echo.port, local_address=("127.0.0.1", port))
-    assert open_handles() == handles
+    assert open_handles() <= handles
 
 
 def test_a_host_that_does_not_resolve_is_the_callers_error(proactor):
@@ -231,5 +231,5 @@ def test_a_wrong_argument_of_connect_is_refused(proactor, echo, arguments, error
     arguments = {"handler": Recorder(), "host": "127.0.0.1", "port": echo.port, **arguments}
     with pytest.raises(error, match=words):
         proactor.connect(**arguments)
-    assert open_handles() == handles
+    assert open_handles() <= handles
     assert proactor.stats()["active"] == 0
