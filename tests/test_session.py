@@ -678,6 +678,20 @@ def test_a_session_nobody_keeps_lives_as_long_as_its_connection(proactor, connec
     until(lambda: collected(reference[0]))
 
 
+def test_a_handler_that_nobody_keeps_outlives_the_last_packet_of_its_session(proactor, echo):
+    """The address sanitizer sees it if not: what the worker still looks at was freed with the Session."""
+
+    class Leaver:
+        def on_connect(self, session):
+            connected.append(1)
+            session.close()
+
+    connected = []
+    for _ in range(20):
+        proactor.connect(Leaver(), "127.0.0.1", echo.port)
+    until(lambda: len(connected) == 20 and proactor.stats()["active"] == 0)
+
+
 def test_a_kept_session_never_reaches_the_next_connection(proactor, connect):
     handler = Recorder()
     listener = proactor.listen(handler)
