@@ -15,6 +15,8 @@ import threading
 import time
 import warnings
 
+from iocpcore._stats import ListenerStats, SessionStats, Stats, WorkerStats
+
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -32,12 +34,12 @@ from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
     AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, AcquireSRWLockExclusive, InitializeSRWLock,
-    InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedExchange64,
-    InterlockedIncrement,
+    InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
     ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
-    iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
-from link cimport link_add, link_drop, link_hold, link_new, link_queued, link_subtract
+    iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
+from link cimport (
+    link_add, link_drop, link_hold, link_new, link_queued, link_received, link_sent, link_subtract)
 from operation cimport (
     BY_ERROR, BY_TIMEOUT, BY_US, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
     DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
@@ -47,7 +49,7 @@ from operation cimport (
 from pitfalls cimport pitfall_run
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
-from stats cimport Stats
+from stats cimport Stats as StatsRow
 from worker cimport (
     defer, listen as listen_here, session_do, session_takes, worker_free, worker_init, worker_over, worker_run,
     worker_turn)
@@ -404,24 +406,14 @@ cdef class Proactor:
     def stats(self):
         """stats()
 
-        A snapshot of the counters: a dict of sums, and under "workers" a list with one dict for each worker. A worker
+        A frozen snapshot of the counters, a Stats: their sums, and in `workers` the row of each worker. A worker
         publishes its row after each batch of packets. After close(): the last row of each.
-
-        Sessions: accepted (at the listener's worker; the session may live at another), accept_failures (the listener
-        goes on), refused (accepted, and closed at once: no memory, or closing), connected, connect_failures, active,
-        closed_by_us, closed_by_peer, closed_by_error, closed_by_timeout, undrained (sockets closed before all their
-        operations had ended).
-        Bytes: bytes_received, bytes_discarded (of them, those that came when the session was finishing already),
-        bytes_sent, bytes_unsent (left in the queues of sessions that ended), bytes_queued (to be sent).
-        Operations: submitted, packets, inline_successes, failed_starts, in_flight, cancelled and failed (packets).
-        submitted == packets + inline_successes + failed_starts + in_flight holds in every row and in the sums.
-        The loop: dequeues, dequeue_failures, wakeups (packets posted by other threads). Memory: buffers_used,
-        buffers_spare (of 16 KiB).
         """
         self.check_process()
         rows = self.rows()
         sums = {name: sum([row[name] for row in rows]) for name in rows[0]}
-        return {"backend": self.backend, **sums, "workers": rows}
+        workers = tuple([WorkerStats(**in_seconds(row)) for row in rows])
+        return Stats(**in_seconds(sums), backend=self.backend, workers=workers)
 
     def close(self, drain=DRAIN):
         """close(drain=1.0)
@@ -696,7 +688,7 @@ cdef class Proactor:
 
     cdef list rows(self):
         cdef int i
-        cdef Stats row
+        cdef StatsRow row
         if self.workers == NULL:
             return self.last_rows
         rows = []
@@ -719,6 +711,11 @@ cdef class Proactor:
             free(self.workers)
             self.workers = NULL
         return drained
+
+
+cdef dict in_seconds(dict row):
+    """What the worker counts in nanoseconds, as Python has all times."""
+    return {**row, "callback_time": row["callback_time"] / 1e9}
 
 
 def _pitfall(str name, bint wrong, stage):

@@ -49,6 +49,15 @@ cdef class Listener:
         self.proactor.put(self.worker, item, True)
         self.closed = True
 
+    def stats(self):
+        """stats()
+
+        A frozen snapshot of its counters, a ListenerStats; in any thread, and after close()."""
+        return ListenerStats(
+            accepted=iocp_read64(&self.native.accepted), refused=iocp_read64(&self.native.refused),
+            sessions=InterlockedCompareExchange(&self.native.limit.sessions, 0, 0),
+            max_sessions=self.native.limit.most or None)
+
     cdef bint over(self):
         """No worker will look at it again."""
         return InterlockedCompareExchange(&self.native.holds, 0, 0) == 0

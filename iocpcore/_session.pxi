@@ -163,6 +163,14 @@ cdef class Session:
         self.ending = self.leaving = True
         self.ask(DO_ABORT)
 
+    def stats(self):
+        """stats()
+
+        A frozen snapshot of its counters, a SessionStats; in any thread, and after its end."""
+        return SessionStats(
+            bytes_received=link_received(self.link), bytes_sent=link_sent(self.link),
+            bytes_queued=link_queued(self.link))
+
     # ---- how ----
 
     cdef Worker *native_worker(self) except? NULL:

@@ -105,6 +105,13 @@ cdef inline int start_listening(Worker *worker, Listener *listener) noexcept nog
     return 0 if listener.in_flight > 0 else error
 
 
+cdef inline void count_refused(Worker *worker, Listener *listener) noexcept nogil:
+    """A connection was closed at once; without a listener it was given to adopt()."""
+    worker.stats.refused += 1
+    if listener != NULL:
+        InterlockedExchangeAdd64(&listener.refused, 1)
+
+
 cdef inline void stop_listening(Worker *worker, Listener *listener) noexcept nogil:
     """Refuse connections from now on. The accepts end by their packets."""
     cdef int i
@@ -114,7 +121,7 @@ cdef inline void stop_listening(Worker *worker, Listener *listener) noexcept nog
         if listener.accepts[i].parked != INVALID_SOCKET:
             closesocket(listener.accepts[i].parked)
             listener.accepts[i].parked = INVALID_SOCKET
-            worker.stats.refused += 1
+            count_refused(worker, listener)
     listener.closing = 1
     CancelIoEx(<HANDLE> <ULONG_PTR> listener.socket, NULL)
     closesocket(listener.socket)
@@ -134,10 +141,10 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
     listener.failures = 0
     socket = iocp_accepted(accept.placeholder, &accept.operation.overlapped)
     accept.placeholder = INVALID_SOCKET
-    if listener.closing or iocp_update_accepted(socket, listener.socket) != 0:
-        closesocket(socket)
-        worker.stats.refused += 1
-        return INVALID_SOCKET
     worker.stats.accepted += 1
     InterlockedExchangeAdd64(&listener.accepted, 1)
+    if listener.closing or iocp_update_accepted(socket, listener.socket) != 0:
+        closesocket(socket)
+        count_refused(worker, listener)
+        return INVALID_SOCKET
     return socket

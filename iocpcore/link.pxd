@@ -1,11 +1,12 @@
 # Links: what may be known of a session by those who do not own it.
 #
 # A link names its session by slot and generation, and only the session's worker resolves that: whoever has a link to a
-# connection that has gone reaches nobody. The count of queued bytes is exact at any time, in any thread.
+# connection that has gone reaches nobody. The counts of bytes are exact at any time, in any thread.
 # Ownership: counted; whoever has one holds it.
 # Threads: any, but for the name, which the worker writes once.
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from iocp cimport InterlockedDecrement, InterlockedExchangeAdd64, InterlockedIncrement
+from iocp cimport InterlockedDecrement, InterlockedExchangeAdd64, InterlockedIncrement, iocp_read64, iocp_write64
 from operation cimport Link
 
 cdef enum:
@@ -41,3 +42,23 @@ cdef inline void link_add(Link *link, size_t bytes) noexcept nogil:
 
 cdef inline void link_subtract(Link *link, size_t bytes) noexcept nogil:
     InterlockedExchangeAdd64(&link.queued, -<long long> bytes)
+
+
+# The worker's own counts: nobody else writes them, so adding needs no lock.
+
+cdef inline void link_count_received(Link *link, size_t bytes) noexcept nogil:
+    iocp_write64(&link.received, link.received + <long long> bytes)
+
+
+cdef inline void link_count_sent(Link *link, size_t bytes) noexcept nogil:
+    """They are in the queue no more."""
+    iocp_write64(&link.sent, link.sent + <long long> bytes)
+    link_subtract(link, bytes)
+
+
+cdef inline uint64_t link_received(Link *link) noexcept nogil:
+    return <uint64_t> iocp_read64(&link.received)
+
+
+cdef inline uint64_t link_sent(Link *link) noexcept nogil:
+    return <uint64_t> iocp_read64(&link.sent)

@@ -76,6 +76,8 @@ cdef struct Link:
     LONG above                  # any thread: a sender was told that the queue is above the high-water mark
     LONG64 queued               # any thread: bytes that senders have given and the kernel has not taken
     LONG64 low_water            # any thread: bytes queued at which senders may go on
+    LONG64 received             # any thread, but only the worker writes: bytes
+    LONG64 sent                 # so too: bytes the kernel has taken
     unsigned int slot           # the worker's, who alone resolves it
     unsigned int generation
 
@@ -187,6 +189,7 @@ cdef struct Listener:
     unsigned int failures       # accepts that failed since the last that did not
     Limit limit
     LONG64 accepted             # any thread: connections
+    LONG64 refused              # any thread: of them, those closed at once
     unsigned char refuses       # connections beyond that, instead of letting them wait
     unsigned char closing
     uint64_t serving[4]         # bits, WORKERS_MOST of them: the workers that its sessions may go to

@@ -6,6 +6,7 @@
 from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv
 from libc.string cimport memset
 from buffer cimport buffer_release, buffer_take
+from link cimport link_count_received
 from mutant cimport (
     FAILED_START_KEPT, IDLE_DATA_DROPPED, RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant)
 from operation cimport FAILED, INLINE, RECEIVE, Session, Started, Worker
@@ -84,4 +85,6 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
         return RECEIVED_END
     session.input.length = bytes
     worker.stats.bytes_received += bytes
+    if session.link != NULL:
+        link_count_received(session.link, bytes)
     return RECEIVED_DATA

@@ -7,7 +7,7 @@
 from iocp cimport (
     DWORD, InterlockedCompareExchange, InterlockedExchange, InterlockedExchangeAdd64, WSABUF, WSAGetLastError, WSASend)
 from buffer cimport buffer_append, buffer_copy, buffer_has_room, buffer_release
-from link cimport link_queued, link_subtract
+from link cimport link_count_sent, link_queued
 from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, mutant
 from operation cimport CLOSING, COPIED, FAILED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker
 from port cimport operation_begin, operation_started
@@ -134,7 +134,7 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
     if bytes > 0:
         session.sent_at = worker.now
         if session.link != NULL:
-            link_subtract(session.link, bytes)
+            link_count_sent(session.link, bytes)
     worker.stats.bytes_queued -= bytes
     worker.stats.bytes_sent += bytes
     while bytes > 0:

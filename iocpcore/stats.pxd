@@ -1,7 +1,7 @@
 # Counters of one worker. The worker alone counts, without a lock, and publishes its row between two batches.
 #
 # submitted == packets + inline_successes + failed_starts + in_flight holds in every published row; in_flight is counted
-# on its own, so that the sum is a proof and not a definition.
+# on its own, so that the sum is a proof and not a definition. python/iocpcore/_stats.py says the same to Python.
 from libc.stdint cimport int64_t, uint64_t
 
 cdef struct Stats:

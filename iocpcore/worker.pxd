@@ -14,7 +14,8 @@ from iocp cimport (
     OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket,
     iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
     iocp_status)
-from accept cimport ACCEPT_RETRY_TIME, arm, must_wait, on_accept, post_accept, start_listening, stop_listening
+from accept cimport (
+    ACCEPT_RETRY_TIME, arm, count_refused, must_wait, on_accept, post_accept, start_listening, stop_listening)
 from buffer cimport buffer_pool_free, buffer_release, slabs_trim
 from call cimport call, call_with_item, calls_are_due
 from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
@@ -287,7 +288,7 @@ cdef inline void refuse(Worker *worker, Worker *reserved, Listener *listener, SO
     InterlockedDecrement(&reserved.load)
     if listener != NULL:
         leave_place(worker, listener)
-    worker.stats.refused += 1
+    count_refused(worker, listener)
 
 
 cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
@@ -335,7 +336,7 @@ cdef inline bint serve(Worker *worker, Accept *accept, SOCKET socket) noexcept n
         return True
     if listener.refuses:
         closesocket(socket)
-        worker.stats.refused += 1
+        count_refused(worker, listener)
         return True
     accept.parked = socket
     worker.stats.parked += 1

@@ -22,8 +22,8 @@ SCALE = float(os.environ.get("IOCPCORE_SCALE", "0.1" if sys.platform == "win32" 
 def balanced(stats):
     """Every operation submitted has ended once, or is in flight: in each row and in the sums."""
     return all(
-        row["submitted"] == row["packets"] + row["inline_successes"] + row["failed_starts"] + row["in_flight"]
-        for row in [stats, *stats["workers"]]
+        row.submitted == row.packets + row.inline_successes + row.failed_starts + row.in_flight
+        for row in [stats, *stats.workers]
     )
 
 
@@ -31,7 +31,7 @@ def assert_nothing_left(proactor):
     """After close(): no session, operation or buffer."""
     stats = proactor.stats()
     assert balanced(stats)
-    left = {name: stats[name] for name in ("active", "in_flight", "buffers_used", "bytes_queued", "undrained")}
+    left = {name: getattr(stats, name) for name in ("active", "in_flight", "buffers_used", "bytes_queued", "undrained")}
     assert left == dict.fromkeys(left, 0)
 
 

@@ -20,7 +20,7 @@ def test_twenty_thousand_resets_leave_the_listener_accepting(proactor, echo, con
             reset(peer)
 
     storm()
-    until(lambda: proactor.stats()["active"] == 0)
+    until(lambda: proactor.stats().active == 0)
     before = open_handles()
     for _ in range(int(20_000 * SCALE) // batch):
         storm()
@@ -28,7 +28,7 @@ def test_twenty_thousand_resets_leave_the_listener_accepting(proactor, echo, con
     peer.sendall(b"still here")
     assert receive_exactly(peer, 10) == b"still here"
     peer.close()
-    until(lambda: proactor.stats()["active"] == 0 and open_handles() <= before)
+    until(lambda: proactor.stats().active == 0 and open_handles() <= before)
     assert balanced(proactor.stats())
 
 
@@ -44,7 +44,7 @@ def test_a_closed_listener_refuses_and_its_sessions_go_on(proactor, echo, connec
     peer.sendall(b"before")
     assert receive_exactly(peer, 6) == b"before"
     echo.close()
-    until(lambda: proactor.stats()["cancelled"] >= 16)  # its pre-posted accepts
+    until(lambda: proactor.stats().cancelled >= 16)  # its pre-posted accepts
     with pytest.raises(OSError):
         socket.create_connection(echo.address, timeout=5).close()
     peer.sendall(b"after")
@@ -52,9 +52,9 @@ def test_a_closed_listener_refuses_and_its_sessions_go_on(proactor, echo, connec
 
 
 def test_a_listener_is_armed_when_listen_returns(proactor):
-    before = proactor.stats()["submitted"]
+    before = proactor.stats().submitted
     proactor.listen(iocpcore.ECHO)
-    until(lambda: proactor.stats()["submitted"] >= before + 16)  # the row is published after the batch
+    until(lambda: proactor.stats().submitted >= before + 16)  # the row is published after the batch
 
 
 def test_many_listeners_share_a_proactor(proactor, connect):
@@ -73,12 +73,12 @@ def test_a_listener_that_only_fails_does_not_spin(proactor, echo):
     duplicate = socket.socket(fileno=os.dup(listening[0]))
     duplicate.shutdown(socket.SHUT_RDWR)
     duplicate.close()
-    until(lambda: proactor.stats()["accept_failures"] > 256)
+    until(lambda: proactor.stats().accept_failures > 256)
     begin = proactor.stats()
-    until(lambda: proactor.stats()["accept_failures"] >= begin["accept_failures"] + 5 * 16)
+    until(lambda: proactor.stats().accept_failures >= begin.accept_failures + 5 * 16)
     end = proactor.stats()
-    tries = (end["accept_failures"] - begin["accept_failures"]) / 16
-    assert end["dequeues"] - begin["dequeues"] <= 8 * tries
+    tries = (end.accept_failures - begin.accept_failures) / 16
+    assert end.dequeues - begin.dequeues <= 8 * tries
 
 
 def is_listening(number, port):
@@ -108,7 +108,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, resource.getrlimit(resourc
 for peer in peers:
     peer.settimeout(30)
     peer.connect(listener.address)
-failures = lambda: proactor.stats()["accept_failures"]
+failures = lambda: proactor.stats().accept_failures
 until(lambda: failures() > 0)
 
 # The session that is there goes on.
@@ -117,10 +117,10 @@ assert receive_exactly(first, 1) == b"2"
 
 # Every further try costs a few dequeues at most: it waits, it does not spin.
 begin = proactor.stats()
-until(lambda: failures() >= begin["accept_failures"] + 5 * 16)
+until(lambda: failures() >= begin.accept_failures + 5 * 16)
 end = proactor.stats()
-tries = (end["accept_failures"] - begin["accept_failures"]) / 16
-assert end["dequeues"] - begin["dequeues"] <= 8 * tries, (begin, end)
+tries = (end.accept_failures - begin.accept_failures) / 16
+assert end.dequeues - begin.dequeues <= 8 * tries, (begin, end)
 
 # Descriptors return: every peer is served.
 resource.setrlimit(resource.RLIMIT_NOFILE, (used + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -75,7 +75,7 @@ def test_the_native_echo_can_adopt(proactor, accepted):
     assert proactor.adopt(iocpcore.ECHO, sock) is None
     peer.sendall(b"hello")
     assert receive_exactly(peer, 5) == b"hello"
-    assert proactor.stats()["callbacks"] == 0
+    assert proactor.stats().callbacks == 0
 
 
 def test_adopting_in_a_callback_serves_it_there(backend, accepted):

@@ -149,8 +149,8 @@ def test_nothing_comes_after_on_close_whoever_ends_the_session(proactor, connect
         peer = connect(listener)
         peer.sendall(b"x" * 50)
         reset(peer) if number % 2 else peer.close()
-    until(lambda: proactor.stats()["accepted"] + proactor.stats()["accept_failures"] >= 100)
-    until(lambda: proactor.stats()["active"] == 0)
+    until(lambda: proactor.stats().accepted + proactor.stats().accept_failures >= 100)
+    until(lambda: proactor.stats().active == 0)
     for session, _ in handler.of("on_connect"):
         names = [name for name, own, _ in handler.calls if own is session]
         assert names.count("on_close") == 1
@@ -249,7 +249,7 @@ def test_an_exception_is_logged_and_counted_once_and_ends_its_session_alone(proa
     assert session.closed
     other.sendall(b"unharmed")
     assert receive_exactly(other, 8) == b"unharmed"
-    until(lambda: proactor.stats()["callback_errors"] == 1)
+    until(lambda: proactor.stats().callback_errors == 1)
     provoke(connect, listener, victims, "on_connect")  # the listener goes on
 
 
@@ -381,7 +381,7 @@ def test_every_callback_is_optional(proactor, connect, name):
     listener = proactor.listen(handler, high_water=1)
     peer = connect(listener)
     peer.sendall(b"x")
-    until(lambda: proactor.stats()["bytes_received"] == 1)
+    until(lambda: proactor.stats().bytes_received == 1)
     if name != "on_connect":
         session, _ = handler.wait_for("on_connect")
         session.send(b"xx")

@@ -54,7 +54,7 @@ def test_close_with_unread_input_loses_nothing_that_was_sent(backend, connect):
     closing.join(WAIT)
     thread.join(WAIT)
     assert not closing.is_alive()
-    assert proactor.stats()["bytes_sent"] == len(start + rest)
+    assert proactor.stats().bytes_sent == len(start + rest)
     assert data.startswith(start + rest)
     assert_nothing_left(proactor)
 
@@ -65,17 +65,17 @@ def test_a_reset_ends_its_own_session_only(proactor, echo, connect):
         peer.sendall(b"x")
         assert receive_exactly(peer, 1) == b"x"
     reset(victim)
-    until(lambda: proactor.stats()["closed_by_error"] == 1)
+    until(lambda: proactor.stats().closed_by_error == 1)
     other.sendall(b"y")
     assert receive_exactly(other, 1) == b"y"
-    assert proactor.stats()["active"] == 1
+    assert proactor.stats().active == 1
 
 
 def test_close_ends_the_sessions_of_peers_that_only_wait(backend, connect):
     with iocpcore.Proactor(2, backend) as proactor:
         listener = proactor.listen(iocpcore.ECHO)
         peers = [connect(listener) for _ in range(10)]
-        until(lambda: proactor.stats()["active"] == 10)
+        until(lambda: proactor.stats().active == 10)
         closing = threading.Thread(target=proactor.close, args=(WAIT,))
         closing.start()
         assert [peer.recv(1) for peer in peers] == [b""] * 10
@@ -83,7 +83,7 @@ def test_close_ends_the_sessions_of_peers_that_only_wait(backend, connect):
             peer.close()
         closing.join(WAIT)
         assert not closing.is_alive()
-    assert proactor.stats()["closed_by_us"] == 10
+    assert proactor.stats().closed_by_us == 10
     assert_nothing_left(proactor)
 
 
@@ -102,7 +102,7 @@ def test_close_resets_a_session_with_bytes_unsent(backend, connect):
     fill(peer)
     proactor.close(0)
     assert_nothing_left(proactor)
-    assert proactor.stats()["bytes_unsent"] > 0
+    assert proactor.stats().bytes_unsent > 0
     with pytest.raises(ConnectionError):
         receive_to_end(peer)
         peer.sendall(b"x")  # under wine a receive does not tell a reset from an end; the first send does
@@ -114,7 +114,7 @@ def test_a_slow_peer_gets_all_that_was_sent_after_close_has_given_up(backend, co
     peer = connect(proactor.listen(iocpcore.ECHO))
     data = bytes(range(250)) * 1000
     peer.sendall(data)
-    until(lambda: proactor.stats()["bytes_sent"] == len(data))
+    until(lambda: proactor.stats().bytes_sent == len(data))
     proactor.close(0)
     assert_nothing_left(proactor)
     assert receive_to_end(peer) == data
@@ -126,7 +126,7 @@ def test_a_second_close_may_shorten_the_first(backend, connect):
     fill(peer)
     first = threading.Thread(target=proactor.close, args=(1000,))
     first.start()
-    until(lambda: proactor.stats()["cancelled"] >= 16)  # the listener's accepts: it has begun
+    until(lambda: proactor.stats().cancelled >= 16)  # the listener's accepts: it has begun
     proactor.close(0)
     first.join(WAIT)
     assert not first.is_alive()

@@ -18,7 +18,7 @@ def test_a_refused_connection_is_an_error_with_the_systems_words(backend):
     result = load.result()
     assert (result["errors"], result["echoes"]) == (3, 0)
     assert "refused" in result["error"].lower()
-    assert proactor.stats()["connect_failures"] == 3
+    assert proactor.stats().connect_failures == 3
     assert_nothing_left(proactor)
 
 
@@ -39,7 +39,7 @@ def test_closing_while_connecting_ends_the_attempt(backend):
         load = iocpcore.Load(connections=20, messages=1)
         proactor = iocpcore.Proactor(1, backend)
         load.start(proactor, *full.getsockname())
-        until(lambda: proactor.stats()["submitted"] >= 20)
+        until(lambda: proactor.stats().submitted >= 20)
         proactor.close(0)
         assert load.wait(WAIT)
     assert load.result()["errors"] == 20
@@ -58,7 +58,7 @@ def test_connections_are_spread_over_the_workers(backend, connect):
     with socket.create_server(("127.0.0.1", 0), backlog=50) as silent, iocpcore.Proactor(4, backend) as proactor:
         load = iocpcore.Load(connections=40, messages=1)
         load.start(proactor, *silent.getsockname())
-        until(lambda: [row["connected"] for row in proactor.stats()["workers"]] == [10, 10, 10, 10])
+        until(lambda: [row.connected for row in proactor.stats().workers] == [10, 10, 10, 10])
         proactor.close(0)
 
 
@@ -185,7 +185,7 @@ def test_an_attempt_that_takes_too_long_is_a_timeout_error(proactor, full_server
     assert told is session
     assert isinstance(error, TimeoutError)
     assert handler.names() == ["on_close"]
-    until(lambda: proactor.stats()["connect_failures"] == 1)
+    until(lambda: proactor.stats().connect_failures == 1)
 
 
 def test_closing_a_session_that_waits_for_its_connection_gives_it_up(proactor, full_server):
@@ -232,4 +232,4 @@ def test_a_wrong_argument_of_connect_is_refused(proactor, echo, arguments, error
     with pytest.raises(error, match=words):
         proactor.connect(**arguments)
     assert open_handles() <= handles
-    assert proactor.stats()["active"] == 0
+    assert proactor.stats().active == 0

@@ -237,7 +237,7 @@ except KeyboardInterrupt:
     print("interrupted")
 peer.close()
 proactor.close()
-print(proactor.stats()["active"])
+print(proactor.stats().active)
 """
     )
     assert output.split() == ["interrupted", "0"]
@@ -257,7 +257,7 @@ def started(listener):
 before = signal.getsignal(signal.{name})
 stats = iocpcore.serve(iocpcore.ECHO, backend={backend!r}, started=started)
 assert signal.getsignal(signal.{name}) == before
-print(stats["bytes_sent"], stats["active"])
+print(stats.bytes_sent, stats.active)
 """
     )
     assert output.split() == ["1", "0"]
@@ -452,7 +452,7 @@ def test_a_listener_is_made_by_listen_only():
 def test_two_threads_may_close_at_once(backend, connect):
     proactor = iocpcore.Proactor(2, backend)
     peer = connect(proactor.listen(iocpcore.ECHO))
-    until(lambda: proactor.stats()["active"] == 1)
+    until(lambda: proactor.stats().active == 1)
     closers = [threading.Thread(target=proactor.close, args=(WAIT,)) for _ in range(4)]
     for closer in closers:
         closer.start()

@@ -28,7 +28,7 @@ def test_two_hundred_pipelined_connections_lose_and_reorder_nothing(backend, wor
         result = exchange(load, server, client)
     assert (result["mismatches"], result["errors"]) == (0, 0)
     assert result["echoes"] == 200 * max(1, int(300 * SCALE))
-    assert server.stats()["bytes_sent"] == server.stats()["bytes_received"] == result["bytes"]
+    assert server.stats().bytes_sent == server.stats().bytes_received == result["bytes"]
     assert_nothing_left(server)
     assert_nothing_left(client)
 
@@ -47,7 +47,7 @@ def test_sessions_are_spread_over_the_workers(backend, connect):
             peer = connect(listener)
             peer.sendall(b"x")
             receive_exactly(peer, 1)
-        until(lambda: [row["active"] for row in proactor.stats()["workers"]] == [10, 10, 10, 10])
+        until(lambda: [row.active for row in proactor.stats().workers] == [10, 10, 10, 10])
 
 
 @pytest.mark.valgrind

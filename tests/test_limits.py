@@ -46,7 +46,7 @@ def test_beyond_max_sessions_connections_wait_for_a_place(proactor, connect):
     handler = Acting(on_connect=greet, on_end=lambda session: session.close())
     listener = proactor.listen(handler, max_sessions=2)
     peers = [connect(listener) for _ in range(5)]
-    until(lambda: proactor.stats()["parked"] == 3)
+    until(lambda: proactor.stats().parked == 3)
     assert len(handler.of("on_connect")) == 2
     for served in range(2, 6):
         assert len(handler.of("on_connect")) == min(served, 5)
@@ -56,7 +56,7 @@ def test_beyond_max_sessions_connections_wait_for_a_place(proactor, connect):
         if served < 5:
             handler.wait_for("on_connect", served + 1)
     assert receive_to_end_after_ending(peers[0]) == b"!"
-    assert proactor.stats()["refused"] == 0
+    assert proactor.stats().refused == 0
 
 
 def receive_to_end_after_ending(peer):
@@ -72,7 +72,7 @@ def test_many_more_than_max_sessions_are_all_served_in_time(proactor, connect):
     for peer in peers:
         peer.shutdown(socket.SHUT_WR)
     assert [receive_to_end(peer) for peer in peers] == [b"!"] * 40
-    until(lambda: proactor.stats()["accepted"] == 40)
+    until(lambda: proactor.stats().accepted == 40)
 
 
 def test_beyond_max_sessions_connections_are_refused_if_that_was_chosen(proactor, connect):
@@ -81,10 +81,10 @@ def test_beyond_max_sessions_connections_are_refused_if_that_was_chosen(proactor
     served = [connect(listener) for _ in range(2)]
     assert [peer.recv(1) for peer in served] == [b"!"] * 2
     assert ended(connect(listener))
-    until(lambda: proactor.stats()["refused"] == 1)
+    until(lambda: proactor.stats().refused == 1)
     assert receive_to_end_after_ending(served[0]) == b""
     served[0].close()
-    until(lambda: proactor.stats()["active"] == 1)
+    until(lambda: proactor.stats().active == 1)
     assert connect(listener).recv(1) == b"!"
 
 
@@ -95,7 +95,7 @@ def test_max_sessions_of_a_proactor_counts_those_of_all_its_listeners(backend, c
         peers = [connect(listener) for listener in listeners]
         assert [peer.recv(1) for peer in peers] == [b"!"] * 2
         assert all(ended(connect(listener)) for listener in listeners)
-        until(lambda: proactor.stats()["refused"] == 2)
+        until(lambda: proactor.stats().refused == 2)
         proactor.close(0)
     assert_nothing_left(proactor)
 
@@ -107,7 +107,7 @@ def test_a_place_that_another_workers_session_leaves_is_given_to_who_waits(backe
         first = [connect(listeners[0]) for _ in range(2)]
         assert [peer.recv(1) for peer in first] == [b"!"] * 2
         waiting = connect(listeners[1])
-        until(lambda: proactor.stats()["parked"] == 1)
+        until(lambda: proactor.stats().parked == 1)
         first[0].close()
         assert waiting.recv(1) == b"!"
         proactor.close(0)
@@ -126,9 +126,9 @@ def test_sessions_that_we_connect_are_not_counted_against_max_sessions(backend):
 def test_those_who_wait_for_a_place_are_let_go_when_their_listener_closes(proactor, connect):
     listener = proactor.listen(Acting(on_connect=greet), max_sessions=1)
     peers = [connect(listener) for _ in range(2)]
-    until(lambda: proactor.stats()["parked"] == 1)
+    until(lambda: proactor.stats().parked == 1)
     listener.close()
-    until(lambda: proactor.stats()["refused"] == 1)
+    until(lambda: proactor.stats().refused == 1)
     assert sorted(first_byte(peer) for peer in peers) == [b"", b"!"]
 
 
@@ -136,10 +136,10 @@ def test_those_who_wait_for_a_place_are_let_go_when_their_proactor_closes(backen
     with iocpcore.Proactor(1, backend) as proactor:
         listener = proactor.listen(Recorder(), max_sessions=1)
         peers = [connect(listener) for _ in range(2)]
-        until(lambda: proactor.stats()["parked"] == 1)
+        until(lambda: proactor.stats().parked == 1)
         proactor.close(0)
     assert all(ended(peer) for peer in peers)
-    assert proactor.stats()["refused"] == 1
+    assert proactor.stats().refused == 1
     assert_nothing_left(proactor)
 
 
@@ -153,7 +153,7 @@ def test_an_idle_session_is_closed_with_a_timeout_error(proactor, pair):
     assert isinstance(error, TimeoutError)
     assert handler.names() == ["on_connect", "on_close"]
     assert ended(peer)
-    until(lambda: proactor.stats()["closed_by_timeout"] == 1)
+    until(lambda: proactor.stats().closed_by_timeout == 1)
 
 
 @pytest.mark.parametrize("who", ["receives", "sends"])
@@ -173,7 +173,7 @@ def test_a_session_that_does_something_is_not_idle(pair, who):
 def test_an_idle_native_session_is_closed(proactor, connect):
     peer = connect(proactor.listen(iocpcore.ECHO, idle_timeout=0.3))
     assert ended(peer)
-    until(lambda: proactor.stats()["closed_by_timeout"] == 1)
+    until(lambda: proactor.stats().closed_by_timeout == 1)
 
 
 def test_a_peer_that_takes_nothing_is_given_up_with_a_timeout_error(proactor, pair):
@@ -182,7 +182,7 @@ def test_a_peer_that_takes_nothing_is_given_up_with_a_timeout_error(proactor, pa
     _, error = handler.wait_for("on_close")
     assert isinstance(error, TimeoutError)
     assert session.unsent > 0
-    until(lambda: proactor.stats()["closed_by_timeout"] == 1)
+    until(lambda: proactor.stats().closed_by_timeout == 1)
 
 
 def test_a_peer_that_takes_nothing_is_given_up_while_its_session_closes(pair):
@@ -223,7 +223,7 @@ def test_a_peer_that_never_ends_is_not_waited_for_longer_than_linger(proactor, p
     assert handler.wait_for("on_close") == (session, None)
     assert session.unsent == 0
     assert receive_to_end(peer) == b"all"
-    until(lambda: proactor.stats()["closed_by_timeout"] == 1)
+    until(lambda: proactor.stats().closed_by_timeout == 1)
 
 
 def test_without_linger_a_session_is_closed_when_all_is_sent(pair):
@@ -315,8 +315,8 @@ def test_a_worker_with_native_sessions_alone_never_takes_the_gil(backend, connec
             peer = connect(listener)
             peer.sendall(b"hello")
             assert receive_exactly(peer, 5) == answer
-        until(lambda: [row["bytes_sent"] for row in proactor.stats()["workers"]] == [5, 5])
-        rows = proactor.stats()["workers"]
+        until(lambda: [row["bytes_sent"] for row in proactor.stats().workers] == [5, 5])
+        rows = proactor.stats().workers
         proactor.close(0)
     assert rows[0]["attaches"] > 0
     assert rows[1]["attaches"] == rows[1]["callbacks"] == 0
@@ -555,7 +555,7 @@ def close(number, frame):
 signal.signal(signal.SIGINT, close)
 threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
 proactor.close(1000)        # the peer never ends
-print(proactor.stats()["active"])
+print(proactor.stats().active)
 """
     )
     assert output.split() == ["closed", "0"]
@@ -616,7 +616,7 @@ def test_sessions_that_a_close_has_cut_short_have_no_error_but_their_unsent_byte
         on_connect=lambda session: session.send(BIG), on_close=lambda session, error: unsent.append(session.unsent)
     )
     connect(proactor.listen(handler))
-    until(lambda: proactor.stats()["bytes_sent"] > 0)
+    until(lambda: proactor.stats().bytes_sent > 0)
     proactor.close(0)
     assert [error for _, error in handler.of("on_close")] == [None]
-    assert unsent == [proactor.stats()["bytes_unsent"]]
+    assert unsent == [proactor.stats().bytes_unsent]

@@ -126,6 +126,14 @@ def table(lines):
     return {label: rest.strip() for label, rest in cells}
 
 
+def statistics(line):
+    """The API's snapshot of a line of JSON: it has these fields, no others and no fewer."""
+    values = json.loads(line)
+    assert values.pop("seconds") >= 0
+    workers = tuple(iocpcore.WorkerStats(**row) for row in values.pop("workers"))
+    return iocpcore.Stats(**values, workers=workers)
+
+
 # ---- echo ----
 
 
@@ -203,18 +211,17 @@ def test_statistics_as_json_are_those_of_the_api(serve, connect):
         receive_exactly(peer, 1)
     child.signal(ENDING[0])
     _, lines, _ = child.end()
-    (stats,) = map(json.loads, lines)
-    with iocpcore.Proactor() as proactor:
-        assert set(stats) == {"seconds", *proactor.stats()}
+    (stats,) = map(statistics, lines)
     assert balanced(stats)
-    assert (stats["accepted"], stats["active"], stats["in_flight"], len(stats["workers"])) == (1, 0, 0, 2)
+    assert (stats.accepted, stats.active, stats.in_flight, len(stats.workers)) == (1, 0, 0, 2)
 
 
 def test_json_rows_come_while_it_serves(serve):
     child, _ = serve("--json", "--stats", "0.01")
-    rows = [json.loads(child.line()) for _ in range(3)]
-    assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
-    assert all(balanced(row) for row in rows)
+    lines = [child.line() for _ in range(3)]
+    first, second, third = (json.loads(line)["seconds"] for line in lines)
+    assert first < second < third
+    assert all(balanced(statistics(line)) for line in lines)
 
 
 def test_plain_rows_come_below_a_header_while_it_serves(serve):
@@ -395,6 +402,43 @@ def on_terminal(code, *arguments):
 
 
 DEMO = "import sys; from iocpcore.__main__ import main; " + MAIN
+
+
+# It stops itself after three rows.
+ECHO = """
+import signal, sys
+from iocpcore.__main__ import main
+from iocpcore._cli import echo
+
+tell = echo.TextReport.row
+
+def row(self, stats):
+    tell(self, stats)
+    if self.rows == 3:
+        signal.raise_signal(signal.SIGINT)
+
+echo.TextReport.row = row
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_terminal_shows_statistics_in_a_table_that_changes():
+    pytest.importorskip("rich")
+    arguments = ("echo", "--port", "0", "--stats", "0.01", "--workers", "2")
+    status, shown = on_terminal(ECHO + MAIN, *arguments)
+    live, _, end = shown.partition("\x1b[?25h")  # the cursor is back: before another signal may end the process
+    assert status == 0
+    assert live.count("per second") >= 3 and live.count("worker 1") >= 3
+    assert "finishing what is open" in end and "sessions accepted" in end
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_terminal_without_rich_shows_statistics_in_lines():
+    code = "import sys; sys.modules['rich'] = None\n" + ECHO + MAIN
+    status, shown = on_terminal(code, "echo", "--port", "0", "--stats", "0.01")
+    assert status == 0
+    assert "per dequeue" in shown.splitlines()[1]
+    assert "\x1b" not in shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")

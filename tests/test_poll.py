@@ -246,7 +246,7 @@ proactor = iocpcore.Proactor(0, {backend!r})
 listener = proactor.listen(iocpcore.ECHO)
 peer = socket.create_connection(listener.address)
 peer.sendall(b"x")
-while proactor.stats()["bytes_sent"] == 0:
+while proactor.stats().bytes_sent == 0:
     proactor.poll(1)
 signal.signal(signal.SIGINT, lambda number, frame: proactor.close(0))
 threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
@@ -254,7 +254,7 @@ if {when!r} == "poll":
     while not proactor.closing:
         proactor.poll()
 proactor.close(1000)
-print(proactor.stats()["active"])
+print(proactor.stats().active)
 """
     )
     assert output.split() == ["0"]

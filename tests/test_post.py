@@ -84,7 +84,7 @@ def test_an_exception_is_logged_and_counted_and_the_worker_goes_on(proactor, cap
     assert record.levelno == logging.ERROR
     assert "fail" in record.getMessage() and "posted" in record.getMessage()
     assert record.exc_info[1].args == ("mine",)
-    until(lambda: proactor.stats()["callback_errors"] == 1)
+    until(lambda: proactor.stats().callback_errors == 1)
 
 
 def test_what_was_posted_before_close_is_called_or_let_go(backend):

@@ -13,13 +13,13 @@ def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, echo,
     for peer in peers:
         peer.sendall(b"first")
         assert receive_exactly(peer, 5) == b"first"
-    until(lambda: proactor.stats()["buffers_used"] == 5)
-    until(lambda: proactor.stats()["buffers_used"] == 0)
-    assert proactor.stats()["active"] == 5
+    until(lambda: proactor.stats().buffers_used == 5)
+    until(lambda: proactor.stats().buffers_used == 0)
+    assert proactor.stats().active == 5
     for peer in peers:
         peer.sendall(b"again")
         assert receive_exactly(peer, 5) == b"again"
-    until(lambda: proactor.stats()["buffers_used"] == 5)
+    until(lambda: proactor.stats().buffers_used == 5)
 
 
 @pytest.mark.valgrind

@@ -28,8 +28,8 @@ def test_a_peer_that_does_not_read_costs_little_and_loses_nothing(proactor, echo
     assert sent < len(data)
     after = resident() if sys.platform == "linux" else 0
     assert after - before < MIB + 2 * WATER
-    assert proactor.stats()["bytes_queued"] <= WATER + BUFFER
-    assert proactor.stats()["buffers_used"] <= WATER // BUFFER + 2
+    assert proactor.stats().bytes_queued <= WATER + BUFFER
+    assert proactor.stats().buffers_used <= WATER // BUFFER + 2
 
     rest = threading.Thread(target=lambda: (peer.sendall(data[sent:]), peer.shutdown(socket.SHUT_WR)))
     rest.start()
@@ -49,7 +49,7 @@ def test_a_peer_that_sends_single_bytes_and_does_not_read_fills_no_memory(proact
     for _ in range(2000):
         peer.sendall(b"x")
     assert receive_exactly(peer, 2000) == b"x" * 2000
-    assert proactor.stats()["buffers_used"] + proactor.stats()["buffers_spare"] <= 64  # one slab
+    assert proactor.stats().buffers_used + proactor.stats().buffers_spare <= 64  # one slab
 
 
 @pytest.mark.parametrize("size", [1, 16383, 16384, 16385, 262144, 1_000_000])
@@ -65,9 +65,9 @@ def test_messages_of_every_size_come_back(echo, connect, size):
 def test_what_a_reset_left_unsent_is_counted(proactor, echo, connect):
     peer = connect(echo)
     send_until_nothing_moves(peer, bytes(64 * MIB))
-    until(lambda: proactor.stats()["bytes_queued"] > 0)
+    until(lambda: proactor.stats().bytes_queued > 0)
     reset(peer)
-    until(lambda: proactor.stats()["active"] == 0)
+    until(lambda: proactor.stats().active == 0)
     stats = proactor.stats()
-    assert stats["bytes_unsent"] > 0
-    assert stats["bytes_sent"] + stats["bytes_unsent"] == stats["bytes_received"]
+    assert stats.bytes_unsent > 0
+    assert stats.bytes_sent + stats.bytes_unsent == stats.bytes_received

@@ -301,12 +301,12 @@ def test_in_on_close_unsent_is_what_will_never_be_sent(proactor, pair, end):
     unsent = []
     session, peer, handler = pair(Acting(on_close=lambda session, error: unsent.append(session.unsent)))
     session.send(BIG)
-    until(lambda: proactor.stats()["bytes_sent"] > 0)
+    until(lambda: proactor.stats().bytes_sent > 0)
     session.abort() if end == "abort" else reset(peer)
     handler.wait_for("on_close")
-    until(lambda: proactor.stats()["bytes_unsent"] > 0)
-    assert unsent == [proactor.stats()["bytes_unsent"]]
-    assert unsent[0] + proactor.stats()["bytes_sent"] == len(BIG)
+    until(lambda: proactor.stats().bytes_unsent > 0)
+    assert unsent == [proactor.stats().bytes_unsent]
+    assert unsent[0] + proactor.stats().bytes_sent == len(BIG)
 
 
 # ---- a session that takes no more ----
@@ -689,7 +689,7 @@ def test_a_handler_that_nobody_keeps_outlives_the_last_packet_of_its_session(pro
     connected = []
     for _ in range(20):
         proactor.connect(Leaver(), "127.0.0.1", echo.port)
-    until(lambda: len(connected) == 20 and proactor.stats()["active"] == 0)
+    until(lambda: len(connected) == 20 and proactor.stats().active == 0)
 
 
 def test_a_kept_session_never_reaches_the_next_connection(proactor, connect):
@@ -699,7 +699,7 @@ def test_a_kept_session_never_reaches_the_next_connection(proactor, connect):
     old, _ = handler.wait_for("on_connect")
     old.abort()
     handler.wait_for("on_close")
-    until(lambda: proactor.stats()["active"] == 0)
+    until(lambda: proactor.stats().active == 0)
     peer = connect(listener)
     new, _ = handler.wait_for("on_connect", 2)
     old.abort()
@@ -722,7 +722,7 @@ def test_a_thousand_sessions_leave_no_objects_behind(proactor, connect):
     for _ in range(count):
         connect(listener).close()
     until(lambda: len(references) == count)
-    until(lambda: proactor.stats()["active"] == 0)
+    until(lambda: proactor.stats().active == 0)
     gc.collect()
     until(lambda: not any(reference() for reference in references))
 

@@ -254,6 +254,10 @@ static inline void iocp_error_text(int error, char *text, size_t room)
         snprintf(text, room, "error %d", error); /* wine has no words for Winsock's errors */
 }
 
+/* 64 bits that are aligned are read and written as a whole. */
+#define iocp_read64(p) (*(const volatile LONG64 *)(p))
+#define iocp_write64(p, v) ((void)(*(volatile LONG64 *)(p) = (v)))
+
 #define IOCP_TEXT(x) #x
 #define IOCP_TEXT_OF(x) IOCP_TEXT(x)
 

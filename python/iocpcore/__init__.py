@@ -16,6 +16,7 @@ from ._core import (
     backends,
 )
 from ._serve import serve
+from ._stats import ListenerStats, SessionStats, Stats, WorkerStats
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,11 +24,15 @@ __all__ = [
     "ECHO",
     "Handler",
     "Listener",
+    "ListenerStats",
     "Load",
     "Proactor",
     "SendLimitExceeded",
     "Session",
     "SessionClosed",
+    "SessionStats",
+    "Stats",
+    "WorkerStats",
     "backends",
     "serve",
 ]

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Un
 # Of the standard library since 3.12; a type checker knows them in stubs without the package being installed.
 from typing_extensions import Buffer, disjoint_base
 
+from ._stats import ListenerStats, SessionStats, Stats
+
 _Args = TypeVarTuple("_Args")
 _Address = tuple[str, int] | tuple[str, int, int, int]
 
@@ -16,47 +18,6 @@ __test__: Final[dict[str, str]]  # Cython's
 
 DRAIN: Final[float]
 MARGIN: Final[float]
-
-@type_check_only
-class _Row(TypedDict):
-    accepted: int
-    accept_failures: int
-    refused: int
-    parked: int
-    connected: int
-    connect_failures: int
-    active: int
-    closed_by_us: int
-    closed_by_peer: int
-    closed_by_error: int
-    closed_by_timeout: int
-    undrained: int
-    bytes_received: int
-    bytes_discarded: int
-    bytes_sent: int
-    bytes_unsent: int
-    bytes_queued: int
-    submitted: int
-    packets: int
-    inline_successes: int
-    failed_starts: int
-    in_flight: int
-    cancelled: int
-    failed: int
-    dequeues: int
-    dequeue_failures: int
-    wakeups: int
-    attaches: int
-    callbacks: int
-    callback_errors: int
-    callback_time: int
-    buffers_used: int
-    buffers_spare: int
-
-@type_check_only
-class _Stats(_Row):
-    backend: str
-    workers: list[_Row]
 
 @type_check_only
 class _Latency(TypedDict):
@@ -125,6 +86,7 @@ class Session:
     def resume(self) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
+    def stats(self) -> SessionStats: ...
 
 @type_check_only
 class _Options(TypedDict, total=False):
@@ -147,6 +109,7 @@ class Listener:
     @property
     def port(self) -> int: ...
     def close(self) -> None: ...
+    def stats(self) -> ListenerStats: ...
 
 @disjoint_base
 class Proactor:
@@ -198,7 +161,7 @@ class Proactor:
         self, function: Callable[[*_Args], object], *args: *_Args, worker: int | None = None
     ) -> None: ...
     def poll(self, timeout: float | None = None) -> int: ...
-    def stats(self) -> _Stats: ...
+    def stats(self) -> Stats: ...
     def close(self, drain: float = ...) -> None: ...
 
 def check_seconds(name: str, value: float) -> None: ...

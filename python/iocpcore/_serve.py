@@ -5,12 +5,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ._core import Listener, Proactor, check_seconds
-
-if TYPE_CHECKING:
-    from ._core import _Stats
+from ._stats import Stats
 
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGBREAK") if (number := getattr(signal, name, None)) is not None]
 
@@ -56,7 +54,7 @@ def serve(
     backend: str | None = None,
     drain: float = 1.0,
     started: Callable[[Listener], object] | None = None,
-) -> "_Stats":
+) -> Stats:
     """Serve until Ctrl+C, SIGTERM or SIGBREAK, then let sessions finish for `drain` seconds; another signal
     ends that too.
 

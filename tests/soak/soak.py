@@ -569,9 +569,9 @@ class Round:
         self.soak.total["snapshots"] += 1
         if not balanced(stats):
             raise Violation(f"the statistics do not balance: {stats}")
-        for row in stats["workers"]:
+        for row in stats.workers:
             # The high-water mark and one receive more, and the buffers that one send gathers and one to receive into.
-            if row["bytes_queued"] > row["active"] * (65_536 + 16_384) or row["buffers_used"] > row["active"] * 17:
+            if row.bytes_queued > row.active * (65_536 + 16_384) or row.buffers_used > row.active * 17:
                 raise Violation(f"the server holds too much for a peer that does not read: {row}")
 
     def judge(self):
@@ -586,18 +586,17 @@ class Round:
         """No connection but those of killed clients may have failed; then nothing but counters may be left."""
         self.wait_for_clients()
         meddler.join(2 * WAIT)
-        eventually(lambda: self.proactor.stats()["active"] == 0, lambda: f"sessions remain: {self.proactor.stats()}")
+        eventually(lambda: self.proactor.stats().active == 0, lambda: f"sessions remain: {self.proactor.stats()}")
         self.look()
         stats = self.proactor.stats()
-        echoed = stats["bytes_sent"] + stats["bytes_unsent"]
-        if stats["bytes_received"] != echoed:
-            raise Violation(f"{stats['bytes_received']} bytes received, {echoed} sent or given up: {stats}")
-        ended = sum(stats["closed_by_" + who] for who in ("us", "peer", "error", "timeout"))
-        if stats["accepted"] != ended + stats["refused"]:
-            raise Violation(f"{stats['accepted']} sessions accepted, {ended} ended: {stats}")
+        echoed = stats.bytes_sent + stats.bytes_unsent
+        if stats.bytes_received != echoed:
+            raise Violation(f"{stats.bytes_received} bytes received, {echoed} sent or given up: {stats}")
+        if stats.accepted != stats.closed + stats.refused:
+            raise Violation(f"{stats.accepted} sessions accepted, {stats.closed} ended: {stats}")
         strange = ("closed_by_us", "closed_by_timeout", "refused", "undrained", "dequeue_failures")
-        if any(stats[name] for name in strange):
-            raise Violation(f"this should not happen: { {name: stats[name] for name in strange} }")
+        if any(getattr(stats, name) for name in strange):
+            raise Violation(f"this should not happen: { {name: getattr(stats, name) for name in strange} }")
 
     def close_proactor(self):
         self.closing_at = time.monotonic()
@@ -630,11 +629,11 @@ class Round:
         total["rounds closed under load"] += self.drain is not None
         total["connections"] += connections
         for name in ("accepted", "bytes_received", "submitted", "closed_by_peer", "closed_by_error", "closed_by_us"):
-            total[f"server: {name}"] += stats[name]
+            total[f"server: {name}"] += getattr(stats, name)
         ending = "all left" if self.drain is None else f"closed under load, {self.drain} s to drain"
         self.soak.tell(
-            f"round {self.name}: {stats['backend']}, workers {self.workers}, {self.seconds:.0f} s, "
-            f"{connections} connections, {stats['bytes_received'] / 1e6:.0f} MB, "
+            f"round {self.name}: {stats.backend}, workers {self.workers}, {self.seconds:.0f} s, "
+            f"{connections} connections, {stats.bytes_received / 1e6:.0f} MB, "
             f"{sum(client.killed for client in self.clients)} clients killed; {ending}"
         )
 

@@ -100,7 +100,7 @@ def ten_thousand():
         fifty()
 
 
-twice(ten_thousand, lambda: proactor.stats()["active"] == 0)
+twice(ten_thousand, lambda: proactor.stats().active == 0)
 proactor.close()
 assert_nothing_left(proactor)
 """
@@ -132,7 +132,7 @@ def connect():
             assert load.result()["errors"] == load.result()["mismatches"] == 0
 
 
-twice(connect, lambda: server.stats()["active"] == 0)
+twice(connect, lambda: server.stats().active == 0)
 """
 
 REFUSED_CONNECTS = """
@@ -183,7 +183,7 @@ def listen():
 
 
 # in_flight alone would not do: listen() returns before its worker has published a row.
-twice(listen, lambda: proactor.stats()["cancelled"] == ACCEPTS * listened)
+twice(listen, lambda: proactor.stats().cancelled == ACCEPTS * listened)
 """
 
 LOADS = """
@@ -198,7 +198,7 @@ def load():
         assert one.wait(WAIT)
 
 
-twice(load, lambda: proactor.stats()["active"] == 0)
+twice(load, lambda: proactor.stats().active == 0)
 """
 
 PROACTORS = """

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -150,7 +151,8 @@ class Statistics:
         self.row = {**dict.fromkeys((*names, "buffers_used"), 0), **row}
 
     def stats(self):
-        return {**self.row, "workers": [self.row]}
+        row = SimpleNamespace(**self.row)
+        return SimpleNamespace(**self.row, workers=[row])
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,10 @@ def processor_time(threads):
 
 def server_rows(stats, nanoseconds, result):
     rows = [
-        ["server: backend", stats["backend"]],
-        ["server: operations", count(stats["submitted"])],
-        ["server: inline successes", count(stats["inline_successes"])],
-        ["server: packets per dequeue", ratio(stats["packets"], stats["dequeues"])],
+        ["server: backend", stats.backend],
+        ["server: operations", count(stats.submitted)],
+        ["server: inline successes", count(stats.inline_successes)],
+        ["server: packets per dequeue", ratio(stats.packets, stats.dequeues)],
     ]
     if nanoseconds is not None:
         rows.append(["server: CPU time an echo", f"{ratio(nanoseconds / 1000, result['echoes'])} us"])

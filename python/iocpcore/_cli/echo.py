@@ -8,7 +8,7 @@ import time
 from .. import ECHO, Proactor
 from .._serve import SIGNALS, StopSignals
 from .common import DONE, add_native, add_port, address_text, refusals, seconds
-from .output import amount, count, print_json, print_line, print_table, ratio
+from .output import amount, count, live_table, print_json, print_line, print_table, ratio
 
 HELP = "serve: send back every byte that comes"
 DESCRIPTION = """Send back every byte that comes. The first line on standard output is `listening on HOST:PORT`.
@@ -30,7 +30,7 @@ def add_arguments(parser):
     )
     add_port(parser, 0, "0 lets the system choose")
     add_native(parser)
-    parser.add_argument("--stats", type=seconds, metavar="SECONDS", help="print statistics every so often")
+    parser.add_argument("--stats", type=seconds, metavar="SECONDS", help="show statistics every so often")
     parser.add_argument("--json", action="store_true", help="print statistics as JSON, one object a line")
 
 
@@ -43,8 +43,9 @@ def run(options):
                 listener = proactor.listen(ECHO, options.host, options.port)
             started = time.monotonic()
             print_line(f"listening on {address_text(listener.address)}")
-            report = JsonReport(started) if options.json else TextReport(started)
-            until_signal(signals, started, options.stats, lambda: report.row(proactor.stats()))
+            with live_table(options.stats and not options.json) as show:
+                report = make_report(options, started, proactor.stats(), show)
+                until_signal(signals, started, options.stats, lambda: report.row(proactor.stats()))
             let_the_next_signal_end_the_process()
         finally:
             proactor.close(DRAIN)
@@ -69,6 +70,12 @@ def let_the_next_signal_end_the_process():
         print("finishing what is open; Ctrl+C again ends it at once", file=sys.stderr)
 
 
+def make_report(options, started, stats, show):
+    if options.json:
+        return JsonReport(started)
+    return LiveReport(started, stats, show) if show else TextReport(started, stats)
+
+
 class JsonReport:
     """The row and the end are alike: {"seconds": since the start, and what Proactor.stats() says}."""
 
@@ -76,59 +83,114 @@ class JsonReport:
         self.started = started
 
     def row(self, stats):
-        print_json({"seconds": round(time.monotonic() - self.started, 3), **stats})
+        print_json({"seconds": round(time.monotonic() - self.started, 3), **stats.as_dict()})
 
     end = row
 
 
 class TextReport:
-    def __init__(self, started):
+    """A line for each row, a table at the end."""
+
+    def __init__(self, started, stats):
         self.started = self.before = started
+        self.last = stats
         self.rows = 0
-        self.last = dict.fromkeys(("bytes_received", "bytes_sent", "packets", "inline_successes", "dequeues"), 0)
 
     def row(self, stats):
         """What happened since the row before."""
         now = time.monotonic()
-        passed = max(now - self.before, 0.001)  # Windows' clock may not have moved
-        since = {name: stats[name] - value for name, value in self.last.items()}
+        self.show(stats, now - self.started, max(now - self.before, 0.001))  # Windows' clock may not have moved
+        self.rows += 1
+        self.before = now
+        self.last = stats
+
+    def since(self, stats, name):
+        return getattr(stats, name) - getattr(self.last, name)
+
+    def show(self, stats, seconds, passed):
         if self.rows % ROWS_A_HEADER == 0:
             print_line(HEADER)
         print_line(
             ROW(
-                f"{now - self.started:,.1f}",
-                count(stats["active"]),
-                count(stats["accepted"]),
-                count(closed(stats)),
-                amount(since["bytes_received"] / passed),
-                amount(since["bytes_sent"] / passed),
-                count(round(since["packets"] / passed)),
-                ratio(since["packets"], since["dequeues"]),
-                count(stats["in_flight"]),
-                amount(stats["bytes_queued"]),
+                f"{seconds:,.1f}",
+                count(stats.active),
+                count(stats.accepted),
+                count(stats.closed),
+                amount(self.since(stats, "bytes_received") / passed),
+                amount(self.since(stats, "bytes_sent") / passed),
+                count(round(self.since(stats, "packets") / passed)),
+                ratio(self.since(stats, "packets"), self.since(stats, "dequeues")),
+                count(stats.in_flight),
+                amount(stats.bytes_queued),
             )
         )
-        self.rows += 1
-        self.before = now
-        self.last = {name: stats[name] for name in self.last}
 
     def end(self, stats):
-        workers = stats["workers"] if 1 < len(stats["workers"]) <= WORKERS_SHOWN else []
-        header = ["", "all", *(f"worker {number}" for number in range(len(workers)))] if workers else None
+        workers = shown_workers(stats)
+        header = ["", "all", *worker_names(workers)] if workers else None
         sections = [
             [[label, *(cell(row) for row in [stats, *workers])] for label, cell in section] for section in SUMMARY
         ]
-        print_table(f"{stats['backend']}, {time.monotonic() - self.started:,.1f} seconds", sections, header)
+        print_table(title_of(stats, time.monotonic() - self.started), sections, header)
 
 
-def closed(stats):
-    return sum(value for name, value in stats.items() if name.startswith("closed_by_"))
+class LiveReport(TextReport):
+    """A table that changes."""
+
+    def __init__(self, started, stats, show_table):
+        super().__init__(started, stats)
+        self.show_table = show_table
+
+    def show(self, stats, seconds, passed):
+        workers = shown_workers(stats)
+        sections = [[self.cells(stats, workers, passed, *line) for line in section] for section in LIVE]
+        self.show_table(title_of(stats, seconds), sections, ["", "all", "per second", *worker_names(workers)])
+
+    def cells(self, stats, workers, passed, label, name, text, rises):
+        rate = text(round(self.since(stats, name) / passed)) if rises else ""
+        return [label, text(getattr(stats, name)), rate, *(text(getattr(row, name)) for row in workers)]
+
+
+def title_of(stats, seconds):
+    return f"{stats.backend}, {seconds:,.1f} seconds"
+
+
+def shown_workers(stats):
+    """Those that have a column of their own."""
+    return stats.workers if 1 < len(stats.workers) <= WORKERS_SHOWN else ()
+
+
+def worker_names(workers):
+    return [f"worker {number}" for number in range(len(workers))]
 
 
 def counter(name, text=count):
-    return lambda row: text(row[name])
+    return lambda row: text(getattr(row, name))
 
 
+# (label, attribute, how it is written, whether it only ever rises)
+LIVE = [
+    [
+        ("sessions", "active", count, False),
+        ("  accepted", "accepted", count, True),
+        ("  closed", "closed", count, True),
+        ("  refused", "refused", count, True),
+    ],
+    [
+        ("received", "bytes_received", amount, True),
+        ("sent", "bytes_sent", amount, True),
+        ("queued", "bytes_queued", amount, False),
+    ],
+    [
+        ("packets", "packets", count, True),
+        ("inline successes", "inline_successes", count, True),
+        ("in flight", "in_flight", count, False),
+    ],
+    [
+        ("dequeues", "dequeues", count, True),
+        ("packets per dequeue", "packets_per_dequeue", "{:,.2f}".format, False),
+    ],
+]
 SUMMARY = [
     [
         ("sessions accepted", counter("accepted")),
@@ -154,7 +216,7 @@ SUMMARY = [
     ],
     [
         ("dequeues", counter("dequeues")),
-        ("packets per dequeue", lambda row: ratio(row["packets"], row["dequeues"])),
+        ("packets per dequeue", lambda row: ratio(row.packets, row.dequeues)),
         ("wake-ups", counter("wakeups")),
     ],
 ]

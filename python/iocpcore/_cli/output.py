@@ -103,6 +103,22 @@ def rich_table(title, sections, header, justify):
     return table
 
 
+@contextlib.contextmanager
+def live_table(wanted):
+    """Gives a function: print_table(), but each table takes the place of the one before, and the last one vanishes.
+
+    None if that is not wanted, or there is no rich, or nobody looks.
+    """
+    console = rich_console() if wanted else None
+    if console is None:
+        yield None
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda title, sections, header: live.update(rich_table(title, sections, header, "right"), refresh=True)
+
+
 # ---- progress ----
 
 
