@@ -62,7 +62,7 @@ async def serve(host: str, port: int) -> None:
     proactor = iocpcore.Proactor()
 
     async def show_status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(json.dumps(proactor.stats()).encode() + b"\n")
+        writer.write(json.dumps(proactor.stats().as_dict()).encode() + b"\n")
         writer.close()
 
     try:

@@ -315,12 +315,12 @@ def test_a_worker_with_native_sessions_alone_never_takes_the_gil(backend, connec
             peer = connect(listener)
             peer.sendall(b"hello")
             assert receive_exactly(peer, 5) == answer
-        until(lambda: [row["bytes_sent"] for row in proactor.stats().workers] == [5, 5])
+        until(lambda: [row.bytes_sent for row in proactor.stats().workers] == [5, 5])
         rows = proactor.stats().workers
         proactor.close(0)
-    assert rows[0]["attaches"] > 0
-    assert rows[1]["attaches"] == rows[1]["callbacks"] == 0
-    assert rows[1]["accepted"] == 1
+    assert rows[0].attaches > 0
+    assert rows[1].attaches == rows[1].callbacks == 0
+    assert rows[1].accepted == 1
 
 
 def test_a_handler_that_blocks_delays_its_own_workers_sessions_only(backend, connect):

@@ -53,7 +53,7 @@ def test_poll_returns_the_number_of_packets(polled, connect):
     while not handler.of("on_connect"):
         total += polled.poll(WAIT)
     after = polled.stats()
-    packets = after["packets"] + after["wakeups"] - before["packets"] - before["wakeups"]
+    packets = after.packets + after.wakeups - before.packets - before.wakeups
     assert total == packets > 0
 
 

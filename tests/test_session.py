@@ -826,4 +826,4 @@ def test_every_send_under_load_is_delivered_or_raises_or_is_counted(proactor, co
         for sender in range(4):
             assert got[sender] == taken[index][sender][: len(got[sender])]
     stats = proactor.stats()
-    assert stats["bytes_sent"] + stats["bytes_unsent"] == 8 * sum(len(one) for each in taken for one in each)
+    assert stats.bytes_sent + stats.bytes_unsent == 8 * sum(len(one) for each in taken for one in each)
