@@ -23,8 +23,8 @@ from libc.string cimport memcpy, memset
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock,
-    PyThread_type_lock, WAIT_LOCK)
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from buffer cimport buffer_copy, buffer_pin
@@ -411,6 +411,7 @@ cdef class Proactor:
         """
         self.check_process()
         rows = self.rows()
+        self.forget_over()
         sums = {name: sum([row[name] for row in rows]) for name in rows[0]}
         workers = tuple([WorkerStats(**in_seconds(row)) for row in rows])
         return Stats(**in_seconds(sums), backend=self.backend, workers=workers)
@@ -466,9 +467,14 @@ cdef class Proactor:
     cdef int keep(self, kept) except -1:
         """Workers will refer to it. At times, let go of those that are over."""
         if len(self.kept) >= self.kept_enough:
-            self.kept = [one for one in self.kept if not is_over(one)]
+            self.forget_over()
             self.kept_enough = 2 * len(self.kept) + 16
         self.kept.append(kept)
+        return 0
+
+    cdef int forget_over(self) except -1:
+        """The GIL is not given up in between: nobody else adds one that would be lost."""
+        self.kept = [one for one in self.kept if not is_over(one)]
         return 0
 
     cdef int put(self, int index, InboxItem *item, bint closed_is_fine) except -1:

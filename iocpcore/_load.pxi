@@ -134,7 +134,10 @@ cdef class Load(Handler):
 
     cdef bint over(self):
         """No worker will look at it again."""
-        return wait_for(self.load.done, 0)
+        if not PyThread_acquire_lock(self.load.done, NOWAIT_LOCK):
+            return False
+        PyThread_release_lock(self.load.done)
+        return True
 
     cdef void sum_rows(self, LoadRow *total):
         """What all workers have counted until now."""
