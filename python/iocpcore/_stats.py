@@ -27,7 +27,7 @@ def _gauge(unit: str, meaning: str) -> Mapping[str, str]:
 
 def _documented(made: _Class) -> _Class:
     """With its fields in its docstring."""
-    lines = [f"{each.name} ({each.metadata['unit']}): {each.metadata['meaning']}" for each in fields(Counters)]
+    lines = [f"- {each.name} ({each.metadata['unit']}): {each.metadata['meaning']}" for each in fields(Counters)]
     made.__doc__ = "\n    ".join([f"{made.__doc__}\n", *lines])
     return made
 
