@@ -7,8 +7,6 @@
 """
 
 import argparse
-import contextlib
-import time
 from http import HTTPStatus
 
 import httptools
@@ -94,12 +92,11 @@ class Http:
 
 
 def serve(host: str, port: int, workers: int) -> None:
-    with iocpcore.Proactor(workers) as proactor, contextlib.suppress(KeyboardInterrupt):
+    with iocpcore.Proactor(workers) as proactor:
         listener = proactor.listen(Http(), host, port, max_sessions=10_000, idle_timeout=30.0)
         host, port = listener.address[:2]
         print(f"listening on {host}:{port}", flush=True)
-        while not proactor.closing:
-            time.sleep(0.1)
+        iocpcore.run(proactor)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ other goes on; and so is a reset.
 import argparse
 import contextlib
 import socket
-import time
 
 import iocpcore
 
@@ -60,12 +59,11 @@ def numeric_address(text: str) -> tuple[str, int]:
 
 
 def serve(host: str, port: int, target: tuple[str, int], workers: int) -> None:
-    with iocpcore.Proactor(workers) as proactor, contextlib.suppress(KeyboardInterrupt):
+    with iocpcore.Proactor(workers) as proactor:
         listener = proactor.listen(Front(proactor, *target), host, port)
         host, port = listener.address[:2]
         print(f"listening on {host}:{port}", flush=True)
-        while not proactor.closing:
-            time.sleep(0.1)
+        iocpcore.run(proactor)
 
 
 if __name__ == "__main__":

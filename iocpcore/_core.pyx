@@ -134,7 +134,7 @@ cdef class Proactor:
 
     Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
     """
-    cdef Worker *workers
+    cdef Worker *native         # the workers
     cdef PyThread_type_lock *ended  # one a worker; freed last, for several threads may wait in close()
     cdef int count
     cdef bint polled            # there is no thread
@@ -155,7 +155,7 @@ cdef class Proactor:
     cdef object __weakref__
 
     def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True):
-        if self.workers != NULL or self.closing:
+        if self.native != NULL or self.closing:
             raise RuntimeError("a proactor is made once")
         cdef int i, error, chosen
         _start_up()
@@ -168,18 +168,18 @@ cdef class Proactor:
         self.begun = set()
         self.close_by = INFINITY
         self.process_id = iocp_process_id()
-        self.workers = <Worker *> calloc(count, sizeof(Worker))
+        self.native = <Worker *> calloc(count, sizeof(Worker))
         self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
-        if self.workers == NULL or self.ended == NULL:
+        if self.native == NULL or self.ended == NULL:
             raise MemoryError()
         self.count = count
         for i in range(count):
-            self.workers[i].ended = self.ended[i] = held_lock()
-            error = worker_init(&self.workers[i], i, self.workers, count, chosen, bool(skip_on_success))
+            self.native[i].ended = self.ended[i] = held_lock()
+            error = worker_init(&self.native[i], i, self.native, count, chosen, bool(skip_on_success))
             if error != 0:
                 raise system_error(error)
-            self.workers[i].attach = attach
-        self.workers[0].limit.most = most
+            self.native[i].attach = attach
+        self.native[0].limit.most = most
         self.polled = workers == 0
         _live.add(self)
         if self.polled:
@@ -214,7 +214,12 @@ cdef class Proactor:
             return
         self.begun.add(index)
         with nogil:
-            worker_run(&self.workers[index])
+            worker_run(&self.native[index])
+
+    @property
+    def workers(self):
+        """How many worker threads it was made with; 0: it is polled."""
+        return 0 if self.polled else self.count
 
     def __repr__(self):
         state = "closed" if self.closing else f"{self.count} worker{'s' * (self.count != 1)}"
@@ -429,19 +434,19 @@ cdef class Proactor:
         """
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         self.check_process()
-        if self.polled and self.workers != NULL:
+        if self.polled and self.native != NULL:
             self.own()
         self.closing = True
         self.close_by = min(self.close_by, time.monotonic() + drain)
-        if self.workers != NULL:
+        if self.native != NULL:
             self.ask_to_close(time_to_drain)
             if self.in_callback():
                 return
             ended = self.poll_to_the_end() if self.polled else self.wait_for_workers()
-            if self.workers != NULL:    # else another thread that closes was quicker
+            if self.native != NULL:    # else another thread that closes was quicker
                 self.last_rows = self.rows()
                 self.leaked = not ended or not self.free_workers()
-                self.workers = NULL
+                self.native = NULL
                 _leaked.append(self.kept) if self.leaked else self.kept.clear()
         _live.discard(self)
         if self.leaked:
@@ -460,7 +465,7 @@ cdef class Proactor:
     cdef int check(self) except -1:
         """It is open, and ours."""
         self.check_process()
-        if self.closing or self.workers == NULL:
+        if self.closing or self.native == NULL:
             raise RuntimeError("the proactor is closed")
         return 0
 
@@ -480,7 +485,7 @@ cdef class Proactor:
     cdef int put(self, int index, InboxItem *item, bint closed_is_fine) except -1:
         """Give the item to a worker."""
         self.check_process()
-        if self.workers != NULL and inbox_put(&self.workers[index], item):
+        if self.native != NULL and inbox_put(&self.native[index], item):
             return 0
         if item.python != NULL:
             Py_DECREF(<object> item.python)
@@ -523,11 +528,11 @@ cdef class Proactor:
 
     cdef int put_loaded(self, int index, InboxItem *item) except -1:
         """Give the item, which makes a session, to a worker, whose load it is from now on."""
-        InterlockedIncrement(&self.workers[index].load)
+        InterlockedIncrement(&self.native[index].load)
         try:
             self.put(index, item, False)
         except BaseException:
-            InterlockedDecrement(&self.workers[index].load)
+            InterlockedDecrement(&self.native[index].load)
             raise
         return 0
 
@@ -538,7 +543,7 @@ cdef class Proactor:
             return best
         best = 0
         for i in range(1, self.count):
-            if self.workers[i].load < self.workers[best].load:
+            if self.native[i].load < self.native[best].load:
                 best = i
         return best
 
@@ -547,7 +552,7 @@ cdef class Proactor:
         cdef int i
         cdef unsigned long thread = PyThread_get_thread_ident()
         for i in range(self.count):
-            if self.workers[i].thread == thread:
+            if self.native[i].thread == thread:
                 return i
         return -1
 
@@ -572,7 +577,7 @@ cdef class Proactor:
             i = serving[self.listened % len(serving)]
             self.listened += 1
         listener.worker = i
-        listener.native.worker = &self.workers[i]
+        listener.native.worker = &self.native[i]
         return 0
 
     cdef int arm_here(self, Listener listener) except -1:
@@ -591,7 +596,7 @@ cdef class Proactor:
         except BaseException:
             sock.close()
             raise
-        if self.polled and self.workers[0].thread == 0:
+        if self.polled and self.native[0].thread == 0:
             return 0    # nobody polls yet: the first poll() arms it, and until then the backlog holds who connects
         try:
             wait_for(listener.native.armed, INFINITY)
@@ -605,13 +610,13 @@ cdef class Proactor:
 
     cdef void claim(self) noexcept:
         """The first thread that listens or polls is the one that polls, from now on and it alone."""
-        if self.polled and self.workers[0].thread == 0:
-            self.workers[0].thread = PyThread_get_thread_ident()
+        if self.polled and self.native[0].thread == 0:
+            self.native[0].thread = PyThread_get_thread_ident()
 
     cdef int own(self) except -1:
         """This thread polls, and no other."""
         self.claim()
-        if self.workers[0].thread != PyThread_get_thread_ident():
+        if self.native[0].thread != PyThread_get_thread_ident():
             raise RuntimeError("another thread polls this proactor")
         return 0
 
@@ -619,7 +624,7 @@ cdef class Proactor:
         self.check_process()
         if not self.polled:
             raise RuntimeError("a proactor with workers is not polled: workers=0 makes one that is")
-        if self.workers == NULL:
+        if self.native == NULL:
             raise RuntimeError("the proactor is closed")
         self.own()
         if self.polling:
@@ -632,12 +637,12 @@ cdef class Proactor:
         cdef unsigned int count
         self.polling = True
         with nogil:
-            count = worker_turn(&self.workers[0], milliseconds)
+            count = worker_turn(&self.native[0], milliseconds)
         self.polling = False
         return count
 
     cdef bint poll_to_the_end(self) except -1:
-        while self.workers != NULL and not worker_over(&self.workers[0]):   # a signal handler may close too
+        while self.native != NULL and not worker_over(&self.native[0]):   # a signal handler may close too
             if time.monotonic() >= self.close_by + MARGIN:
                 return False
             self.poll_once(0.1)
@@ -653,7 +658,7 @@ cdef class Proactor:
             self.failure = error
         self.closing = True
         for i in range(self.count):
-            inbox_ask_to_close(&self.workers[i], 0)
+            inbox_ask_to_close(&self.native[i], 0)
 
     cdef int raise_failure(self) except -1:
         failure, self.failure = self.failure, None
@@ -664,14 +669,14 @@ cdef class Proactor:
     cdef int ask_to_close(self, uint64_t drain) except -1:
         cdef int i
         for i in range(self.count):
-            if not inbox_ask_to_close(&self.workers[i], drain):
+            if not inbox_ask_to_close(&self.native[i], drain):
                 raise MemoryError("the system has no room for a packet that wakes the worker")
         return 0
 
     cdef int error_of(self, NativeListener *listener):
         """Of one whose worker may have gone: then it is written no more."""
         cdef int error
-        if self.workers == NULL:
+        if self.native == NULL:
             return listener.error
         AcquireSRWLockExclusive(&listener.worker.published_lock)
         error = listener.error
@@ -695,13 +700,13 @@ cdef class Proactor:
     cdef list rows(self):
         cdef int i
         cdef StatsRow row
-        if self.workers == NULL:
+        if self.native == NULL:
             return self.last_rows
         rows = []
         for i in range(self.count):
-            AcquireSRWLockExclusive(&self.workers[i].published_lock)
-            row = self.workers[i].published
-            ReleaseSRWLockExclusive(&self.workers[i].published_lock)
+            AcquireSRWLockExclusive(&self.native[i].published_lock)
+            row = self.native[i].published
+            ReleaseSRWLockExclusive(&self.native[i].published_lock)
             rows.append(row)
         return rows
 
@@ -709,13 +714,13 @@ cdef class Proactor:
         """Whether nothing had to be left behind."""
         cdef int i
         cdef bint drained = True
-        if self.workers == NULL:
+        if self.native == NULL:
             return True
         for i in range(self.count):
-            drained &= worker_free(&self.workers[i])
+            drained &= worker_free(&self.native[i])
         if drained:
-            free(self.workers)
-            self.workers = NULL
+            free(self.native)
+            self.native = NULL
         return drained
 
 

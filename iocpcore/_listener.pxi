@@ -6,7 +6,7 @@ cdef class Listener:
     address: (host, port) as bound; with IPv6 flow info and scope behind them.
     """
     cdef NativeListener *native
-    cdef Proactor proactor
+    cdef readonly Proactor proactor
     cdef Handler handler
     cdef int worker                 # by number: its memory may be gone when the listener is closed
     cdef bint closed                # by close()

@@ -76,7 +76,7 @@ cdef class Load(Handler):
             InitializeSRWLock(&self.load.rows[worker].lock)
         self.proactor = proactor
         proactor.keep(self)
-        self.started_at = iocp_now(proactor.workers[0].port)
+        self.started_at = iocp_now(proactor.native[0].port)
         cdef unsigned int i, _missing, begun = 0
         try:
             for i in range(self.connections):

@@ -70,6 +70,11 @@ cdef class Session:
         return self.number
 
     @property
+    def closing(self):
+        """close() or abort() was called, or it is closed: no more on_receive comes."""
+        return self.leaving or self.closed
+
+    @property
     def peername(self):
         """The peer's (host, port), with IPv6 flow info and scope behind them; None if it is not known."""
         return address_of(&self.peer)
@@ -175,11 +180,11 @@ cdef class Session:
 
     cdef Worker *native_worker(self) except? NULL:
         """NULL if it has gone."""
-        if self.closed or self.proactor.workers == NULL:
+        if self.closed or self.proactor.native == NULL:
             return NULL
         if self.proactor.process_id != process_id:
             raise RuntimeError("this session belongs to the process that forked")
-        return &self.proactor.workers[self.worker]
+        return &self.proactor.native[self.worker]
 
     cdef NativeSession *here(self, Worker *worker):
         """The native session, or NULL: this thread must go through the inbox, or it has gone."""

@@ -302,6 +302,42 @@ def test_serve_refuses_a_wrong_drain_time_before_it_serves():
         iocpcore.serve(iocpcore.ECHO, drain="1")
 
 
+def test_serve_takes_the_options_of_listen(backend):
+    with pytest.raises(ValueError, match="when_full"):
+        iocpcore.serve(iocpcore.ECHO, backend=backend, when_full="perhaps")
+
+
+def test_what_has_no_workers_is_not_served(backend):
+    with pytest.raises(ValueError, match="is polled, not run"):
+        iocpcore.serve(iocpcore.ECHO, workers=0, backend=backend)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_proactor_knows_how_many_workers_it_was_made_with(backend, workers):
+    with iocpcore.Proactor(workers, backend) as proactor:
+        assert proactor.workers == workers
+
+
+def test_run_serves_all_listeners_until_a_signal(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+with iocpcore.Proactor(2, {backend!r}) as proactor:
+    listeners = [proactor.listen(iocpcore.ECHO) for _ in range(2)]
+    def meet():
+        for listener in listeners:
+            assert listener.proactor is proactor
+            with socket.create_connection(listener.address, timeout=30) as peer:
+                peer.sendall(b"x"); peer.recv(1)
+        signal.raise_signal(signal.SIGINT)
+    threading.Timer(0.1, meet).start()
+    stats = iocpcore.run(proactor)
+print(stats.bytes_sent, stats.active)
+"""
+    )
+    assert output.split() == ["2", "0"]
+
+
 def test_a_second_interrupt_ends_the_drain_of_serve(backend):
     output = run_python(
         BEGIN

@@ -417,6 +417,16 @@ def test_close_sends_what_is_queued_then_ends_and_hears_no_more(pair):
     assert session.unsent == 0
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_session_says_that_it_closes_before_it_has_closed(pair, end):
+    session, _, _ = pair()
+    assert not session.closing
+    session.end()
+    assert not session.closing  # it goes on receiving
+    getattr(session, end)()
+    assert session.closing
+
+
 def test_abort_resets_and_loses_what_is_queued(pair):
     session, peer, handler = pair()
     session.send(BIG)

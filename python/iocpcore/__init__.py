@@ -15,7 +15,7 @@ from ._core import (
     SessionClosed,
     backends,
 )
-from ._serve import serve
+from ._serve import run, serve
 from ._stats import ListenerStats, SessionStats, Stats, WorkerStats
 
 __version__ = "0.1.0"
@@ -34,5 +34,6 @@ __all__ = [
     "Stats",
     "WorkerStats",
     "backends",
+    "run",
     "serve",
 ]

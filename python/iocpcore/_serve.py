@@ -30,7 +30,12 @@ class StopSignals:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for number, handler in self.previous.items():
+        self.restore()
+
+    def restore(self) -> None:
+        """Signals do from now on what they did before."""
+        while self.previous:
+            number, handler = self.previous.popitem()
             # None: it was not installed from Python, and cannot be put back from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -45,6 +50,30 @@ class StopSignals:
         return self.stopped
 
 
+def run(proactor: Proactor, *, drain: float = 1.0) -> Stats:
+    """Wait for Ctrl+C, SIGTERM or SIGBREAK, or until something closes the proactor, then close it.
+
+    Sessions have `drain` seconds to finish; another signal ends that too. In another thread than the main one only the
+    second ends it, for signals are the main thread's. Returns the statistics.
+
+    Raises ValueError for a proactor without workers: that one is polled. What a callback has raised to stop the
+    proactor (SystemExit, KeyboardInterrupt) is raised again here.
+    """
+    with StopSignals() as signals:
+        return _run(proactor, drain, signals)
+
+
+def _run(proactor: Proactor, drain: float, signals: StopSignals) -> Stats:
+    check_seconds("drain", drain)
+    if proactor.workers == 0:
+        raise ValueError("a proactor without workers is polled, not run")
+    while not signals.wait(0.1) and not proactor.closing:
+        pass
+    signals.restore()  # another one ends this too
+    proactor.close(drain)
+    return proactor.stats()
+
+
 def serve(
     handler: object,
     host: str | None = "127.0.0.1",
@@ -54,20 +83,17 @@ def serve(
     backend: str | None = None,
     drain: float = 1.0,
     started: Callable[[Listener], object] | None = None,
+    **options: Any,
 ) -> Stats:
-    """Serve until Ctrl+C, SIGTERM or SIGBREAK, then let sessions finish for `drain` seconds; another signal
-    ends that too.
+    """Serve until Ctrl+C, SIGTERM or SIGBREAK, as run() does with a proactor of its own.
 
-    started: called with the Listener when it accepts connections. Arguments and errors are else those of Proactor and
-    Proactor.listen(). Returns the statistics.
+    started: called with the Listener when it accepts connections. options: all others of Proactor.listen(). Errors are
+    those of Proactor, Proactor.listen() and run(). Returns the statistics.
     """
     check_seconds("drain", drain)
     with Proactor(workers, backend) as proactor:
-        listener = proactor.listen(handler, host, port)
+        listener = proactor.listen(handler, host, port, **options)
         with StopSignals() as signals:
             if started is not None:
                 started(listener)
-            while not signals.wait(0.1) and not proactor.closing:
-                pass
-        proactor.close(drain)  # the signals are what they were: another one ends this too
-    return proactor.stats()
+            return _run(proactor, drain, signals)
