@@ -60,8 +60,17 @@ cdef extern from "Python.h":
         PY_LOCK_ACQUIRED
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
 
+    ctypedef struct PyInterpreterState:
+        pass
+    PyInterpreterState *PyInterpreterState_Get()
+    PyInterpreterState *PyInterpreterState_Main()
+
 cdef extern from *:
     const unsigned int CYTHON_HEX_VERSION
+
+# Workers come back to Python by PyGILState_Ensure(), which knows the main interpreter only.
+if PyInterpreterState_Get() != PyInterpreterState_Main():
+    raise ImportError("iocpcore runs in the main interpreter only, not in a sub-interpreter")
 
 compiler = iocp_compiler().decode()
 cython_version = f"{CYTHON_HEX_VERSION >> 24}.{CYTHON_HEX_VERSION >> 16 & 0xFFU}.{CYTHON_HEX_VERSION >> 8 & 0xFFU}"
