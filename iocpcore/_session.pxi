@@ -53,6 +53,12 @@ cdef class Session:
     cdef sockaddr_in6 peer
     cdef object __weakref__
 
+    def __cinit__(self):
+        self.link = link_new()
+        if self.link == NULL:
+            raise MemoryError()
+        self.ending = self.leaving = self.closed = True     # until it has a proactor
+
     def __init__(self):
         raise TypeError("a Session is made by listen(), connect() or adopt()")
 
@@ -266,6 +272,7 @@ cdef class Session:
             return 0
         native = self.here(worker)
         if native != NULL:
+            worker.now = iocp_now(worker.port)      # a callback may have lasted long, or the poll before it be long ago
             session_do(worker, native, kind)
             return 0
         item = self.item(kind)
@@ -292,9 +299,7 @@ cdef Buffer *copy(const char *data, size_t length) except NULL:
 cdef Session new_session(Proactor proactor, int worker, Callbacks handler):
     global sessions_made
     cdef Session session = Session.__new__(Session)
-    session.link = link_new()
-    if session.link == NULL:
-        raise MemoryError()
+    session.ending = session.leaving = session.closed = False
     session.proactor = proactor
     session.worker = worker
     session.handler = handler
@@ -376,6 +381,7 @@ cdef void session_failed(Worker *worker, NativeSession *native, Session session,
     cdef Proactor proactor = session.proactor
     if native != NULL:
         session.ending = session.leaving = True
+        worker.now = iocp_now(worker.port)
         abort_session(worker, native, BY_US)
     failed(worker, proactor, error, f"{name} of session {session.number} with {session.peername}")
 

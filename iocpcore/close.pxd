@@ -25,6 +25,13 @@ cdef inline void cancel_operations(Session *session) noexcept nogil:
     CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, NULL)
 
 
+cdef inline void drop_calls(Worker *worker, Session *session) noexcept nogil:
+    """What is due to its handler, but for on_close, will not be told."""
+    if session.calls & CALL_RECEIVE:
+        worker.stats.bytes_discarded += session.input.length
+    session.calls = 0
+
+
 cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
     """For the peer to take more of what is queued; when all is sent, to end."""
     cdef uint64_t send_timeout = session.handler.settings.send_timeout
@@ -35,9 +42,7 @@ cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
 
 cdef inline void finish(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
     """Close when what is queued has been sent, and not with unread input: that would destroy data already sent."""
-    if session.calls & CALL_RECEIVE:
-        worker.stats.bytes_discarded += session.input.length
-    session.calls = 0
+    drop_calls(worker, session)
     session.state = FINISHING
     session.reason = reason
     session.closing_at = worker.now
@@ -62,7 +67,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
         return
     if session.queue_head != NULL:
         iocp_linger_zero(session.socket)
-    session.calls = 0
+    drop_calls(worker, session)
     session.state = CLOSING
     session.reason = reason
     session.closing_at = worker.now

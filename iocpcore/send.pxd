@@ -23,9 +23,6 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexc
     buffer.next = NULL
     if session.queue_head == NULL:
         session.queue_head = buffer
-        session.sent_at = worker.now
-        if session.handler.settings.send_timeout != 0:
-            timer_set(worker, session, worker.now + session.handler.settings.send_timeout)
     else:
         session.queue_tail.next = buffer
     session.queue_tail = buffer
@@ -106,6 +103,9 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
     cdef Started started
     operation_begin(worker, &session.send, SEND, session)
     session.sending = 1
+    session.sent_at = worker.now
+    if session.handler.settings.send_timeout != 0:
+        timer_set(worker, session, worker.now + session.handler.settings.send_timeout)
     if not mutant(SEND_NOT_COUNTED):
         session_hold(session)
     if WSASend(session.socket, wsabufs, count, sent, 0, &session.send.overlapped, NULL) != 0:

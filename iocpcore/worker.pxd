@@ -246,8 +246,9 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     began = iocp_now(worker.port)
     worker.calls_head = NULL
     worker.attach(worker, session)
+    worker.now = iocp_now(worker.port)
     worker.stats.attaches += 1
-    worker.stats.callback_time += iocp_now(worker.port) - began
+    worker.stats.callback_time += worker.now - began
     while session != NULL:
         after = session.next_call
         session.calling = 0
@@ -466,7 +467,7 @@ cdef inline uint64_t deadline_after(uint64_t at, uint64_t time) noexcept nogil:
 cdef inline uint64_t timeout_of(Session *session) noexcept nogil:
     """When an open session is given up, 0: never."""
     cdef Settings *settings = &session.handler.settings
-    cdef uint64_t stalled = deadline_after(session.sent_at, settings.send_timeout) if session.queue_head != NULL else 0
+    cdef uint64_t stalled = deadline_after(session.sent_at, settings.send_timeout) if session.sending else 0
     return earlier(stalled, deadline_after(max(session.active_at, session.sent_at), settings.idle_timeout))
 
 

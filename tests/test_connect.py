@@ -1,5 +1,6 @@
 """Connecting: sessions of handlers, and the load client's."""
 
+import contextlib
 import socket
 import sys
 import threading
@@ -186,6 +187,18 @@ def test_an_attempt_that_takes_too_long_is_a_timeout_error(proactor, full_server
     assert isinstance(error, TimeoutError)
     assert handler.names() == ["on_close"]
     until(lambda: proactor.stats().connect_failures == 1)
+
+
+def test_sending_does_not_give_an_attempt_more_time(proactor, full_server):
+    handler = Recorder()
+    session = proactor.connect(handler, *full_server, timeout=0.2)
+
+    def sent():
+        with contextlib.suppress(iocpcore.SessionClosed):
+            session.send(b"x")
+        return bool(handler.of("on_close"))
+
+    until(sent)
 
 
 def test_closing_a_session_that_waits_for_its_connection_gives_it_up(proactor, full_server):

@@ -1,5 +1,6 @@
 """poll(): a proactor without threads, driven by its user's loop."""
 
+import socket
 import threading
 import time
 
@@ -282,3 +283,19 @@ for _ in range(100):
     bytearray(1000)
 """
     )
+
+
+def test_a_long_time_between_two_polls_is_not_the_peers(polled):
+    """What is sent or aborted between two polls has its time from then on, not from the poll before."""
+    handler = Recorder()
+    listener = polled.listen(handler, send_timeout=0.3)
+    with socket.create_connection(listener.address, timeout=WAIT) as peer:
+        poll_until(polled, lambda: handler.of("on_connect"))
+        session = handler.of("on_connect")[0][0]
+        polled.poll(0)
+        time.sleep(0.4)  # the program is busy
+        session.send(b"x")
+        polled.poll(0)
+        polled.poll(0)
+        assert receive_exactly(peer, 1) == b"x"
+        assert not handler.of("on_close")

@@ -417,6 +417,14 @@ def test_close_sends_what_is_queued_then_ends_and_hears_no_more(pair):
     assert session.unsent == 0
 
 
+def test_a_session_that_python_makes_itself_is_a_closed_one():
+    session = iocpcore.Session.__new__(iocpcore.Session)
+    assert (session.closed, session.unsent, session.peername) == (True, 0, None)
+    session.close()
+    with pytest.raises(iocpcore.SessionClosed):
+        session.send(b"x")
+
+
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_a_session_says_that_it_closes_before_it_has_closed(pair, end):
     session, _, _ = pair()
