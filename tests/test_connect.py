@@ -1,9 +1,9 @@
 """Connecting: sessions of handlers, and the load client's."""
 
-import contextlib
 import socket
 import sys
 import threading
+import time
 
 import pytest
 
@@ -189,16 +189,15 @@ def test_an_attempt_that_takes_too_long_is_a_timeout_error(proactor, full_server
     until(lambda: proactor.stats().connect_failures == 1)
 
 
-def test_sending_does_not_give_an_attempt_more_time(proactor, full_server):
+def test_sending_does_not_give_an_attempt_more_time(backend, full_server):
     handler = Recorder()
-    session = proactor.connect(handler, *full_server, timeout=0.2)
-
-    def sent():
-        with contextlib.suppress(iocpcore.SessionClosed):
-            session.send(b"x")
-        return bool(handler.of("on_close"))
-
-    until(sent)
+    with iocpcore.Proactor(1, backend) as proactor:
+        sooner = proactor.connect(handler, *full_server, timeout=1.0)
+        later = proactor.connect(handler, *full_server, timeout=1.4)
+        time.sleep(0.7)  # with a second more from here, it would be the later one
+        sooner.send(b"x")
+        until(lambda: len(handler.of("on_close")) == 2)
+        assert [session for session, _ in handler.of("on_close")] == [sooner, later]
 
 
 def test_closing_a_session_that_waits_for_its_connection_gives_it_up(proactor, full_server):
