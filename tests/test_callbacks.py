@@ -31,6 +31,7 @@ ALL = ["on_connect", "on_receive", "on_drain", "on_end", "on_close"]
 # ---- order ----
 
 
+@pytest.mark.valgrind
 def test_callbacks_come_in_the_order_of_a_connections_life(pair):
     session, peer, handler = pair(Acting(on_end=lambda session: session.close()))
     peer.sendall(b"one")

@@ -118,6 +118,7 @@ def test_a_large_bytes_object_is_held_until_it_is_sent_and_no_longer(pair):
     until(lambda: sys.getrefcount(data) == held)
 
 
+@pytest.mark.valgrind
 def test_a_large_bytes_object_is_let_go_when_its_session_is_aborted(pair):
     data = bytes(bytearray(len(BIG)))
     held = sys.getrefcount(data)
@@ -161,6 +162,7 @@ def send_records(session, sender, count):
         session.send(data if number % 3 else bytearray(data))
 
 
+@pytest.mark.valgrind
 def test_order_is_the_order_of_the_calls_whatever_the_kind_of_buffer(pair):
     count = 400
     session, peer, _ = pair(send_limit=None)
@@ -170,6 +172,7 @@ def test_order_is_the_order_of_the_calls_whatever_the_kind_of_buffer(pair):
     thread.join(WAIT)
 
 
+@pytest.mark.valgrind
 def test_what_each_of_several_threads_sends_keeps_its_order(proactor, pair):
     """One of them is the session's own worker, which could act at once, and must not overtake."""
     count = 200
