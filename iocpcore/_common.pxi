@@ -160,7 +160,6 @@ def _given_socket(sock, backlog):
         raise ValueError(f"sock must be a TCP socket, not {sock!r}")
     if not _is_bound(sock):
         raise ValueError("sock is not bound")
-    sock.setblocking(False)
     if backlog is not None or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
         sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
     return sock

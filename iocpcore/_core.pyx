@@ -234,10 +234,10 @@ cdef class Proactor:
         state = "closed" if self.closing else f"{self.count} worker{'s' * (self.count != 1)}"
         return f"<iocpcore.Proactor {self.backend}, {state}>"
 
-    def listen(self, handler, host="127.0.0.1", port=0, *, sock=None, backlog=None, max_sessions=None,
-               when_full="wait", workers=None, **options):
-        """listen(handler, host="127.0.0.1", port=0, *, sock=None, backlog=None, max_sessions=None, when_full="wait",
-               workers=None, **options)
+    def listen(self, handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None,
+               max_sessions=None, when_full="wait", workers=None, **options):
+        """listen(handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None, max_sessions=None,
+               when_full="wait", workers=None, **options)
 
         Accept connections for the handler; returns armed, with the accepts posted. (With workers=0 and nobody polling
         yet, the first poll() posts them; until then the backlog holds those who connect.)
@@ -246,6 +246,8 @@ cdef class Proactor:
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
         - port: 0 lets the system choose.
         - sock: a socket that listens already, or is bound; it is ours from now on (a duplicate stays yours).
+        - shared: other processes, or other proactors, listen on sock too; each connection goes to one of them, as the
+          system chooses. On Windows all but one must say so; on Linux it is the same either way.
         - backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
           takes at most 200 if a number is given.
         - max_sessions: served at a time.
@@ -265,7 +267,8 @@ cdef class Proactor:
           receiving, at the second on_drain follows.
         - send_limit (bytes, 64 MiB; None: none): with so many queued send() raises.
 
-        Raises OSError with the system's number if the address is in use or cannot be resolved.
+        Raises OSError with the system's number if the address is in use or cannot be resolved, or if sock is another
+        port's already: on Windows without shared.
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
         """
         self.check()
@@ -275,6 +278,9 @@ cdef class Proactor:
         listener.handler = handler_for(handler, "listen", options)
         listener.native.handler = &listener.handler.native
         set_limits(listener.native, max_sessions, when_full)
+        if shared and sock is None:
+            raise ValueError("shared is for a given sock")
+        listener.native.shared = bool(shared)
         self.set_workers(listener, workers)
         if backlog is not None:
             whole("backlog", backlog, 1, 65535)
@@ -292,11 +298,8 @@ cdef class Proactor:
             self.arm_there(listener, sock)
         sock.detach()
         error = self.error_of(listener.native)
-        if error == ERROR_INVALID_PARAMETER and given:
-            raise OSError(error, "another completion port has this listening socket already: Windows shares none",
-                          None, error)
         if error != 0:
-            raise system_error(error)
+            raise listening_error(error)
         return listener
 
     def connect(self, handler, host, port, *, timeout=None, local_address=None, **options):
@@ -757,6 +760,15 @@ cdef InboxItem *connect_item(int family, tuple address) except NULL:
         inbox_item_free(item)
         raise
     return item
+
+
+cdef object listening_error(int number):
+    """Why a listener was not armed."""
+    cdef object error = system_error(number)
+    if number != ERROR_INVALID_PARAMETER:
+        return error
+    return OSError(number, f"{error.strerror} (another completion port has the socket: listen with shared=True in all "
+                   "processes that share it)", None, number)
 
 
 cdef int set_limits(NativeListener *listener, max_sessions, when_full) except -1:

@@ -5,9 +5,10 @@
 # Threads: the listener's worker.
 from iocp cimport (
     AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
-    closesocket, iocp_accept_placeholder, iocp_accepted, iocp_update_accepted)
+    closesocket, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close, iocp_event_open,
+    iocp_event_use, iocp_update_accepted)
 from operation cimport ACCEPT, ACCEPTS, FAILED, Accept, Listener, Worker
-from port cimport operation_begin, operation_started, port_associate
+from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate
 from status cimport status_cancelled, status_exhausted
 
 cdef extern from *:
@@ -24,6 +25,8 @@ cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
     """AcceptEx; 0, WSA_IO_PENDING or why it failed."""
     cdef DWORD received = 0
     cdef DWORD half = sizeof(accept.addresses) // 2
+    if listener.shared:
+        iocp_event_use(&accept.event)
     if AcceptEx(listener.socket, accept.placeholder, accept.addresses, 0, half, half, &received,
                 &accept.operation.overlapped):
         return 0
@@ -91,6 +94,27 @@ cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
     return first_error
 
 
+cdef inline int associate(Worker *worker, Listener *listener) noexcept nogil:
+    """Let its accepts end at the worker's port; 0 or the system's error number."""
+    cdef Accept *accept
+    cdef int i, error
+    if not listener.shared:
+        return port_associate(worker, listener.socket)
+    error = iocp_associate_shared(listener.socket, worker.port, KEY_OPERATION)
+    for i in range(ACCEPTS):
+        accept = &listener.accepts[i]
+        if error == 0:
+            error = iocp_event_open(&accept.event, worker.port, KEY_OPERATION, &accept.operation.overlapped)
+    return error
+
+
+cdef inline void close_events(Listener *listener) noexcept nogil:
+    """Nothing is in flight: from here on nothing refers to the accepts, and their memory may go."""
+    cdef int i
+    for i in range(ACCEPTS):
+        iocp_event_close(&listener.accepts[i].event)
+
+
 cdef inline int start_listening(Worker *worker, Listener *listener) noexcept nogil:
     """Associate and arm; 0 if at least one accept is posted, else the system's error number."""
     cdef int i, error
@@ -98,7 +122,7 @@ cdef inline int start_listening(Worker *worker, Listener *listener) noexcept nog
         listener.accepts[i].listener = listener
         listener.accepts[i].placeholder = INVALID_SOCKET
         listener.accepts[i].parked = INVALID_SOCKET
-    error = port_associate(worker, listener.socket)
+    error = associate(worker, listener)
     if error != 0:
         return error
     error = arm(worker, listener)
@@ -113,17 +137,21 @@ cdef inline void count_refused(Worker *worker, Listener *listener) noexcept nogi
 
 
 cdef inline void stop_listening(Worker *worker, Listener *listener) noexcept nogil:
-    """Refuse connections from now on. The accepts end by their packets."""
+    """Refuse connections from now on. The accepts end by their packets.
+
+    Each is cancelled by itself: another proactor of this process may have accepts on the same socket.
+    """
     cdef int i
     if listener.socket == INVALID_SOCKET:
         return
     for i in range(ACCEPTS):
+        if listener.accepts[i].in_flight:
+            CancelIoEx(<HANDLE> <ULONG_PTR> listener.socket, &listener.accepts[i].operation.overlapped)
         if listener.accepts[i].parked != INVALID_SOCKET:
             closesocket(listener.accepts[i].parked)
             listener.accepts[i].parked = INVALID_SOCKET
             count_refused(worker, listener)
     listener.closing = 1
-    CancelIoEx(<HANDLE> <ULONG_PTR> listener.socket, NULL)
     closesocket(listener.socket)
     listener.socket = INVALID_SOCKET
 

@@ -18,6 +18,8 @@ cdef extern from "iocp.h" nogil:
     ctypedef struct OVERLAPPED:
         ULONG_PTR Internal
         ULONG_PTR InternalHigh
+    ctypedef struct IOCP_EVENT:
+        pass
     ctypedef struct OVERLAPPED_ENTRY:
         ULONG_PTR lpCompletionKey
         OVERLAPPED *lpOverlapped
@@ -79,6 +81,10 @@ cdef extern from "iocp.h" nogil:
     SOCKET iocp_socket(HANDLE port, int family)
     int iocp_accept_placeholder(int family, SOCKET *placeholder)
     SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
+    int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key)
+    int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key, OVERLAPPED *overlapped)
+    void iocp_event_use(const IOCP_EVENT *event)
+    void iocp_event_close(IOCP_EVENT *event)
     int iocp_update_accepted(SOCKET s, SOCKET listener)
     int iocp_update_connected(SOCKET s)
     int iocp_bind_for_connect(SOCKET s, int family)

@@ -6,7 +6,7 @@
 # Threads: everything below a Worker belongs to that worker's thread, but for what stands under "any thread".
 from libc.stdint cimport uint64_t
 from cpython.pythread cimport PyThread_type_lock
-from iocp cimport HANDLE, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK
+from iocp cimport HANDLE, IOCP_EVENT, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK
 from stats cimport Stats
 
 cdef enum:
@@ -169,6 +169,7 @@ cdef struct Accept:
     Operation operation
     Listener *listener
     SOCKET placeholder
+    IOCP_EVENT event            # of a shared listener: open from its arming until nothing is in flight
     SOCKET parked               # accepted, and waiting for a place
     unsigned char in_flight
     char addresses[2 * (28 + 16)]   # AcceptEx wants sockaddr_in6 and 16 bytes, twice
@@ -191,6 +192,7 @@ cdef struct Listener:
     LONG64 accepted             # any thread: connections
     LONG64 refused              # any thread: of them, those closed at once
     unsigned char refuses       # connections beyond that, instead of letting them wait
+    unsigned char shared        # other processes listen on the socket too
     unsigned char closing
     uint64_t serving[4]         # bits, WORKERS_MOST of them: the workers that its sessions may go to
     int error                   # why it could not be armed, or 0

@@ -15,7 +15,8 @@ from iocp cimport (
     iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
     iocp_status)
 from accept cimport (
-    ACCEPT_RETRY_TIME, arm, count_refused, must_wait, on_accept, post_accept, start_listening, stop_listening)
+    ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
+    stop_listening)
 from buffer cimport buffer_pool_free, buffer_release, slabs_trim
 from call cimport call, call_with_item, calls_are_due
 from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
@@ -398,6 +399,7 @@ cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nog
         at = &at[0].next
     if at[0] == NULL:
         return      # it was forgotten already
+    close_events(listener)
     at[0] = listener.next
     InterlockedDecrement(&listener.holds)
 
@@ -417,6 +419,7 @@ cdef inline void complete(Worker *worker, OVERLAPPED_ENTRY *entry) noexcept nogi
         worker.stats.wakeups += 1
         run_inbox(worker)
         return
+    entry.Internal = operation.overlapped.Internal  # a packet that an event has posted carries no status
     status = 0 if mutant(FAILURE_TAKEN_FOR_SUCCESS) else iocp_status(entry)
     operation_completed(worker, status, status_cancelled(status))
     if operation.kind == ACCEPT:

@@ -124,10 +124,21 @@ static ssize_t send_now(SOCKET fd, const void *data, size_t length)
 
 /* ---- attempts: 0 done (InternalHigh set), EINPROGRESS not yet, else the operation's error ---- */
 
+static int set_nonblocking(SOCKET fd)
+{
+    int on = 1;
+
+    return ioctl(fd, FIONBIO, &on) == 0 ? 0 : errno;
+}
+
+/* A process that shares the listening socket may have made it blocking, and have been quicker: so each time. */
 static int try_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
-    int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+    int error = set_nonblocking(s->fd), fd;
 
+    if (error != 0)
+        return error;
+    fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0) {
         overlapped->accepted = fd;
         overlapped->InternalHigh = 0;
@@ -224,13 +235,6 @@ static int try_again(struct iocp_socket *s, OVERLAPPED *overlapped)
 
 /* ---- starting ---- */
 
-static int set_nonblocking(SOCKET fd)
-{
-    int on = 1;
-
-    return ioctl(fd, FIONBIO, &on) == 0 ? 0 : errno;
-}
-
 static int begin_connect(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
     int error = set_nonblocking(s->fd);
@@ -255,9 +259,7 @@ static int epoll_start(struct iocp_socket *s, OVERLAPPED *overlapped)
     } else {
         int fresh = !s->registered;
 
-        if (fresh && overlapped->kind == OVERLAPPED_ACCEPT)
-            error = set_nonblocking(s->fd) == 0 ? EINPROGRESS : errno;
-        if (error == EINPROGRESS && queue->head == NULL && (writes ? s->writable : s->readable))
+        if (queue->head == NULL && (writes ? s->writable : s->readable))
             error = try_again(s, overlapped);
         if (error == EINPROGRESS && fresh) {
             int failed = epoll_register(s);

@@ -167,6 +167,24 @@ const char *iocp_compiler(void);
 void *iocp_take_pages(size_t size);                  /* of the system, apart from any heap; NULL if there are none */
 void iocp_give_pages(void *pages, size_t size);
 
+/* ---- listening sockets that several processes have ----
+ *
+ * On Windows no port may own one. There an operation's event posts its packet, to `port` with `key`: the packet carries
+ * no status, OVERLAPPED's Internal has it. The struct stays in its place from open to close, which waits until no packet
+ * can be posted any more; `use` comes before each start, on an OVERLAPPED that is zeroed already.
+ * Here each process associates the socket with a port of its own, and the events do nothing. A connection that another
+ * process was quicker to accept ends no operation. Whether the socket is non-blocking, which is a property of all who
+ * share it, is each port's to set as it needs it.
+ */
+typedef struct {
+    char nothing;
+} IOCP_EVENT;
+
+int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key); /* 0 or an error number */
+int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key, OVERLAPPED *overlapped); /* the same */
+void iocp_event_use(const IOCP_EVENT *event);
+void iocp_event_close(IOCP_EVENT *event); /* of a zeroed one too, and again */
+
 /* ---- locks and counters that several threads touch ---- */
 
 typedef pthread_mutex_t SRWLOCK;

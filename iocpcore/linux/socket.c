@@ -311,6 +311,27 @@ int iocp_accept_placeholder(int family, SOCKET *placeholder)
     return 0;
 }
 
+int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key)
+{
+    return CreateIoCompletionPort((HANDLE)(intptr_t)s, port, key, 0) == NULL ? errno : 0;
+}
+
+int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key, OVERLAPPED *overlapped)
+{
+    (void)event, (void)port, (void)key, (void)overlapped;
+    return 0;
+}
+
+void iocp_event_use(const IOCP_EVENT *event)
+{
+    (void)event;
+}
+
+void iocp_event_close(IOCP_EVENT *event)
+{
+    (void)event;
+}
+
 SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
 {
     (void)placeholder;

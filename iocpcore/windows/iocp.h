@@ -27,6 +27,15 @@
 #define XP1_IFS_HANDLES 0x00020000
 #endif
 
+/* Posts a packet when its operation ends, for sockets that no port may own. It stays where it is while it is open. */
+typedef struct {
+    HANDLE event; /* NULL: not open */
+    HANDLE wait;
+    HANDLE port;
+    ULONG_PTR key;
+    OVERLAPPED *overlapped;
+} IOCP_EVENT;
+
 static LPFN_CONNECTEX iocp_connect_ex; /* ConnectEx is not in any import library */
 static ULONG(WINAPI *iocp_nt_to_error)(LONG);
 
@@ -100,6 +109,60 @@ static inline SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlap
 {
     (void)overlapped;
     return placeholder;
+}
+
+/* Several processes listen on this socket: no port may own it, for then no other process could have its own, and a packet
+ * of one process would reach another. */
+static inline int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key)
+{
+    (void)s, (void)port, (void)key;
+    return 0;
+}
+
+/* A thread of the system's pool. The packet carries no status: OVERLAPPED has it. Without memory for a packet the event
+ * is set again, and with it this is called again. */
+static inline VOID CALLBACK iocp_event_is_set(void *argument, BOOLEAN timed_out)
+{
+    const IOCP_EVENT *event = (const IOCP_EVENT *)argument;
+
+    (void)timed_out;
+    if (!PostQueuedCompletionStatus(event->port, 0, event->key, event->overlapped))
+        SetEvent(event->event);
+}
+
+/* The event resets itself, so that each end of the operation is one call. */
+static inline int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key, OVERLAPPED *overlapped)
+{
+    int error;
+
+    event->port = port;
+    event->key = key;
+    event->overlapped = overlapped;
+    event->event = CreateEventW(NULL, FALSE, FALSE, NULL);
+    if (event->event == NULL)
+        return (int)GetLastError();
+    if (RegisterWaitForSingleObject(&event->wait, event->event, iocp_event_is_set, event, INFINITE,
+                                    WT_EXECUTEINWAITTHREAD))
+        return 0;
+    error = (int)GetLastError();
+    CloseHandle(event->event);
+    event->event = NULL;
+    return error;
+}
+
+/* The low bit: a port that owns the socket all the same, in a process that shares without knowing, gets no packet. */
+static inline void iocp_event_use(const IOCP_EVENT *event)
+{
+    event->overlapped->hEvent = (HANDLE)((ULONG_PTR)event->event | 1);
+}
+
+static inline void iocp_event_close(IOCP_EVENT *event)
+{
+    if (event->event == NULL)
+        return;
+    UnregisterWaitEx(event->wait, INVALID_HANDLE_VALUE); /* waits until no call runs any more */
+    CloseHandle(event->event);
+    event->event = NULL;
 }
 
 static inline int iocp_update_accepted(SOCKET s, SOCKET listener)

@@ -146,6 +146,7 @@ class Proactor:
         port: int = 0,
         *,
         sock: socket.socket | None = None,
+        shared: bool = False,
         backlog: int | None = None,
         max_sessions: int | None = None,
         when_full: Literal["wait", "refuse"] = "wait",

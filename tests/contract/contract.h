@@ -24,7 +24,7 @@ struct test_case {
 #define END_OF_CASES {NULL, NULL}
 
 extern const struct test_case post_cases[], associate_cases[], accept_cases[], connect_cases[], receive_cases[],
-    send_cases[], cancel_cases[], close_cases[], storm_cases[];
+    send_cases[], cancel_cases[], close_cases[], shared_cases[], storm_cases[];
 #ifdef _WIN32
 #define ON_WINDOWS 1
 #else

@@ -13,7 +13,7 @@
 
 static const struct test_case *const tables[] = {
     post_cases,    associate_cases, accept_cases, connect_cases, receive_cases,
-    send_cases,    cancel_cases,    close_cases,  storm_cases,
+    send_cases,    cancel_cases,    close_cases,  shared_cases,  storm_cases,
 #ifndef _WIN32
     linux_cases,
 #endif

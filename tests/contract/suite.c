@@ -266,6 +266,7 @@ static void end_by_packet(const OVERLAPPED_ENTRY *entry)
     op->packets++;
     CHECK(!op->ended);
     CHECK_EQUAL(entry->lpCompletionKey, key_of(op->socket));
+    CHECK((ULONG)entry->Internal == (ULONG)op->overlapped.Internal); /* the core reads it there */
     op->ended = 1;
     op->status = iocp_status(entry);
     op->bytes = entry->dwNumberOfBytesTransferred;
