@@ -284,8 +284,7 @@ cdef class Proactor:
         self.set_workers(listener, workers)
         if backlog is not None:
             whole("backlog", backlog, 1, 65535)
-        cdef bint given = sock is not None
-        sock = _given_socket(sock, backlog) if given else _listening_socket(host, port, backlog)
+        sock = _listening_socket(host, port, backlog) if sock is None else _given_socket(sock, backlog)
         if self.closing:    # resolving takes its time
             sock.close()
         self.check()

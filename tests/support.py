@@ -218,7 +218,7 @@ threading.Thread(target=obey, daemon=True).start()
 class Child:
     """A process whose lines can be awaited, but not for ever."""
 
-    def __init__(self, command, **environment):
+    def __init__(self, command, pass_fds=(), **environment):
         pipe = subprocess.PIPE
         self.process = spawn(
             subprocess.Popen,
@@ -227,6 +227,7 @@ class Child:
             stdout=pipe,
             stderr=pipe,
             encoding="utf-8",
+            pass_fds=pass_fds,
             env={**ENVIRONMENT, **environment},
         )
         self.lines = queue.Queue()
@@ -246,10 +247,13 @@ class Child:
     def line(self):
         return self.lines.get(timeout=WAIT)
 
+    def tell(self, line):
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
     def signal(self, name):
         if sys.platform == "win32":
-            self.process.stdin.write(f"{name}\n")
-            self.process.stdin.flush()
+            self.tell(name)
         else:
             self.process.send_signal(getattr(signal, name))
 

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -218,117 +216,6 @@ def test_a_connected_socket_cannot_listen(proactor, accepted):
     with pytest.raises(OSError):
         proactor.listen(Recorder(), sock=sock)
     assert sock.fileno() >= 0
-
-
-def test_a_listening_socket_of_another_proactor(backend, connect):
-    """Linux shares it; Windows associates it with one port only, and says so."""
-    sock = socket.create_server(("127.0.0.1", 0))
-    duplicate = sock.dup()
-    with iocpcore.Proactor(1, backend) as first, iocpcore.Proactor(1, backend) as second:
-        listener = first.listen(iocpcore.ECHO, sock=sock)
-        if sys.platform == "win32":
-            with pytest.raises(OSError, match="has this listening socket already"):
-                second.listen(iocpcore.ECHO, sock=duplicate)
-        else:
-            second.listen(iocpcore.ECHO, sock=duplicate)
-            first.close(0)
-        peer = connect(listener)
-        peer.sendall(b"x")
-        assert receive_exactly(peer, 1) == b"x"
-        peer.close()
-
-
-SERVE = """
-import iocpcore, os, socket, sys
-class WhoAreYou:
-    def on_connect(self, session):
-        session.send(b"%d\\n" % os.getpid())
-        session.close()
-def serve(sock, backend):
-    with iocpcore.Proactor(1, backend) as proactor:
-        proactor.listen(WhoAreYou(), sock=sock)
-        os.write(1, b"ready\\n")
-        sys.stdin.readline()
-        proactor.close(0)
-"""
-
-FORK = """
-import warnings
-sock = socket.create_server(("127.0.0.1", 0))
-print(sock.getsockname()[1], flush=True)
-readers = []
-for _ in range(2):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writer)
-        sys.stdin = os.fdopen(reader)
-        serve(sock, BACKEND)
-        os._exit(0)
-    readers.append((child, writer))
-    os.close(reader)
-sock.close()
-for child, writer in readers:
-    sys.stdin.readline()
-    os.write(writer, b"\\n")
-    assert os.waitpid(child, 0)[1] == 0
-    print(child, "has ended", flush=True)
-"""
-
-
-def answer_of(address):
-    with socket.create_connection(address, timeout=WAIT) as peer, peer.makefile() as stream:
-        return stream.readline().strip()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_processes_that_are_forked_after_bind_share_a_listener(backend):
-    """When one of two ends, the other serves alone: so both did."""
-    program = SERVE + FORK.replace("BACKEND", repr(backend))
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
-    with process:
-        address = ("127.0.0.1", int(process.stdout.readline()))
-        assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
-        before = {answer_of(address) for _ in range(20)}
-        process.stdin.write("\n")
-        first = process.stdout.readline().split()[0]
-        after = {answer_of(address) for _ in range(20)}
-        process.stdin.write("\n")
-        second = process.stdout.readline().split()[0]
-    assert before <= {first, second}
-    assert after == {second}
-    assert process.returncode == 0
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are not inherited there")
-def test_processes_that_inherit_a_listener_share_it(backend):
-    sock = socket.create_server(("127.0.0.1", 0))
-    program = SERVE + f"serve(socket.socket(fileno={sock.fileno()}), {backend!r})"
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=[sock.fileno()],
-        )
-        for _ in range(2)
-    ]
-    address = sock.getsockname()
-    sock.close()
-    left = {str(child.pid) for child in children}
-    for child in children:
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        assert {answer_of(address) for _ in range(20)} <= left
-        with child:
-            child.communicate("\n", timeout=WAIT)
-        assert child.returncode == 0
-        left.remove(str(child.pid))
-    with pytest.raises(ConnectionError):
-        answer_of(address)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

@@ -96,6 +96,8 @@ static uint64_t tag(const struct iocp_socket *s)
     return (uint64_t)s->generation << ADDRESS_BITS | (uintptr_t)s;
 }
 
+/* While another descriptor keeps a closed socket open, the set keeps it under its old number: EEXIST if that comes again.
+ */
 static int epoll_register(struct iocp_socket *s)
 {
     struct epoll_port *ep = s->port->backend_data;
@@ -103,7 +105,8 @@ static int epoll_register(struct iocp_socket *s)
 
     if (s->registered)
         return 0;
-    if (epoll_ctl(ep->epoll, EPOLL_CTL_ADD, s->fd, &edges) != 0)
+    if (epoll_ctl(ep->epoll, EPOLL_CTL_ADD, s->fd, &edges) != 0 &&
+        (errno != EEXIST || epoll_ctl(ep->epoll, EPOLL_CTL_MOD, s->fd, &edges) != 0))
         return errno;
     s->registered = 1;
     return 0;

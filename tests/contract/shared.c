@@ -181,6 +181,23 @@ static void a_port_that_leaves_a_shared_listener_takes_no_accept_of_the_other(vo
     leave(&second);
 }
 
+/* On Linux with the descriptor it had before, of a socket that was never closed. */
+static void a_port_that_has_left_a_listener_can_share_it_again(void)
+{
+    struct address at;
+    SOCKET listener = peer_listen(&at, AF_INET, 50);
+
+    for (int i = 0; i < 10; i++) {
+        struct sharer sharer;
+
+        share(&sharer, port, duplicate(listener));
+        peer_connect(&at);
+        while (sharer.served == 0)
+            CHECK(serve(&sharer, 10000, 1) > 0);
+        leave(&sharer);
+    }
+}
+
 /* Only one can, and it may, on Windows too, if the others share. */
 static void a_port_that_owns_the_listener_gets_no_packet_of_one_that_shares_it(void)
 {
@@ -219,6 +236,7 @@ static void an_event_that_is_not_open_closes_and_one_closes_twice(void)
 const struct test_case shared_cases[] = {
     CASE(two_ports_that_share_a_listener_serve_each_client_once),
     CASE(a_port_that_leaves_a_shared_listener_takes_no_accept_of_the_other),
+    CASE(a_port_that_has_left_a_listener_can_share_it_again),
     CASE(a_port_that_owns_the_listener_gets_no_packet_of_one_that_shares_it),
     CASE(an_event_that_is_not_open_closes_and_one_closes_twice),
     END_OF_CASES,
