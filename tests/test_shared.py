@@ -30,8 +30,8 @@ def serve(sock, name, backend, **options):
         sys.stdin.readline()
         proactor.close()
         stats = proactor.stats()
-    assert stats["accept_failures"] == stats["in_flight"] == 0, stats
-    print(name, stats["accepted"], stats["dequeues"], flush=True)
+    assert stats.accept_failures == stats.in_flight == 0, stats
+    print(name, stats.accepted, stats.dequeues, flush=True)
 """
 
 # Spawned: it tells its process id, and is told what makes a socket.
@@ -163,7 +163,7 @@ def test_a_process_that_comes_later_shares_too(backend, bound, spawned):
         listener = proactor.listen(iocpcore.DISCARD, sock=bound.dup(), shared=True)
         child = spawned(bound, "late", backend)
         listener.close()
-        until(lambda: proactor.stats()["in_flight"] == 0)
+        until(lambda: proactor.stats().in_flight == 0)
         assert set(who_answers(bound.getsockname())) == {"late"}
         end(child)
 
@@ -217,14 +217,14 @@ def serve_and_close(backend, sock):
         for closing in (None, listeners[0]):
             if closing is not None:
                 closing.close()
-                until(lambda: first.stats()["in_flight"] == 0)
+                until(lambda: first.stats().in_flight == 0)
             for _ in range(20):
                 with socket.create_connection(sock.getsockname(), timeout=WAIT) as peer:
                     peer.sendall(b"x")
                     assert receive_exactly(peer, 1) == b"x"
-            until(lambda: first.stats()["active"] + second.stats()["active"] == 0)
-        assert first.stats()["accepted"] + second.stats()["accepted"] == 40
-        assert first.stats()["accept_failures"] + second.stats()["accept_failures"] == 0
+            until(lambda: first.stats().active + second.stats().active == 0)
+        assert first.stats().accepted + second.stats().accepted == 40
+        assert first.stats().accept_failures + second.stats().accept_failures == 0
     assert_nothing_left(first)
     assert_nothing_left(second)
 
@@ -251,7 +251,7 @@ def test_shared_listeners_come_and_go_while_clients_connect(backend, bound):
                 peer.sendall(b"x")
                 assert receive_exactly(peer, 1) == b"x"
                 listener.close()
-        until(lambda: changes.stats()["active"] == changes.stats()["in_flight"] == 0)
+        until(lambda: changes.stats().active == changes.stats().in_flight == 0)
     assert_nothing_left(stays)
     assert_nothing_left(changes)
 
@@ -263,7 +263,7 @@ def test_one_proactor_may_own_the_socket_that_others_share(backend, bound):
         for closing in (None, listener):
             if closing is not None:
                 closing.close()
-                until(lambda: owning.stats()["in_flight"] == 0)
+                until(lambda: owning.stats().in_flight == 0)
             for _ in range(20):
                 with socket.create_connection(bound.getsockname(), timeout=WAIT) as peer:
                     peer.sendall(b"x")
