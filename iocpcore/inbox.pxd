@@ -2,7 +2,8 @@
 #
 # Closing needs no item, so that it never lacks memory: a deadline beside the queue asks for it.
 # Ownership: inbox_put() takes the item if it succeeds; the worker frees it. An item holds the listener it is about.
-# Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. The lock is a leaf.
+# Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. Under the lock nothing but posting the
+# packet: whoever finds one posted must be able to rely on it.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from cpython.pythread cimport PyThread_release_lock
@@ -45,12 +46,11 @@ cdef inline void inbox_item_free(InboxItem *item) noexcept nogil:
     free(item)
 
 
-cdef inline bint must_wake(Inbox *inbox) noexcept nogil:
-    """Under the lock: does whoever has put something in have to post the packet?"""
-    if inbox.posted:
-        return False
-    inbox.posted = 1
-    return True
+cdef inline bint wake(Worker *worker) noexcept nogil:
+    """Under the lock, which also keeps others from believing in a packet that could not be posted: False then."""
+    if not worker.inbox.posted:
+        worker.inbox.posted = port_wake(worker)
+    return worker.inbox.posted
 
 
 cdef inline void append(Inbox *inbox, InboxItem *item) noexcept nogil:
@@ -62,58 +62,29 @@ cdef inline void append(Inbox *inbox, InboxItem *item) noexcept nogil:
     inbox.tail = item
 
 
-cdef inline bint withdraw(Inbox *inbox, InboxItem *item) noexcept nogil:
-    """The packet could not be posted. Take the item out again; False if the worker was quicker, and has it."""
-    cdef InboxItem *before = NULL
-    cdef InboxItem *at
-    AcquireSRWLockExclusive(&inbox.lock)
-    inbox.posted = 0
-    at = inbox.head
-    while at != NULL and at != item:
-        before = at
-        at = at.next
-    if at != NULL:
-        if before == NULL:
-            inbox.head = item.next
-        else:
-            before.next = item.next
-        if inbox.tail == item:
-            inbox.tail = before
-    ReleaseSRWLockExclusive(&inbox.lock)
-    return at != NULL
-
-
 cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
     """False if the worker takes nothing any more, or cannot be woken: then the item is still the caller's."""
     cdef Inbox *inbox = &worker.inbox
-    cdef bint open, wake = False
+    cdef bint taken
     AcquireSRWLockExclusive(&inbox.lock)
-    open = not inbox.closed
-    if open:
-        append(inbox, item)
-        wake = must_wake(inbox)
+    taken = not inbox.closed and wake(worker)
+    if taken:
+        append(inbox, item)     # the worker, awake already or not, looks under the lock
     ReleaseSRWLockExclusive(&inbox.lock)
-    if wake and not port_wake(worker):
-        return not withdraw(inbox, item)
-    return open
+    return taken
 
 
 cdef inline bint inbox_ask_to_close(Worker *worker, uint64_t drain) noexcept nogil:
     """Close within so many nanoseconds; if that was asked before, the earlier deadline counts. False: not woken."""
     cdef Inbox *inbox = &worker.inbox
     cdef uint64_t by = iocp_now(worker.port) + drain
-    cdef bint wake
+    cdef bint woken
     AcquireSRWLockExclusive(&inbox.lock)
     if inbox.close_by == 0 or by < inbox.close_by:
         inbox.close_by = by
-    wake = must_wake(inbox)
+    woken = wake(worker)
     ReleaseSRWLockExclusive(&inbox.lock)
-    if not wake or port_wake(worker):
-        return True
-    AcquireSRWLockExclusive(&inbox.lock)
-    inbox.posted = 0
-    ReleaseSRWLockExclusive(&inbox.lock)
-    return False
+    return woken
 
 
 cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by) noexcept nogil:

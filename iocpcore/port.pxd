@@ -63,7 +63,7 @@ cdef inline Started operation_started(Worker *worker, int error, bint skips) noe
 
 
 cdef inline void operation_completed(Worker *worker, int status, bint cancelled) noexcept nogil:
-    """A packet's step is over."""
+    """Its packet was dequeued: the kernel has given it back. Its step follows."""
     worker.stats.in_flight -= 1
     worker.stats.packets += 1
     if cancelled:

@@ -162,7 +162,7 @@ cdef inline void connected_or_failed(Worker *worker, Session *session, int statu
             close_session(worker, session, BY_ERROR)
         else:
             opened(worker, session)
-            if session.leaving:
+            if session.leaving and session.state == OPEN:
                 finish(worker, session, BY_US)
     end_connect(session)
 
