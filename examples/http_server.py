@@ -95,8 +95,7 @@ def serve(host: str, port: int, workers: int) -> None:
     with iocpcore.Proactor(workers) as proactor:
         listener = proactor.listen(Http(), host, port, max_sessions=10_000, idle_timeout=30.0)
         host, port = listener.address[:2]
-        print(f"listening on {host}:{port}", flush=True)
-        iocpcore.run(proactor)
+        iocpcore.run(proactor, started=lambda: print(f"listening on {host}:{port}", flush=True))
 
 
 if __name__ == "__main__":

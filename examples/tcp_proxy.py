@@ -62,8 +62,7 @@ def serve(host: str, port: int, target: tuple[str, int], workers: int) -> None:
     with iocpcore.Proactor(workers) as proactor:
         listener = proactor.listen(Front(proactor, *target), host, port)
         host, port = listener.address[:2]
-        print(f"listening on {host}:{port}", flush=True)
-        iocpcore.run(proactor)
+        iocpcore.run(proactor, started=lambda: print(f"listening on {host}:{port}", flush=True))
 
 
 if __name__ == "__main__":

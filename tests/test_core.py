@@ -330,8 +330,7 @@ with iocpcore.Proactor(2, {backend!r}) as proactor:
             with socket.create_connection(listener.address, timeout=30) as peer:
                 peer.sendall(b"x"); peer.recv(1)
         signal.raise_signal(signal.SIGINT)
-    threading.Timer(0.1, meet).start()
-    stats = iocpcore.run(proactor)
+    stats = iocpcore.run(proactor, started=threading.Thread(target=meet).start)
 print(stats.bytes_sent, stats.active)
 """
     )

@@ -50,16 +50,19 @@ class StopSignals:
         return self.stopped
 
 
-def run(proactor: Proactor, *, drain: float = 1.0) -> Stats:
+def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object] | None = None) -> Stats:
     """Wait for Ctrl+C, SIGTERM or SIGBREAK, or until something closes the proactor, then close it.
 
     Sessions have `drain` seconds to finish; another signal ends that too. In another thread than the main one only the
-    second ends it, for signals are the main thread's. Returns the statistics.
+    second ends it, for signals are the main thread's. started: called once a signal does all that: the moment to say
+    that the server runs. Returns the statistics.
 
     Raises ValueError for a proactor without workers: that one is polled. What a callback has raised to stop the
     proactor (SystemExit, KeyboardInterrupt) is raised again here.
     """
     with StopSignals() as signals:
+        if started is not None:
+            started()
         return _run(proactor, drain, signals)
 
 
