@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import socket as _socket
+import sys
 import threading
 import time
 import warnings
@@ -27,6 +28,7 @@ from cpython.pythread cimport (
     PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
+from accept cimport listener_init
 from buffer cimport buffer_copy, buffer_pin
 from close cimport abort_session
 from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
@@ -34,8 +36,8 @@ from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
     AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, AcquireSRWLockExclusive, InitializeSRWLock,
-    InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
-    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, INVALID_SOCKET, WSAENOBUFS, iocp_backend_find,
+    InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
+    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
     iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
 from link cimport (
@@ -205,7 +207,8 @@ cdef class Proactor:
     def __dealloc__(self):
         # Threads hold a reference: here none has ever started, or close() has freed all.
         cdef int i
-        self.free_workers()
+        if self.native != NULL:
+            free_workers(self.native, self.count)
         for i in range(self.count if self.ended != NULL else 0):
             if self.ended[i] != NULL:
                 PyThread_free_lock(self.ended[i])
@@ -224,6 +227,10 @@ cdef class Proactor:
         self.begun.add(index)
         with nogil:
             worker_run(&self.native[index])
+        if self.process_id != process_id:
+            self.raise_failure()    # it has ended by sys.exit()
+            logging.getLogger("iocpcore").error(
+                "a callback that forked has returned in the child: the proactor stays with the parent")
 
     @property
     def workers(self):
@@ -281,14 +288,15 @@ cdef class Proactor:
         if shared and sock is None:
             raise ValueError("shared is for a given sock")
         listener.native.shared = bool(shared)
-        self.set_workers(listener, workers)
+        serving = self.serving(listener, workers)
         if backlog is not None:
             whole("backlog", backlog, 1, 65535)
         sock = _listening_socket(host, port, backlog) if sock is None else _given_socket(sock, backlog)
-        if self.closing:    # resolving takes its time
+        listener.address = sock.getsockname()
+        if self.closing:    # resolving takes its time, and the handler's attributes and a given sock run others' code
             sock.close()
         self.check()
-        listener.address = sock.getsockname()
+        self.choose_worker(listener, serving)
         listener.native.family = sock.family
         listener.native.socket = <SOCKET> <size_t> sock.fileno()
         if self.here() >= 0:
@@ -360,8 +368,10 @@ cdef class Proactor:
             native = handler_for(handler, "adopt", options)
         cdef InboxItem *item
         cdef Session session = None
-        cdef int index = self.worker_for_another()
+        cdef int index
         sock.setblocking(False)
+        self.check()    # the handler's attributes and the socket may have run others' code
+        index = self.worker_for_another()
         item = inbox_item(DO_ADOPT)
         if item == NULL:
             raise MemoryError()
@@ -380,7 +390,7 @@ cdef class Proactor:
         its order. worker: its number; None: in a callback the callback's own, else they take turns.
 
         What the function raises is logged. Raises RuntimeError if the proactor is closed; a function that was posted
-        before that is called, or, if the worker never gets to it, let go.
+        before that is called, if need be by the thread that closes.
         """
         self.check()
         cdef int index
@@ -416,6 +426,7 @@ cdef class Proactor:
             count = self.poll_once(deadline - time.monotonic())
             PyErr_CheckSignals()
             self.raise_failure()
+            self.check_process()    # a callback may have forked
             if count > 0 or time.monotonic() >= deadline or self.closing:
                 return count
 
@@ -454,11 +465,9 @@ cdef class Proactor:
             if self.in_callback():
                 return
             ended = self.poll_to_the_end() if self.polled else self.wait_for_workers()
-            if self.native != NULL:    # else another thread that closes was quicker
-                self.last_rows = self.rows()
-                self.leaked = not ended or not self.free_workers()
-                self.native = NULL
-                _leaked.append(self.kept) if self.leaked else self.kept.clear()
+            self.check_process()    # a callback may have forked
+            self.last_rows = self.rows()
+            self.let_go(ended)
         _live.discard(self)
         if self.leaked:
             raise RuntimeError("operations did not end in time: their memory is left to the system")
@@ -539,12 +548,8 @@ cdef class Proactor:
 
     cdef int put_loaded(self, int index, InboxItem *item) except -1:
         """Give the item, which makes a session, to a worker, whose load it is from now on."""
-        InterlockedIncrement(&self.native[index].load)
-        try:
-            self.put(index, item, False)
-        except BaseException:
-            InterlockedDecrement(&self.native[index].load)
-            raise
+        self.put(index, item, False)
+        InterlockedIncrement(&self.native[index].load)  # still there: the GIL was not given up
         return 0
 
     cdef int worker_for_another(self):
@@ -572,8 +577,8 @@ cdef class Proactor:
 
     # ---- listening ----
 
-    cdef int set_workers(self, Listener listener, workers) except -1:
-        """Who accepts, and who serves."""
+    cdef object serving(self, Listener listener, workers):
+        """The numbers of those that serve its sessions."""
         cdef int i
         serving = range(self.count) if workers is None else workers
         if not isinstance(serving, (list, tuple, range)):
@@ -583,12 +588,17 @@ cdef class Proactor:
             listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
         if not len(serving):
             raise ValueError("workers must name at least one")
-        i = self.here()
+        return serving
+
+    cdef int choose_worker(self, Listener listener, serving) except -1:
+        """Which is to accept: in a callback the callback's own, else they take turns."""
+        cdef int i = self.here()
         if i < 0:
             i = serving[self.listened % len(serving)]
             self.listened += 1
         listener.worker = i
         listener.native.worker = &self.native[i]
+        listener.closed = False
         return 0
 
     cdef int arm_here(self, Listener listener) except -1:
@@ -610,7 +620,9 @@ cdef class Proactor:
         if self.polled and self.native[0].thread == 0:
             return 0    # nobody polls yet: the first poll() arms it, and until then the backlog holds who connects
         try:
-            wait_for(listener.native.armed, INFINITY)
+            while not wait_for(listener.native.armed, time.monotonic() + 1):
+                if self.leaked:     # its worker may never come back
+                    raise RuntimeError("the proactor is closed")
         except BaseException:
             sock.detach()
             listener.close()
@@ -625,10 +637,11 @@ cdef class Proactor:
             self.native[0].thread = PyThread_get_thread_ident()
 
     cdef int own(self) except -1:
-        """This thread polls, and no other."""
+        """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
         self.claim()
         if self.native[0].thread != PyThread_get_thread_ident():
-            raise RuntimeError("another thread polls this proactor")
+            lives = self.native[0].thread in sys._current_frames()
+            raise RuntimeError(f"another thread polls this proactor{'' if lives else ', and ended without closing it'}")
         return 0
 
     cdef int check_polls(self) except -1:
@@ -668,6 +681,8 @@ cdef class Proactor:
         if self.failure is None:
             self.failure = error
         self.closing = True
+        if self.native == NULL or self.process_id != process_id:
+            return      # they were left behind, or are being freed, or are the parent's
         for i in range(self.count):
             inbox_ask_to_close(&self.native[i], 0)
 
@@ -711,28 +726,35 @@ cdef class Proactor:
     cdef list rows(self):
         cdef int i
         cdef StatsRow row
-        if self.native == NULL:
-            return self.last_rows
         rows = []
         for i in range(self.count):
+            if self.native == NULL:     # looked at each time: making a dict may run finalizers, and they others' code
+                return self.last_rows
             AcquireSRWLockExclusive(&self.native[i].published_lock)
             row = self.native[i].published
             ReleaseSRWLockExclusive(&self.native[i].published_lock)
             rows.append(row)
         return rows
 
-    cdef bint free_workers(self):
-        """Whether nothing had to be left behind."""
-        cdef int i
-        cdef bint drained = True
-        if self.native == NULL:
-            return True
-        for i in range(self.count):
-            drained &= worker_free(&self.native[i])
-        if drained:
-            free(self.native)
-            self.native = NULL
-        return drained
+    cdef int let_go(self, bint ended) except -1:
+        """Of the workers: nobody finds them any more. Of several threads that close one does it."""
+        cdef Worker *native = self.native
+        self.native = NULL
+        if native != NULL:
+            self.leaked = not ended or not free_workers(native, self.count)
+            _leaked.append(self.kept) if self.leaked else self.kept.clear()
+        return 0
+
+
+cdef bint free_workers(Worker *native, int count):
+    """Whether nothing had to be left behind. Calls who has not been told yet."""
+    cdef int i
+    cdef bint drained = True
+    for i in range(count):
+        drained &= worker_free(&native[i])
+    if drained:
+        free(native)
+    return drained
 
 
 cdef dict in_seconds(dict row):
@@ -777,6 +799,21 @@ cdef int set_limits(NativeListener *listener, max_sessions, when_full) except -1
         raise ValueError(f'when_full must be "wait" or "refuse", not {when_full!r}')
     listener.refuses = when_full == "refuse"
     return 0
+
+
+def _after_fork():
+    """In the child: what the parent's workers do is not to be done twice."""
+    global process_id
+    cdef Proactor proactor
+    cdef int i
+    process_id = iocp_process_id()
+    for proactor in _live:
+        for i in range(proactor.count if proactor.native != NULL else 0):
+            proactor.native[i].abandoned = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

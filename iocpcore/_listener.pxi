@@ -9,16 +9,17 @@ cdef class Listener:
     cdef readonly Proactor proactor
     cdef Handler handler
     cdef int worker                 # by number: its memory may be gone when the listener is closed
-    cdef bint closed                # by close()
+    cdef bint closed                # by close(), or it never listened
     cdef readonly tuple address
 
     def __cinit__(self):
         self.native = <NativeListener *> calloc(1, sizeof(NativeListener))
         if self.native == NULL:
             raise MemoryError()
-        self.native.socket = INVALID_SOCKET
+        listener_init(self.native)
         self.native.armed = held_lock()
         self.native.python = <void *> self
+        self.closed = True      # until it has a proactor
 
     def __init__(self):
         raise TypeError("a Listener is made by Proactor.listen()")

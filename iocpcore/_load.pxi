@@ -74,9 +74,9 @@ cdef class Load(Handler):
             raise MemoryError()
         for worker in range(self.workers):
             InitializeSRWLock(&self.load.rows[worker].lock)
+        self.started_at = iocp_now(proactor.native[0].port)
         self.proactor = proactor
         proactor.keep(self)
-        self.started_at = iocp_now(proactor.native[0].port)
         cdef unsigned int i, _missing, begun = 0
         try:
             for i in range(self.connections):

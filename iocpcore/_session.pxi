@@ -18,15 +18,6 @@ cdef uint64_t sessions_made = 0     # by this process
 cdef long process_id = iocp_process_id()    # of this process: asking the system for it at each send would cost
 
 
-def _note_process():
-    global process_id
-    process_id = iocp_process_id()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_process)
-
-
 cdef class Session:
     """A connection. Made by listen(), connect() and adopt(); its methods may be called in any thread.
 
@@ -102,7 +93,7 @@ cdef class Session:
         more than `high_water` bytes are queued now: then on_drain will be called once `low_water` are left.
 
         data: any contiguous buffer. A bytes object of more than 16 KiB is referred to until it is sent; others are
-        copied, and may be changed at once.
+        copied, and may be changed at once. Of nothing nothing is sent.
 
         Raises SessionClosed if the session has ended, or end() or close() was called; SendLimitExceeded if `send_limit`
         bytes are queued already. What is still queued when a connection breaks is counted by `unsent`.
@@ -210,7 +201,7 @@ cdef class Session:
         if settings.send_limit != 0 and queued >= settings.send_limit:
             raise SendLimitExceeded(f"{self!r} has {queued} bytes queued")
         if length == 0:
-            return queued <= self.high_water
+            return InterlockedCompareExchange(&self.link.above, 0, 0) == 0
         native = self.here(worker)
         link_add(self.link, length)
         if queued + length > self.high_water:
@@ -321,7 +312,7 @@ cdef void deliver_all(Worker *worker, NativeSession *session) noexcept:
     cdef unsigned long before = worker.thread
     worker.thread = PyThread_get_thread_ident()
     deliver_items(worker)
-    while session != NULL:
+    while session != NULL and not worker.abandoned:
         deliver(worker, session)
         session = session.next_call
     worker.thread = before
@@ -344,7 +335,7 @@ cdef void deliver_items(Worker *worker) noexcept:
     cdef InboxItem *item = worker.python_head
     cdef InboxItem *after
     worker.python_head = NULL
-    while item != NULL:
+    while item != NULL and not worker.abandoned:
         after = item.next
         deliver_item(worker, item.kind, item.error, <object> item.python)
         Py_DECREF(<object> item.python)
@@ -365,25 +356,25 @@ cdef void deliver_item(Worker *worker, int kind, int error, object what) noexcep
     try:
         function(*arguments)
     except BaseException as raised:
-        failed(worker, proactor, raised, f"the function {function!r} that was posted")
+        failed(worker, proactor, raised, "the function %r that was posted", (function,))
 
 
-cdef void failed(Worker *worker, Proactor proactor, object error, str what) noexcept:
-    """A callback has raised that."""
+cdef void failed(Worker *worker, Proactor proactor, object error, str what, tuple arguments) noexcept:
+    """A callback has raised that. What it was is put together by the logger alone: a repr() may raise too."""
     worker.stats.callback_errors += 1
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         proactor.stop_because_of(error)
     else:
-        logging.getLogger("iocpcore").error("%s raised an exception", what, exc_info=error)
+        logging.getLogger("iocpcore").error(what + " raised an exception", *arguments, exc_info=error)
 
 
 cdef void session_failed(Worker *worker, NativeSession *native, Session session, object error, str name) noexcept:
     cdef Proactor proactor = session.proactor
-    if native != NULL:
+    if native != NULL and not worker.abandoned:
         session.ending = session.leaving = True
         worker.now = iocp_now(worker.port)
         abort_session(worker, native, BY_US)
-    failed(worker, proactor, error, f"{name} of session {session.number} with {session.peername}")
+    failed(worker, proactor, error, "%s of session %d with %s", (name, session.number, session.peername))
 
 
 cdef void deliver(Worker *worker, NativeSession *native) noexcept:
@@ -407,7 +398,7 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
             deliver_call(worker, native, session, session.handler.on_end, "on_end")
     if due & CALL_DRAIN:
         deliver_call(worker, native, session, session.handler.on_drain, "on_drain")
-    if due & CALL_CLOSE:
+    if due & CALL_CLOSE and not worker.abandoned:
         native.close_told = 1
         native.python = NULL
         native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
@@ -441,7 +432,7 @@ cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
 
 cdef inline void deliver_call(Worker *worker, NativeSession *native, Session session, object callback,
                               str name) noexcept:
-    if callback is None or native.state != OPEN:
+    if callback is None or native.state != OPEN or worker.abandoned:
         return
     worker.stats.callbacks += 1
     try:
@@ -451,6 +442,8 @@ cdef inline void deliver_call(Worker *worker, NativeSession *native, Session ses
 
 
 cdef inline void deliver_data(Worker *worker, NativeSession *native, Session session) noexcept:
+    if worker.abandoned:
+        return
     if native.state != OPEN or session.handler.on_receive is None:
         worker.stats.bytes_discarded += native.input.length
         return

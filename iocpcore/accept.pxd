@@ -21,6 +21,16 @@ cdef enum:
     PATIENCE = 256  # failures in a row that may each be one connection's own: then it is the listener's
 
 
+cdef inline void listener_init(Listener *listener) noexcept nogil:
+    """Of zeroed memory: it has no sockets yet."""
+    cdef int i
+    listener.socket = INVALID_SOCKET
+    for i in range(ACCEPTS):
+        listener.accepts[i].listener = listener
+        listener.accepts[i].placeholder = INVALID_SOCKET
+        listener.accepts[i].parked = INVALID_SOCKET
+
+
 cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
     """AcceptEx; 0, WSA_IO_PENDING or why it failed."""
     cdef DWORD received = 0
@@ -117,12 +127,7 @@ cdef inline void close_events(Listener *listener) noexcept nogil:
 
 cdef inline int start_listening(Worker *worker, Listener *listener) noexcept nogil:
     """Associate and arm; 0 if at least one accept is posted, else the system's error number."""
-    cdef int i, error
-    for i in range(ACCEPTS):
-        listener.accepts[i].listener = listener
-        listener.accepts[i].placeholder = INVALID_SOCKET
-        listener.accepts[i].parked = INVALID_SOCKET
-    error = associate(worker, listener)
+    cdef int error = associate(worker, listener)
     if error != 0:
         return error
     error = arm(worker, listener)

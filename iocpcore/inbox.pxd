@@ -6,15 +6,12 @@
 # packet: whoever finds one posted must be able to rely on it.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
-    ERROR_OPERATION_ABORTED, INVALID_SOCKET, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement,
-    ReleaseSRWLockExclusive, closesocket, iocp_now)
-from buffer cimport buffer_release
-from call cimport call_with_item
+    INVALID_SOCKET, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive,
+    iocp_now)
 from link cimport link_drop
 from mutant cimport WAKE_UP_LOST, mutant
-from operation cimport DO_LISTEN, DO_SEND, Inbox, InboxItem, Listener, Worker
+from operation cimport DO_ABORT, Inbox, InboxItem, Listener, Worker
 from port cimport port_wake
 
 
@@ -67,7 +64,7 @@ cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
     cdef Inbox *inbox = &worker.inbox
     cdef bint taken
     AcquireSRWLockExclusive(&inbox.lock)
-    taken = not inbox.closed and wake(worker)
+    taken = (not inbox.closed or item.kind == DO_ABORT) and wake(worker)
     if taken:
         append(inbox, item)     # the worker, awake already or not, looks under the lock
     ReleaseSRWLockExclusive(&inbox.lock)
@@ -110,30 +107,8 @@ cdef inline bint inbox_is_empty(Worker *worker) noexcept nogil:
     return empty
 
 
-cdef inline void inbox_free(Worker *worker) noexcept nogil:
-    """Of a worker that never ran, or was left behind: nobody else will look. What Python has to be told stays."""
-    cdef uint64_t close_by
-    cdef InboxItem *item = inbox_take(worker, &close_by)
-    cdef InboxItem *after
-    while item != NULL:
-        after = item.next
-        if item.kind == DO_LISTEN:
-            item.listener.error = ERROR_OPERATION_ABORTED
-            PyThread_release_lock(item.listener.armed)
-        elif item.kind == DO_SEND:
-            buffer_release(worker, item.buffer)
-        elif item.socket != INVALID_SOCKET:
-            closesocket(item.socket)
-        if item.python != NULL:
-            item.error = ERROR_OPERATION_ABORTED
-            call_with_item(worker, item)
-        else:
-            inbox_item_free(item)
-        item = after
-
-
 cdef inline void inbox_shut(Worker *worker) noexcept nogil:
-    """From now on inbox_put() fails. What came before is still to be taken."""
+    """From now on inbox_put() fails, but for what only ends something. What came before is still to be taken."""
     AcquireSRWLockExclusive(&worker.inbox.lock)
     worker.inbox.closed = 1
     ReleaseSRWLockExclusive(&worker.inbox.lock)

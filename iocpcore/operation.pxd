@@ -129,7 +129,6 @@ cdef struct Session:
     unsigned char ready         # in the ready list
     unsigned char calls         # due: bits of enum Call
     unsigned char calling       # in the list of calls
-    unsigned char paused        # the handler wants no data; 2 while a resume from before the pause is in the inbox
     unsigned char ending        # the sending side is to end when the queue is empty
     unsigned char leaving       # it is to finish as soon as it is connected
     unsigned char end_told      # CALL_END is due or over
@@ -144,6 +143,8 @@ cdef struct Session:
     uint64_t sent_at            # when its sending last made progress; while it connects: when that began
     uint64_t closing_at         # when its end last made progress
     uint64_t timer_at           # the deadline it waits for, 0: none
+    unsigned int timer_index    # its place in the heap of timers, if there is one
+    unsigned int paused         # the handler wants no data; 2 while a resume from before the pause is in the inbox
 
 cdef struct SessionTable:
     Session **slots
@@ -154,8 +155,7 @@ cdef struct SessionTable:
 
 cdef struct Timer:
     uint64_t at
-    unsigned int slot
-    unsigned int generation
+    Session *session            # whose timer_at is the same
 
 cdef struct TimerHeap:
     Timer *timers
@@ -290,7 +290,7 @@ cdef struct Inbox:
     InboxItem *head
     InboxItem *tail
     unsigned char posted        # a packet is on its way that will make the worker look
-    unsigned char closed        # nothing is taken any more
+    unsigned char closed        # nothing is taken any more, but for what ends a session at once
     uint64_t close_by           # when what is left must be aborted, 0: nobody has asked the worker to close
 
 cdef struct Worker:
@@ -325,5 +325,6 @@ cdef struct Worker:
     int error                   # why what was just tried could not be done
     unsigned char closing
     unsigned char skip_on_success
+    unsigned char abandoned     # we are a child that a callback has forked: all this is the parent's
     PyThread_type_lock ended    # any thread: released when the worker touches nothing any more
     OVERLAPPED_ENTRY entries[BATCH]

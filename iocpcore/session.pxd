@@ -11,6 +11,7 @@ from buffer cimport buffer_release
 from link cimport link_drop
 from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, mutant
 from operation cimport CLOSING, FREE, Buffer, Handler, Limit, Listener, Session, SessionTable, Worker
+from timer cimport timer_drop
 
 
 cdef inline bint session_table_grow(SessionTable *table) noexcept nogil:
@@ -159,7 +160,7 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     session.end_told = 0
     session.close_told = 0
     session.error = 0
-    session.timer_at = 0
+    timer_drop(worker, session)
     session.handler_data = NULL
     if session.listener != NULL:
         leave_place(worker, session.listener)

@@ -1,7 +1,8 @@
 # Deadlines of sessions: a heap per worker, looked at between batches.
 #
-# Lazy: activity moves no timer. A session stamps itself, and when its old deadline comes it is asked again. An entry
-# names its session by slot and generation, so an entry that outlives its session reaches nobody.
+# Lazy: activity moves no timer. A session stamps itself, and when its old deadline comes it is asked again. A session
+# has one entry at most, and knows its place: an earlier deadline moves it, and the session's end takes it out.
+# Ownership: an entry refers to a session that is not released; timer_drop() comes before that.
 # Threads: a heap belongs to its worker.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport realloc
@@ -18,50 +19,75 @@ cdef inline bint timer_heap_grow(TimerHeap *heap) noexcept nogil:
     return True
 
 
-cdef inline void timer_set(Worker *worker, Session *session, uint64_t at) noexcept nogil:
-    """Wake the session at that time, unless an earlier deadline stands: then it will be asked anyway.
+cdef inline void put_timer(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
+    heap.timers[i] = timer
+    timer.session.timer_index = <unsigned int> i
 
-    Without memory no timer is set: the session stays open longer, which is the lesser harm.
-    """
-    cdef TimerHeap *heap = &worker.timers
-    cdef size_t i, parent
-    if session.timer_at != 0 and session.timer_at <= at:
-        return
-    if heap.count == heap.room and not timer_heap_grow(heap):
-        return
-    session.timer_at = at
-    i = heap.count
-    heap.count += 1
+
+cdef inline void sift_up(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
+    """Put it into the free place i, or above, behind those that are earlier."""
+    cdef size_t parent
     while i > 0:
         parent = (i - 1) // 2
-        if heap.timers[parent].at <= at:
+        if heap.timers[parent].at <= timer.at:
             break
-        heap.timers[i] = heap.timers[parent]
+        put_timer(heap, i, heap.timers[parent])
         i = parent
-    heap.timers[i] = Timer(at, session.slot, session.generation)
+    put_timer(heap, i, timer)
 
 
-cdef inline uint64_t timer_first(Worker *worker) noexcept nogil:
-    """The next deadline, 0 if there is none."""
-    return worker.timers.timers[0].at if worker.timers.count else 0
-
-
-cdef inline Timer timer_pop(TimerHeap *heap) noexcept nogil:
-    """Take the first of a heap that is not empty."""
-    cdef Timer first = heap.timers[0]
-    cdef Timer last
-    cdef size_t i = 0, child
-    heap.count -= 1
-    last = heap.timers[heap.count]
+cdef inline void sift_down(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
+    """Put it into the free place i, or below, before those that are later."""
+    cdef size_t child
     while True:
         child = 2 * i + 1
         if child >= heap.count:
             break
         if child + 1 < heap.count and heap.timers[child + 1].at < heap.timers[child].at:
             child += 1
-        if last.at <= heap.timers[child].at:
+        if timer.at <= heap.timers[child].at:
             break
-        heap.timers[i] = heap.timers[child]
+        put_timer(heap, i, heap.timers[child])
         i = child
-    heap.timers[i] = last
-    return first
+    put_timer(heap, i, timer)
+
+
+cdef inline void timer_set(Worker *worker, Session *session, uint64_t at) noexcept nogil:
+    """Wake the session at that time, unless an earlier deadline stands: then it will be asked anyway.
+
+    Without memory no timer is set: the session stays open longer, which is the lesser harm.
+    """
+    cdef TimerHeap *heap = &worker.timers
+    cdef size_t i = session.timer_index
+    if session.timer_at != 0 and session.timer_at <= at:
+        return
+    if session.timer_at == 0:
+        if heap.count == heap.room and not timer_heap_grow(heap):
+            return
+        i = heap.count
+        heap.count += 1
+    session.timer_at = at
+    sift_up(heap, i, Timer(at, session))
+
+
+cdef inline void timer_drop(Worker *worker, Session *session) noexcept nogil:
+    """It waits for no deadline any more."""
+    cdef TimerHeap *heap = &worker.timers
+    cdef size_t i = session.timer_index
+    cdef Timer last
+    if session.timer_at == 0:
+        return
+    session.timer_at = 0
+    heap.count -= 1
+    last = heap.timers[heap.count]
+    if i == heap.count:
+        return
+    if i > 0 and last.at < heap.timers[(i - 1) // 2].at:
+        sift_up(heap, i, last)
+    else:
+        sift_down(heap, i, last)
+
+
+cdef inline uint64_t timer_first(Worker *worker) noexcept nogil:
+    """The next deadline, 0 if there is none."""
+    return worker.timers.timers[0].at if worker.timers.count else 0

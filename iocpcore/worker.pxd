@@ -24,7 +24,7 @@ from connect cimport end_connect, on_connect, start_connect
 from handler cimport (
     handler_closed, handler_data, handler_discards, handler_must_be_told, handler_opened, handler_sent,
     handler_wants_data, handler_wants_end, load_count_error, load_over)
-from inbox cimport inbox_free, inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
+from inbox cimport inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from mutant cimport (
     ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
     IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
@@ -32,7 +32,7 @@ from operation cimport (
     ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CLOSING, CONNECT, CONNECTING, DO_ADOPT,
     DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING,
     FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session,
-    Settings, Started, Timer, Worker)
+    Settings, Started, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
 from send cimport end_send, enqueue_merged, on_send, start_send
@@ -40,7 +40,7 @@ from session cimport (
     leave_place, session_drop, session_hold, session_open, session_releasable, session_release, session_resolve,
     session_table_free, take_place)
 from status cimport status_cancelled
-from timer cimport timer_first, timer_pop, timer_set
+from timer cimport timer_drop, timer_first, timer_set
 
 cdef enum:
     TURNS = 32      # transitions of one session before the others have their turn
@@ -123,7 +123,7 @@ cdef inline bint step_receive(Worker *worker, Session *session, bint waiting) no
         received_or_failed(worker, session, 0, received)
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
-    elif not waiting and session.timer_at == 0:
+    elif not waiting:
         timer_set(worker, session, worker.now + IDLE_TIME)
     return started != PENDING
 
@@ -247,6 +247,8 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     began = iocp_now(worker.port)
     worker.calls_head = NULL
     worker.attach(worker, session)
+    if worker.abandoned:
+        return
     worker.now = iocp_now(worker.port)
     worker.stats.attaches += 1
     worker.stats.callback_time += worker.now - began
@@ -516,15 +518,11 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void run_timers(Worker *worker) noexcept nogil:
-    cdef Timer timer
     cdef Session *session
     cdef uint64_t deadline
     while worker.timers.count > 0 and timer_first(worker) <= worker.now:
-        timer = timer_pop(&worker.timers)
-        session = session_resolve(worker, timer.slot, timer.generation)
-        if session == NULL or session.timer_at != timer.at:
-            continue    # it has gone, or an earlier deadline has replaced this one
-        session.timer_at = 0
+        session = worker.timers.timers[0].session
+        timer_drop(worker, session)
         deadline = deadline_of(session)
         if deadline == 0:
             continue
@@ -745,6 +743,8 @@ cdef inline void give_up(Worker *worker) noexcept nogil:
 
 cdef inline bint worker_over(Worker *worker) noexcept nogil:
     """Nothing is left to wait for; or it does not come, and then its memory is leaked, never freed."""
+    if worker.abandoned:
+        return True
     if not worker.closing:
         return False
     if worker.sessions.active == 0 and worker.listeners == NULL and not calls_are_due(worker):
@@ -789,6 +789,8 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     for i in range(count):
         complete(worker, &worker.entries[i])
     run_calls(worker)
+    if worker.abandoned:
+        return count
     run_ready(worker)
     run_timers(worker)
     if worker.retry_at != 0 and worker.retry_at <= worker.now:
@@ -829,7 +831,9 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
 cdef inline bint worker_free(Worker *worker) noexcept nogil:
     """After its thread has ended, or before it began. False if something is in flight: that memory is leaked."""
     cdef bint drained = worker.stats.in_flight == 0
-    inbox_free(worker)
+    if not worker.closing:
+        close_worker(worker, 0)     # it never ran: what was asked of it is refused, and whoever waits is told
+    run_inbox(worker)       # what came too late for it
     run_calls(worker)
     free(worker.timers.timers)
     buffer_pool_free(worker)

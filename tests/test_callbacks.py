@@ -322,6 +322,18 @@ def test_what_ends_programs_is_raised_from_close(backend, connect, error, name):
         proactor.listen(iocpcore.ECHO)
 
 
+def test_what_ends_programs_is_raised_even_if_its_function_cannot_be_named(backend):
+    class Nameless:
+        __repr__ = raising(ValueError("no name"))
+        __call__ = raising(SystemExit("posted"))
+
+    proactor = iocpcore.Proactor(1, backend)
+    proactor.post(Nameless())
+    until(lambda: proactor.closing)
+    with pytest.raises(SystemExit, match="posted"):
+        proactor.close()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_what_ends_programs_is_raised_from_poll(backend, error):
     proactor = iocpcore.Proactor(0, backend)

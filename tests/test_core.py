@@ -479,6 +479,36 @@ def test_closing_while_a_listener_resolves_its_host_is_an_error(closes_while_it_
     assert open_handles() <= handles
 
 
+def closes_its(proactor):
+    """A handler that closes the proactor when it is asked for its callbacks."""
+
+    class Handler:
+        @property
+        def on_receive(self):
+            proactor.close()
+            return print
+
+    return Handler()
+
+
+def test_a_handler_that_closes_the_proactor_it_is_given_to_is_refused(backend):
+    proactor = iocpcore.Proactor(1, backend)
+    with pytest.raises(RuntimeError, match="closed"):
+        proactor.listen(closes_its(proactor))
+
+
+def test_a_handler_that_closes_the_proactor_that_adopts_is_refused_and_the_socket_stays_its_owners(backend):
+    proactor = iocpcore.Proactor(1, backend)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        with pytest.raises(RuntimeError, match="closed"):
+            proactor.adopt(closes_its(proactor), sock)
+        assert sock.fileno() >= 0
+
+
+def test_a_listener_that_python_makes_itself_is_a_closed_one():
+    iocpcore.Listener.__new__(iocpcore.Listener).close()
+
+
 def test_a_listener_is_made_by_listen_only():
     with pytest.raises(TypeError, match="Proactor.listen"):
         iocpcore.Listener()
@@ -497,3 +527,216 @@ def test_two_threads_may_close_at_once(backend, connect):
         closer.join(WAIT)
         assert not closer.is_alive()
     assert_nothing_left(proactor)
+
+
+# ---- workers that never ran, or never came back ----
+
+
+@pytest.fixture
+def held_back(backend):
+    """A proactor whose worker has not begun, as when the system is busy, and does not before the test is over."""
+    begin = threading.Event()
+
+    def wait_in_run(frame, event, argument):
+        if frame.f_code.co_name == "run":
+            begin.wait(WAIT)
+
+    before = threading.gettrace()
+    threading.settrace(wait_in_run)
+    proactor = iocpcore.Proactor(1, backend)
+    threading.settrace(before)
+    yield proactor
+    proactor.close()
+    begin.set()
+
+
+def test_what_was_posted_to_a_worker_that_never_ran_is_called(held_back):
+    done = []
+    held_back.post(done.append, 1)
+    held_back.close()
+    assert done == [1]
+
+
+def test_a_load_of_a_worker_that_never_ran_is_over(held_back):
+    load = iocpcore.Load(connections=2, messages=1)
+    load.start(held_back, "127.0.0.1", 9)
+    held_back.close()
+    assert load.wait(WAIT)
+    assert load.result()["errors"] == 2
+
+
+def test_a_listener_of_a_worker_that_never_ran_is_refused_and_closes_its_own_socket_only(held_back):
+    asked = threading.Event()
+    errors = []
+
+    class Socket(socket.socket):
+        def fileno(self):  # the last that listen() asks for
+            asked.set()
+            return super().fileno()
+
+    def listen():
+        try:
+            held_back.listen(iocpcore.ECHO, sock=sock)
+        except (OSError, RuntimeError) as error:
+            errors.append(error)
+
+    os.fstat(0)
+    with Socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        address = socket.socket.getsockname(sock)
+        thread = threading.Thread(target=listen)
+        thread.start()
+        assert asked.wait(WAIT)
+        held_back.close()
+        thread.join(WAIT)
+        assert len(errors) == 1
+        with pytest.raises(OSError):
+            socket.create_connection(address, timeout=5)
+    os.fstat(0)
+
+
+def test_two_threads_may_close_while_one_tells_what_never_came_to_be(held_back):
+    telling, go_on = threading.Event(), threading.Event()
+
+    class Handler:
+        def on_close(self, session, error):
+            telling.set()
+            go_on.wait(WAIT)
+
+    held_back.connect(Handler(), "127.0.0.1", 9)
+    closer = threading.Thread(target=held_back.close)
+    closer.start()
+    assert telling.wait(WAIT)
+    held_back.close()
+    go_on.set()
+    closer.join(WAIT)
+    assert not closer.is_alive()
+
+
+LEFT_BEHIND = """
+iocpcore._core.MARGIN = 0.1
+leave, waits = threading.Event(), threading.Event()
+def stay():
+    waits.set()
+    leave.wait(30)
+    raise SystemExit(3)
+"""
+
+
+def test_what_a_worker_that_was_left_behind_raises_harms_nobody(backend):
+    output = run_python(
+        BEGIN
+        + LEFT_BEHIND
+        + f"""
+proactor = iocpcore.Proactor(1, {backend!r})
+worker = next(thread for thread in threading.enumerate() if thread.name.startswith("iocpcore"))
+proactor.post(stay)
+waits.wait(30)
+try:
+    proactor.close(0)
+except RuntimeError as error:
+    print(error)
+leave.set()
+worker.join(30)
+print(worker.is_alive())
+"""
+    )
+    assert output.splitlines()[1] == "False" and "did not end in time" in output
+
+
+def test_listening_ends_when_the_worker_is_left_behind(backend):
+    output = run_python(
+        BEGIN
+        + LEFT_BEHIND
+        + f"""
+proactor = iocpcore.Proactor(1, {backend!r})
+proactor.post(stay)
+waits.wait(30)
+asked = threading.Event()
+class Socket(socket.socket):
+    def fileno(self):  # the last that listen() asks for
+        asked.set()
+        return super().fileno()
+sock = Socket()
+sock.bind(("127.0.0.1", 0))
+def listen():
+    try:
+        proactor.listen(iocpcore.ECHO, sock=sock)
+    except RuntimeError as error:
+        print(error)
+listener = threading.Thread(target=listen)
+listener.start()
+asked.wait(30)
+try:
+    proactor.close(0)
+except RuntimeError:
+    pass
+listener.join(30)
+leave.set()
+"""
+    )
+    assert output.strip() == "the proactor is closed"
+
+
+# ---- a fork in a callback ----
+
+FORKS = """
+import os, socket, warnings, sys
+warnings.simplefilter("ignore", DeprecationWarning)    # newer Pythons dislike a fork with threads, and are right
+children = []
+class Echo:
+    def on_receive(self, session, data):
+        if data == b"fork":
+            child = os.fork()
+            if child == 0:
+                return
+            children.append(child)
+        session.send(data)
+def talk(peer, data):
+    peer.sendall(data)
+    return peer.recv(100)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_child_that_a_callback_has_forked_does_not_serve_when_the_callback_returns(backend):
+    output = run_python(
+        BEGIN
+        + FORKS
+        + f"""
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    with socket.create_connection(proactor.listen(Echo()).address, timeout=30) as peer:
+        print(talk(peer, b"fork"))
+        os.waitpid(children[0], 0)
+        print(talk(peer, b"parent"))
+"""
+    )
+    assert output.splitlines() == ["b'fork'", "b'parent'"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_poll_says_that_the_proactor_is_the_parents_when_a_callback_has_forked(backend):
+    output = run_python(
+        BEGIN
+        + FORKS
+        + f"""
+proactor = iocpcore.Proactor(0, {backend!r})
+with socket.create_connection(proactor.listen(Echo()).address, timeout=30) as peer:
+    peer.sendall(b"fork")
+    try:
+        while not children:
+            proactor.poll(30)
+    except RuntimeError as error:
+        print(error, flush=True)
+        os._exit(0)
+    os.waitpid(children[0], 0)
+    proactor.poll(0)
+    print(peer.recv(100))
+    peer.close()
+    proactor.close()
+"""
+    )
+    lines = output.splitlines()
+    assert "process that forked" in lines[0]
+    assert lines[1:] == ["b'fork'"]

@@ -135,6 +135,23 @@ def test_a_thread_that_does_not_poll_cannot_close_and_changes_nothing(polled):
     polled.listen(iocpcore.ECHO)
 
 
+def test_who_closes_after_the_polling_thread_has_ended_is_told_so(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+proactor = iocpcore.Proactor(0, {backend!r})
+thread = threading.Thread(target=proactor.poll, args=(0,))
+thread.start()
+thread.join()
+try:
+    proactor.close()
+except RuntimeError as error:
+    print(error)
+"""
+    )
+    assert output.strip() == "another thread polls this proactor, and ended without closing it"
+
+
 def test_another_thread_may_listen_while_one_polls(polled, connect):
     polled.poll(0)
     listeners = []

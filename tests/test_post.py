@@ -87,7 +87,7 @@ def test_an_exception_is_logged_and_counted_and_the_worker_goes_on(proactor, cap
     until(lambda: proactor.stats().callback_errors == 1)
 
 
-def test_what_was_posted_before_close_is_called_or_let_go(backend):
+def test_what_was_posted_before_close_is_called_and_let_go(backend):
     class Argument:
         """Something that can be seen to go."""
 
@@ -108,12 +108,12 @@ def test_what_was_posted_before_close_is_called_or_let_go(backend):
     assert Argument.alive == 0
 
 
-def test_a_function_that_was_posted_and_never_polled_is_let_go(backend):
+def test_a_function_that_was_posted_and_never_polled_is_called(backend):
     done = []
     proactor = iocpcore.Proactor(0, backend)
     proactor.post(done.append, 1)
     proactor.close()
-    assert done in ([], [1])
+    assert done == [1]
     with pytest.raises(RuntimeError, match="closed"):
         proactor.post(done.append, 2)
 

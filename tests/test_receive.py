@@ -4,11 +4,14 @@ import socket
 
 import pytest
 
+import iocpcore
 from support import receive_exactly, until
 
 
-def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, echo, connect):
+@pytest.mark.parametrize("idle_timeout", [None, 3600])
+def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, connect, idle_timeout):
     """After some seconds without data its receive is cancelled and a zero-byte receive posted."""
+    echo = proactor.listen(iocpcore.ECHO, idle_timeout=idle_timeout)
     peers = [connect(echo) for _ in range(5)]
     for peer in peers:
         peer.sendall(b"first")

@@ -108,6 +108,15 @@ def test_sending_nothing_does_nothing(pair, nothing):
     assert receive_to_end(peer) == b"x"
 
 
+def test_sending_nothing_promises_an_on_drain_only_if_one_is_due(pair):
+    session, _, _ = pair(high_water=1 << 30)
+    session.send(BIG)
+    session.set_water_marks(1)
+    assert session.send(b"") is True
+    assert session.send(b"x") is False
+    assert session.send(b"") is False
+
+
 def test_a_large_bytes_object_is_held_until_it_is_sent_and_no_longer(pair):
     data = bytes(bytearray(b"large") * (8 * MIB // 5))
     held = sys.getrefcount(data)
@@ -469,6 +478,20 @@ def test_abort_ends_a_close_that_waits(pair):
     assert not handler.of("on_close")
     session.abort()
     handler.wait_for("on_close")
+
+
+def test_abort_from_another_thread_ends_a_session_that_its_closing_proactor_waits_for(backend, connect):
+    proactor = iocpcore.Proactor(1, backend)
+    handler = Recorder()
+    connect(proactor.listen(handler, linger=300.0))
+    session, _ = handler.wait_for("on_connect")
+    closer = threading.Thread(target=proactor.close, args=(300.0,))
+    closer.start()
+    until(lambda: proactor.closing)
+    session.abort()
+    closer.join(WAIT)
+    assert not closer.is_alive()
+    assert_nothing_left(proactor)
 
 
 def test_closing_before_the_connection_stands_still_sends_what_is_queued(proactor):

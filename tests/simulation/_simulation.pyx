@@ -13,6 +13,7 @@ from libc.string cimport memset
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock)
 
+from accept cimport listener_init
 from handler cimport PATTERN_PERIOD, handler_init, load_over
 from inbox cimport inbox_ask_to_close, inbox_item, inbox_item_about, inbox_item_free, inbox_put
 from iocp cimport (
@@ -21,10 +22,11 @@ from iocp cimport (
 from link cimport link_new
 from operation cimport (
     ACCEPT, ACCEPTS, DO_ABORT, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO, FREE, LOAD, OPEN, POOLED, Buffer, Handler,
-    InboxItem, Listener, Load, LoadRow, Operation, Session, Worker)
+    InboxItem, Listener, Load, LoadRow, Operation, Session, TimerHeap, Worker)
 from port cimport port_associate
 from stats cimport Stats
-from worker cimport deadline_of, worker_free, worker_init, worker_over, worker_turn
+from timer cimport timer_first
+from worker cimport IDLE_TIME, deadline_of, worker_free, worker_init, worker_over, worker_turn
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
@@ -168,6 +170,7 @@ cdef void prepare_place(Run *run, int i) noexcept nogil:
     place.listener = <Listener *> calloc(1, sizeof(Listener))
     if place.listener == NULL:
         abort()
+    listener_init(place.listener)
     PyThread_acquire_lock(armed[i], NOWAIT_LOCK)
     place.opens_at = sim_scale(1, 1000) if i > 0 and sim_below(2) else 0
     place.closes_at = place.opens_at + sim_scale(1, 2000) if sim_one_in(4) else 0
@@ -273,8 +276,25 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
         deadline = deadline_of(session)
         if deadline <= worker.now or session.yielding or session.ready:
             continue
-        if session.timer_at == 0 or (session.timer_at > deadline and session.state != OPEN):
+        if session.state == OPEN:   # a buffer that waited to be received into has its time from then on
+            deadline = max(deadline, worker.now + IDLE_TIME)
+        if session.timer_at == 0 or session.timer_at > deadline:
             sim_violation("worker %d: nobody will look at the session in slot %u in time", worker.index, i)
+
+
+cdef void check_timers(Worker *worker) noexcept nogil:
+    """A session has one entry or none, and knows where; the first is the earliest."""
+    cdef TimerHeap *heap = &worker.timers
+    cdef Session *session
+    cdef size_t i, waiting = 0
+    for i in range(worker.sessions.used):
+        waiting += worker.sessions.slots[i].timer_at != 0
+    for i in range(heap.count):
+        session = heap.timers[i].session
+        if session.timer_index != i or session.timer_at != heap.timers[i].at or heap.timers[i].at < timer_first(worker):
+            sim_violation("worker %d: entry %d of its timers is wrong", worker.index, <int> i)
+    if waiting != heap.count:
+        sim_violation("worker %d: it has %d timers for %d sessions", worker.index, <int> heap.count, <int> waiting)
 
 
 cdef void check_listeners(Worker *worker) noexcept nogil:
@@ -317,6 +337,7 @@ cdef void check(Run *run, Worker *worker) noexcept nogil:
     check_sums(worker)
     check_sessions(worker)
     check_deadlines(worker)
+    check_timers(worker)
     check_listeners(worker)
     check_unread(run, worker)
     check_owners()
