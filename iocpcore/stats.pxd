@@ -10,6 +10,7 @@ cdef struct Stats:
     uint64_t accept_failures    # AcceptEx that failed; the listener goes on
     uint64_t refused            # accepted, but closed at once: no memory, closing, or a listener's limit
     uint64_t parked             # accepted, and had to wait for a place
+    uint64_t adopted
     uint64_t connected
     uint64_t connect_failures
     int64_t active

@@ -326,6 +326,8 @@ cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener,
         return NULL
     if worker.skip_on_success:
         session.skips = iocp_skip_on_success(socket)
+    if listener == NULL:
+        worker.stats.adopted += 1
     opened(worker, session)
     defer(worker, session)
     return session

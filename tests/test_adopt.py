@@ -52,6 +52,13 @@ def test_an_accepted_socket_becomes_a_session(proactor, accepted, host, family):
     assert session.listener is None
 
 
+def test_adopted_sockets_are_counted(proactor, accepted):
+    for handler in (Recorder(), iocpcore.ECHO):
+        proactor.adopt(handler, accepted()[0])
+    until(lambda: proactor.stats().adopted == 2)
+    assert (proactor.stats().accepted, proactor.stats().connected) == (0, 0)
+
+
 def test_a_session_that_was_adopted_can_be_used_at_once(proactor, accepted):
     sock, peer = accepted()
     session = proactor.adopt(Recorder(), sock)

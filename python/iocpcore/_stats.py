@@ -45,6 +45,7 @@ class Counters:
         metadata=_counter("connections", "Accepted, but closed at once: no memory, closing, or no place for it.")
     )
     parked: int = field(metadata=_counter("connections", "Accepted, and had to wait for a place."))
+    adopted: int = field(metadata=_counter("connections", "Taken over by adopt()."))
     connected: int = field(metadata=_counter("connections", "Made by us."))
     connect_failures: int = field(metadata=_counter("connections", "Tried by us, and never came to be."))
     active: int = field(metadata=_gauge("sessions", "There are; those that connect or close still are among them."))
