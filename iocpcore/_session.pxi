@@ -68,7 +68,7 @@ cdef class Session:
 
     @property
     def closing(self):
-        """close() or abort() was called, or it is closed: no more on_receive comes."""
+        """close() or abort() was called, or it is closed: no callback but on_close comes any more."""
         return self.leaving or self.closed
 
     @property
@@ -152,7 +152,7 @@ cdef class Session:
     def close(self):
         """close()
 
-        Send what is queued, end, wait for the peer's end at most `linger` seconds, close. No more on_receive comes.
+        Send what is queued, end, wait for the peer's end at most `linger` seconds, close. Only on_close comes now.
 
         While it still connects and nothing is queued, the attempt is given up."""
         self.ending = self.leaving = True
@@ -430,9 +430,14 @@ cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
         abort_session(worker, native, BY_ERROR)
 
 
+cdef inline bint is_to_hear(Worker *worker, NativeSession *native, Session session) noexcept:
+    """Of more than its end; not from close() or abort() on, though those may still be in the inbox."""
+    return native.state == OPEN and not session.leaving and not worker.abandoned
+
+
 cdef inline void deliver_call(Worker *worker, NativeSession *native, Session session, object callback,
                               str name) noexcept:
-    if callback is None or native.state != OPEN or worker.abandoned:
+    if callback is None or not is_to_hear(worker, native, session):
         return
     worker.stats.callbacks += 1
     try:
@@ -442,9 +447,7 @@ cdef inline void deliver_call(Worker *worker, NativeSession *native, Session ses
 
 
 cdef inline void deliver_data(Worker *worker, NativeSession *native, Session session) noexcept:
-    if worker.abandoned:
-        return
-    if native.state != OPEN or session.handler.on_receive is None:
+    if not is_to_hear(worker, native, session) or session.handler.on_receive is None:
         worker.stats.bytes_discarded += native.input.length
         return
     if session.paused:

@@ -316,3 +316,24 @@ def test_a_long_time_between_two_polls_is_not_the_peers(polled):
         polled.poll(0)
         assert receive_exactly(peer, 1) == b"x"
         assert not handler.of("on_close")
+
+
+def test_after_close_no_data_comes_even_if_the_inbox_holds_something_older(polled, connect):
+    """Both have data in one batch: whoever is first closes the other, which waits in the inbox behind the post."""
+    sessions = []
+
+    def close_the_other(session, data):
+        polled.post(sessions.index, session)
+        sessions[1 - sessions.index(session)].close()
+
+    handler = Acting(on_connect=sessions.append, on_receive=close_the_other, on_end=iocpcore.Session.close)
+    listener = polled.listen(handler)
+    peers = [connect(listener), connect(listener)]
+    poll_until(polled, lambda: len(sessions) == 2)
+    for peer in peers:
+        peer.sendall(b"x")
+    poll_until(polled, lambda: handler.of("on_receive"))
+    for peer in peers:
+        peer.close()
+    poll_until(polled, lambda: len(handler.of("on_close")) == 2)
+    assert len(handler.of("on_receive")) == 1
