@@ -2,6 +2,9 @@
 
 # ---- errors ----
 
+cdef str CANNOT_WAKE = "the system has no room for a packet that wakes the worker"
+
+
 cdef object system_error(int number):
     """The OSError of an error number of the system; on Windows it has a winerror."""
     cdef char text[512]

@@ -511,7 +511,7 @@ cdef class Proactor:
             Py_DECREF(<object> item.python)
         inbox_item_free(item)
         if not self.closing:
-            raise MemoryError("the system has no room for a packet that wakes the worker")
+            raise MemoryError(CANNOT_WAKE)
         if not closed_is_fine:
             raise RuntimeError("the proactor is closed")
         return 0
@@ -696,7 +696,7 @@ cdef class Proactor:
         cdef int i
         for i in range(self.count):
             if not inbox_ask_to_close(&self.native[i], drain):
-                raise MemoryError("the system has no room for a packet that wakes the worker")
+                raise MemoryError(CANNOT_WAKE)
         return 0
 
     cdef int error_of(self, NativeListener *listener):

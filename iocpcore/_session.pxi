@@ -121,8 +121,8 @@ cdef class Session:
         """end()
 
         Finish sending when what is queued has gone; receiving goes on. The peer sees the end of the stream."""
-        self.ending = True
         self.ask(DO_END)
+        self.ending = True
 
     def pause(self):
         """pause()
@@ -132,7 +132,6 @@ cdef class Session:
         cdef NativeSession *native = NULL
         if self.paused:
             return
-        self.paused = True
         # In a callback at once, whatever the inbox holds: what comes next, the peer's end too, has to wait.
         if worker != NULL and worker.thread == PyThread_get_thread_ident():
             native = session_resolve(worker, self.link.slot, self.link.generation)
@@ -140,14 +139,15 @@ cdef class Session:
             session_do(worker, native, DO_PAUSE)
         else:
             self.ask(DO_PAUSE)
+        self.paused = True
 
     def resume(self):
         """resume()
 
         Receive again."""
         if self.paused:
-            self.paused = False
             self.ask(DO_RESUME)
+            self.paused = False
 
     def close(self):
         """close()
@@ -155,15 +155,15 @@ cdef class Session:
         Send what is queued, end, wait for the peer's end at most `linger` seconds, close. Only on_close comes now.
 
         While it still connects and nothing is queued, the attempt is given up."""
-        self.ending = self.leaving = True
         self.ask(DO_CLOSE)
+        self.ending = self.leaving = True
 
     def abort(self):
         """abort()
 
         Close at once; the peer sees a reset, and what is queued is lost."""
-        self.ending = self.leaving = True
         self.ask(DO_ABORT)
+        self.ending = self.leaving = True
 
     def stats(self):
         """stats()
@@ -244,7 +244,7 @@ cdef class Session:
         if pinned != NULL:
             Py_DECREF(<object> pinned)
         free(item.buffer)
-        inbox_item_free(item)
+        self.not_taken(item)
         raise SessionClosed(f"{self!r} takes no more to send")
 
     cdef InboxItem *item(self, int kind) except NULL:
@@ -268,7 +268,14 @@ cdef class Session:
             return 0
         item = self.item(kind)
         if not inbox_put(worker, item):
-            inbox_item_free(item)
+            self.not_taken(item)
+        return 0
+
+    cdef int not_taken(self, InboxItem *item) except -1:
+        """By the worker: MemoryError, unless it closes anyway."""
+        inbox_item_free(item)
+        if not self.proactor.closing:
+            raise MemoryError(CANNOT_WAKE)
         return 0
 
 
