@@ -252,6 +252,7 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     worker.now = iocp_now(worker.port)
     worker.stats.attaches += 1
     worker.stats.callback_time += worker.now - began
+    run_inbox(worker)   # what they have sent behind something older goes before the peer's end is acted on
     while session != NULL:
         after = session.next_call
         session.calling = 0

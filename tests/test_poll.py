@@ -7,7 +7,7 @@ import time
 import pytest
 
 import iocpcore
-from support import WAIT, Acting, Recorder, assert_nothing_left, receive_exactly, run_python
+from support import WAIT, Acting, Recorder, assert_nothing_left, receive_exactly, receive_to_end, run_python
 
 
 @pytest.fixture
@@ -337,3 +337,18 @@ def test_after_close_no_data_comes_even_if_the_inbox_holds_something_older(polle
         peer.close()
     poll_until(polled, lambda: len(handler.of("on_close")) == 2)
     assert len(handler.of("on_receive")) == 1
+
+
+def test_what_a_callback_sends_goes_before_the_peers_end_ends_the_session(polled, connect):
+    """The send waits in the inbox behind the post; the peer's end is there already, and there is no on_end."""
+
+    class Echo:
+        def on_receive(self, session, data):
+            polled.post(len, data)
+            session.send(data)
+
+    peer = connect(polled.listen(Echo()))
+    peer.sendall(b"hello")
+    peer.shutdown(socket.SHUT_WR)
+    poll_until(polled, lambda: polled.stats().closed_by_peer == 1)
+    assert receive_to_end(peer) == b"hello"
