@@ -42,6 +42,8 @@ from iocp cimport (
     iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
 from link cimport (
     link_add, link_drop, link_hold, link_new, link_queued, link_received, link_sent, link_subtract)
+from mutant cimport (
+    FOREIGN_SEND_OVERTAKEN, ON_CLOSE_TWICE, RECEIVE_AFTER_CLOSE, REFERENCE_DROPPED_EARLY, mutant)
 from operation cimport (
     BY_ERROR, BY_TIMEOUT, BY_US, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
     DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,

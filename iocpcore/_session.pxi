@@ -185,7 +185,9 @@ cdef class Session:
 
     cdef NativeSession *here(self, Worker *worker):
         """The native session, or NULL: this thread must go through the inbox, or it has gone."""
-        if worker.thread != PyThread_get_thread_ident() or not inbox_is_empty(worker):
+        if worker.thread != PyThread_get_thread_ident():
+            return NULL
+        if not inbox_is_empty(worker) and not mutant(FOREIGN_SEND_OVERTAKEN):
             return NULL
         return session_resolve(worker, self.link.slot, self.link.generation)
 
@@ -283,7 +285,8 @@ cdef Buffer *pin(void *pinned, const char *data, size_t length) except NULL:
     cdef Buffer *buffer = buffer_pin(pinned, data, length)
     if buffer == NULL:
         raise MemoryError()
-    Py_INCREF(<object> pinned)
+    if not mutant(REFERENCE_DROPPED_EARLY):
+        Py_INCREF(<object> pinned)
     return buffer
 
 
@@ -406,8 +409,9 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
     if due & CALL_DRAIN:
         deliver_call(worker, native, session, session.handler.on_drain, "on_drain")
     if due & CALL_CLOSE and not worker.abandoned:
-        native.close_told = 1
-        native.python = NULL
+        if not mutant(ON_CLOSE_TWICE):
+            native.close_told = 1
+            native.python = NULL
         native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
         tell_closed(worker, session, error_of(native, session))
         Py_DECREF(session)
@@ -437,14 +441,14 @@ cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
         abort_session(worker, native, BY_ERROR)
 
 
-cdef inline bint is_to_hear(Worker *worker, NativeSession *native, Session session) noexcept:
+cdef inline bint is_to_hear(NativeSession *native, Session session) noexcept:
     """Of more than its end; not from close() or abort() on, though those may still be in the inbox."""
-    return native.state == OPEN and not session.leaving and not worker.abandoned
+    return native.state == OPEN and not session.leaving and not native.worker.abandoned
 
 
 cdef inline void deliver_call(Worker *worker, NativeSession *native, Session session, object callback,
                               str name) noexcept:
-    if callback is None or not is_to_hear(worker, native, session):
+    if callback is None or not is_to_hear(native, session):
         return
     worker.stats.callbacks += 1
     try:
@@ -454,7 +458,7 @@ cdef inline void deliver_call(Worker *worker, NativeSession *native, Session ses
 
 
 cdef inline void deliver_data(Worker *worker, NativeSession *native, Session session) noexcept:
-    if not is_to_hear(worker, native, session) or session.handler.on_receive is None:
+    if not (is_to_hear(native, session) or mutant(RECEIVE_AFTER_CLOSE)) or session.handler.on_receive is None:
         worker.stats.bytes_discarded += native.input.length
         return
     if session.paused:

@@ -16,6 +16,7 @@ from operation cimport (
     LOAD, PYTHON, RECEIVE_SIZE, Buffer, Handler, Load, LoadRow, Session, Worker)
 from call cimport call
 from close cimport finish
+from mutant cimport CONNECT_END_NOT_TOLD, DRAIN_LOST, mutant
 from send cimport enqueue, queue_above_water, queue_drained
 
 cdef extern from *:
@@ -241,12 +242,16 @@ cdef inline bint handler_wants_end(Session *session) noexcept nogil:
 
 cdef inline void handler_sent(Worker *worker, Session *session) noexcept nogil:
     """Some of the queue has gone."""
-    if session.link != NULL and queue_drained(session) and session.handler.wants & CALL_DRAIN:
+    if session.link == NULL or not queue_drained(session) or mutant(DRAIN_LOST):
+        return
+    if session.handler.wants & CALL_DRAIN:
         call(worker, session, CALL_DRAIN)
 
 
 cdef inline bint handler_must_be_told(Session *session) noexcept nogil:
     """Python has a session that has ended."""
+    if mutant(CONNECT_END_NOT_TOLD) and session.active_at == 0:
+        return False
     return session.python != NULL and not session.close_told
 
 

@@ -1,12 +1,15 @@
-# Deliberate faults, one for each rule of lifetime. The simulation's test build compiles one in with
-# -DIOCPCORE_MUTANT=number and must catch it; in every other build the number is 0 and the C compiler removes them all.
+# Deliberate faults, one for each rule of lifetime. The simulation's test build has one at a time, chosen when it runs,
+# and must catch it; in every other build the number is 0 and the C compiler removes them all.
 cdef extern from *:
     """
-    #ifndef IOCPCORE_MUTANT
+    #ifdef IOCPCORE_SIMULATED
+    extern unsigned sim_mutant;
+    #define IOCPCORE_MUTANT sim_mutant
+    #else
     #define IOCPCORE_MUTANT 0
     #endif
     """
-    const int IOCPCORE_MUTANT
+    const unsigned int IOCPCORE_MUTANT
 
 cdef enum Mutant:
     RECEIVE_NOT_COUNTED = 1     # a receive in flight does not keep its session
@@ -32,6 +35,15 @@ cdef enum Mutant:
     SENT_TWICE                  # a second send starts while one is in flight
     LISTENER_NOT_TOLD           # whoever waits for a listener that could not be armed waits for ever
     LISTENER_NOT_HELD           # a listener's memory is freed while sessions refer to it
+    ON_CLOSE_TWICE              # a session whose on_close is over has to be told again
+    RECEIVE_AFTER_CLOSE         # data that came before its session was closed is told after it
+    REFERENCE_DROPPED_EARLY     # the kernel sends from bytes that nothing keeps alive
+    FOREIGN_SEND_OVERTAKEN      # a callback's send goes before one that another thread made earlier
+    DRAIN_LOST                  # a queue that has drained is not told of
+    UNSENT_MISCOUNTED           # what a send has moved before it was cancelled is counted as unsent
+    CONNECT_END_NOT_TOLD        # a session that never was connected has no on_close
+    PAUSE_NOT_COUNTED           # a resume takes back what no pause has given
+    PEERS_END_OVERTAKES         # what a callback has sent through the inbox waits until the peer's end was acted on
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

@@ -8,7 +8,7 @@ from iocp cimport (
     DWORD, InterlockedCompareExchange, InterlockedExchange, InterlockedExchangeAdd64, WSABUF, WSAGetLastError, WSASend)
 from buffer cimport buffer_append, buffer_copy, buffer_has_room, buffer_release
 from link cimport link_count_sent, link_queued
-from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, mutant
+from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, UNSENT_MISCOUNTED, mutant
 from operation cimport CLOSING, COPIED, FAILED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
@@ -133,7 +133,7 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
     session.queue_bytes -= bytes
     if bytes > 0:
         session.sent_at = worker.now
-        if session.link != NULL:
+        if session.link != NULL and not (session.state == CLOSING and mutant(UNSENT_MISCOUNTED)):
             link_count_sent(session.link, bytes)
     worker.stats.bytes_queued -= bytes
     worker.stats.bytes_sent += bytes

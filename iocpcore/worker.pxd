@@ -27,7 +27,8 @@ from handler cimport (
 from inbox cimport inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from mutant cimport (
     ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
-    IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
+    IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED,
+    mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CLOSING, CONNECT, CONNECTING, DO_ADOPT,
     DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING,
@@ -252,7 +253,8 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     worker.now = iocp_now(worker.port)
     worker.stats.attaches += 1
     worker.stats.callback_time += worker.now - began
-    run_inbox(worker)   # what they have sent behind something older goes before the peer's end is acted on
+    if not mutant(PEERS_END_OVERTAKES):
+        run_inbox(worker)   # what they have sent behind something older goes before the peer's end is acted on
     while session != NULL:
         after = session.next_call
         session.calling = 0
@@ -583,7 +585,8 @@ cdef inline void session_do(Worker *worker, Session *session, unsigned char kind
     if kind == DO_END:
         session.ending = 1
     elif kind == DO_PAUSE:
-        session.paused += 1
+        if not mutant(PAUSE_NOT_COUNTED):
+            session.paused += 1
     elif kind == DO_RESUME:
         session_resume(worker, session)
     elif kind == DO_CLOSE:

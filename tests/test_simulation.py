@@ -100,6 +100,18 @@ def test_seeds_tell_different_stories(stories):
         "leaves memory to the kernel",
         "listener 1 is asked to close",
         "a peer is refused",
+        "there are handlers in Python",
+        "on_receive",
+        "on_drain",
+        "on_end",
+        "on_close, with an error",
+        r"pause\(\)",
+        r"resume\(\)",
+        r"abort\(\)",
+        r"send\(\) from outside",
+        r"connect\(\)",
+        "a function that was posted is called",
+        "a callback stops all",
     ],
 )
 def test_the_kernel_and_its_people_do_all_they_can(stories, event):

@@ -42,6 +42,7 @@ struct ring {
 struct sim_connection {
     unsigned number;
     struct ring to_core, to_peer;
+    uint64_t taken;             /* bytes that the core has sent */
     const char *excuse;         /* why it may end early */
     int listener;               /* whose backlog it is in, or was */
     unsigned core_finished : 1; /* the core sends no more */
@@ -129,6 +130,8 @@ struct world {
 };
 
 static struct world *world;
+
+unsigned sim_mutant;
 
 /* ---- chance ---- */
 
@@ -446,6 +449,16 @@ size_t sim_room(const struct sim_connection *c)
 int sim_core_closed(const struct sim_connection *c)
 {
     return c->core_closed;
+}
+
+int sim_was_reset(const struct sim_connection *c)
+{
+    return c->reset;
+}
+
+uint64_t sim_taken(const struct sim_connection *c)
+{
+    return c->taken;
 }
 
 /* ---- descriptors ---- */
@@ -942,6 +955,7 @@ static size_t send_piece(struct operation *o, size_t most)
         before = 0;
     }
     o->bytes += moved;
+    o->connection->taken += moved;
     return moved;
 }
 

@@ -10,6 +10,7 @@
 #include "iocp.h"
 
 extern const struct iocp_backend simulated_backend;
+extern unsigned sim_mutant; /* the deliberate fault that the core has, by its number in mutant.pxd; 0: none */
 
 /* ---- the system calls of socket.c: simulated for simulated descriptors ---- */
 
@@ -69,6 +70,7 @@ struct sim_limits {
     uint64_t calm;   /* bits of enum sim_whim: those that never come */
     uint64_t absent; /* bits: clients that never connect */
     uint64_t workers, listeners, calls, bytes; /* at most; bytes of each client */
+    uint64_t python; /* 0: no handlers in Python */
 };
 
 /* operation_size: bytes from an OVERLAPPED on that must not change in flight. `telling`: write down what happens. */
@@ -136,6 +138,8 @@ void sim_reset(struct sim_connection *c);
 unsigned sim_number(const struct sim_connection *c);    /* its name in the story */
 size_t sim_room(const struct sim_connection *c);        /* bytes that it may move at a time, at most */
 int sim_core_closed(const struct sim_connection *c);    /* the core has closed its end */
+int sim_was_reset(const struct sim_connection *c);      /* by either end, or it has failed */
+uint64_t sim_taken(const struct sim_connection *c);     /* bytes that the core has sent, in all */
 void sim_excuse(struct sim_connection *c, const char *why); /* it may end early from now on */
 const char *sim_excused(const struct sim_connection *c);    /* why, or NULL */
 

@@ -3,30 +3,24 @@
 
 Ownership: a Run is one schedule's; what is left when a violation ends it, or when the core leaves memory to the
 kernel, is discarded before the next.
-Threads: one. It gives all workers their turns, in an order that the seed chooses, and takes no GIL in between.
+Threads: one. It gives all workers their turns, in an order that the seed chooses. A third of the seeds have handlers in
+Python, and take the GIL for them; the others never do.
 """
-import random
+include "_core.pyx"     # the very text of the module: its types for Python are the ones that run here
 
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport abort, calloc, free
-from libc.string cimport memset
-from cpython.pythread cimport (
-    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock)
+import types
+import weakref
 
-from accept cimport listener_init
-from handler cimport PATTERN_PERIOD, handler_init, load_over
-from inbox cimport inbox_ask_to_close, inbox_item, inbox_item_about, inbox_item_free, inbox_put
-from iocp cimport (
-    AF_INET, HANDLE, INFINITE, INVALID_SOCKET, SOCKADDR_STORAGE, InterlockedCompareExchange, InterlockedDecrement,
-    InterlockedIncrement, OVERLAPPED, SOCKET, closesocket, iocp_backend_find, iocp_open_port)
-from link cimport link_new
-from operation cimport (
-    ACCEPT, ACCEPTS, DO_ABORT, DO_CONNECT, DO_LISTEN, DO_UNLISTEN, ECHO, FREE, LOAD, OPEN, POOLED, Buffer, Handler,
-    InboxItem, Listener, Load, LoadRow, Operation, Session, TimerHeap, Worker)
+from libc.stdlib cimport abort
+from libc.string cimport memcmp
+from cpython.object cimport PyObject
+from cpython.pythread cimport NOWAIT_LOCK
+
+from iocp cimport HANDLE, INFINITE, INVALID_SOCKET, OVERLAPPED, InterlockedDecrement, closesocket, iocp_open_port
+from operation cimport ACCEPT, ACCEPTS, FREE, PINNED, POOLED, BY_PEER, Operation, TimerHeap
 from port cimport port_associate
-from stats cimport Stats
 from timer cimport timer_first
-from worker cimport IDLE_TIME, deadline_of, worker_free, worker_init, worker_over, worker_turn
+from worker cimport IDLE_TIME, deadline_of
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
@@ -39,6 +33,8 @@ cdef extern from "linux/simulated.h" nogil:
         uint64_t listeners
         uint64_t calls
         uint64_t bytes
+        uint64_t python
+    unsigned int sim_mutant
     const char *sim_whim_name(int whim)
     void sim_begin(uint64_t seed, const sim_limits *limits, size_t operation_size, int telling)
     void sim_shuffle()
@@ -68,12 +64,35 @@ cdef extern from "linux/simulated.h" nogil:
     unsigned int sim_unread_closes()
     unsigned int sim_number(const sim_connection *c)
     int sim_core_closed(const sim_connection *c)
+    int sim_was_reset(const sim_connection *c)
+    uint64_t sim_taken(const sim_connection *c)
+    size_t sim_room(const sim_connection *c)
+    const char *sim_excused(const sim_connection *c)
     void sim_excuse(sim_connection *c, const char *why)
+
+cdef extern from "Python.h":
+    ctypedef enum PyGILState_STATE:
+        PyGILState_LOCKED
+        PyGILState_UNLOCKED
+    void PyGILState_Release(PyGILState_STATE state) nogil
 
 cdef extern from "peers.h" nogil:
     struct peers:
         pass
-    peers *peers_begin(const int *listeners, unsigned int listener_count)
+    enum:
+        PEERS_PERIOD
+        PEERS_TALK
+        PEERS_REFUSED
+        PEERS_TIMED
+        PEERS_HURRIED
+    struct peers_view:
+        size_t offset
+        uint64_t sent
+        uint64_t got
+        int ended
+    peers *peers_begin(const int *listeners, const unsigned int *customs, unsigned int listener_count)
+    const unsigned char *peers_pattern()
+    int peers_look(const peers *everybody, const sim_connection *c, peers_view *view)
     void peers_end(peers *everybody)
     int peers_done(const peers *everybody)
     void peers_are_stuck(const peers *everybody)
@@ -107,7 +126,8 @@ cdef struct Name:
 
 # One that is opened and perhaps closed while others work.
 cdef struct Place:
-    Listener *listener
+    NativeListener *listener
+    void *python                # the Listener that owns it, held; NULL: it is native alone
     uint64_t opens_at           # turn
     uint64_t closes_at          # turn, 0: with the worker
     bint asked                  # to open
@@ -119,12 +139,17 @@ cdef struct Run:
     bint over[WORKERS]
     Place places[LISTENERS]
     int sockets[LISTENERS]
+    unsigned int customs[LISTENERS]
     int place_count
-    Handler echo
-    Handler caller
-    Load load
+    NativeHandler echo
+    NativeHandler caller
+    NativeLoad load
     LoadRow rows[WORKERS]
     int calls                   # connections the core has still to make
+    void *cast                  # the Cast, held; NULL: nothing here is Python's
+    int debts                   # sessions of its that somebody has still to resume or to end
+    int dialled                 # sessions of its that have connected or will, and are not over
+    int dials                   # and those still to come
     peers *everybody
     sim_connection *seen[WORKERS][SLOTS]
     Name names[NAMES]
@@ -142,10 +167,14 @@ cdef struct Run:
 # Locks that the core releases; nobody ever waits for them here.
 cdef PyThread_type_lock[LISTENERS] armed
 cdef PyThread_type_lock done = PyThread_allocate_lock()
-cdef bytes PATTERN = random.Random(65521).randbytes(PATTERN_PERIOD) * 2
 cdef const char *pattern = PATTERN
 for _i in range(LISTENERS):
     armed[_i] = PyThread_allocate_lock()
+
+
+include "_handlers.pxi"
+include "_cast.pxi"
+include "_rules.pxi"
 
 
 # ---- the beginning ----
@@ -165,19 +194,27 @@ cdef bint open_workers(Run *run) noexcept nogil:
     return True
 
 
-cdef void prepare_place(Run *run, int i) noexcept nogil:
+cdef void native_listener(Run *run, int i) noexcept nogil:
     cdef Place *place = &run.places[i]
-    place.listener = <Listener *> calloc(1, sizeof(Listener))
+    place.listener = <NativeListener *> calloc(1, sizeof(NativeListener))
     if place.listener == NULL:
         abort()
     listener_init(place.listener)
     PyThread_acquire_lock(armed[i], NOWAIT_LOCK)
+    place.listener.armed = armed[i]
+    place.listener.handler = &run.echo
+
+
+cdef void prepare_place(Run *run, int i) noexcept nogil:
+    cdef Place *place = &run.places[i]
     place.opens_at = sim_scale(1, 1000) if i > 0 and sim_below(2) else 0
     place.closes_at = place.opens_at + sim_scale(1, 2000) if sim_one_in(4) else 0
+    if run.cast != NULL and (i == 0 or sim_below(2)):
+        cast_listener(run, i)
+    else:
+        native_listener(run, i)
     place.listener.socket = <SOCKET> sim_listen()
     place.listener.family = AF_INET
-    place.listener.handler = &run.echo
-    place.listener.armed = armed[i]
     place.listener.worker = &run.workers[sim_below(run.count)]
     place.listener.serving[0] = ~<uint64_t> 0
     run.sockets[i] = <int> place.listener.socket
@@ -185,13 +222,15 @@ cdef void prepare_place(Run *run, int i) noexcept nogil:
 
 cdef void prepare_places(Run *run) noexcept nogil:
     cdef int i
-    handler_init(&run.echo, ECHO)
+    handler_init(&run.echo, ECHO_KIND)
     run.place_count = <int> min(1 + sim_below(LISTENERS) * sim_below(2), run.limits.listeners)
     sim_make_memory_scarce(False)
+    if sim_one_in(3) and run.limits.python:
+        cast_begin(run)
     for i in range(run.place_count):
         prepare_place(run, i)
     sim_make_memory_scarce(True)
-    run.everybody = peers_begin(run.sockets, run.place_count)
+    run.everybody = peers_begin(run.sockets, run.customs, run.place_count)
 
 
 cdef void prepare_load(Run *run) noexcept nogil:
@@ -205,7 +244,7 @@ cdef void prepare_load(Run *run) noexcept nogil:
     run.load.rows = run.rows
     run.load.done = done
     run.load.remaining = run.calls
-    handler_init(&run.caller, LOAD)
+    handler_init(&run.caller, LOAD_KIND)
     run.caller.load = &run.load
 
 
@@ -225,7 +264,7 @@ cdef bint begin(Run *run) noexcept nogil:
 # ---- what must hold after every turn ----
 
 cdef void check_sums(Worker *worker) noexcept nogil:
-    cdef Stats *stats = &worker.stats
+    cdef StatsRow *stats = &worker.stats
     if <int> stats.submitted != <int> (
             stats.packets + stats.inline_successes + stats.failed_starts + <uint64_t> stats.in_flight):
         sim_violation("worker %d: the sum of ended operations is wrong", worker.index)
@@ -236,7 +275,7 @@ cdef void check_sums(Worker *worker) noexcept nogil:
 
 cdef void check_sessions(Worker *worker) noexcept nogil:
     """Sessions, buffers and queued bytes are as many as are counted."""
-    cdef Session *session
+    cdef NativeSession *session
     cdef Buffer *buffer
     cdef unsigned int i
     cdef int sessions = 0, buffers = 0
@@ -249,7 +288,7 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
         if session.listener != NULL and session.listener.holds <= 0:
             sim_violation("worker %d: nobody holds the listener of the session in slot %u", worker.index, i)
         queued += session.queue_bytes
-        buffers += session.input != NULL
+        buffers += session.input != NULL and session.input.kind == POOLED
         buffer = session.queue_head
         while buffer != NULL:
             buffers += buffer.kind == POOLED
@@ -266,7 +305,7 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
 
 cdef void check_deadlines(Worker *worker) noexcept nogil:
     """Whoever must not last for ever is looked at in time, the idle soon. Without memory a timer may be missing."""
-    cdef Session *session
+    cdef NativeSession *session
     cdef unsigned int i
     cdef uint64_t deadline
     if sim_shortages() != 0:
@@ -274,7 +313,7 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
     for i in range(worker.sessions.used):
         session = worker.sessions.slots[i]
         deadline = deadline_of(session)
-        if deadline <= worker.now or session.yielding or session.ready:
+        if deadline <= worker.now or session.yielding or session.ready or session.calling:
             continue
         if session.state == OPEN:   # a buffer that waited to be received into has its time from then on
             deadline = max(deadline, worker.now + IDLE_TIME)
@@ -285,7 +324,7 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
 cdef void check_timers(Worker *worker) noexcept nogil:
     """A session has one entry or none, and knows where; the first is the earliest."""
     cdef TimerHeap *heap = &worker.timers
-    cdef Session *session
+    cdef NativeSession *session
     cdef size_t i, waiting = 0
     for i in range(worker.sessions.used):
         waiting += worker.sessions.slots[i].timer_at != 0
@@ -299,7 +338,7 @@ cdef void check_timers(Worker *worker) noexcept nogil:
 
 cdef void check_listeners(Worker *worker) noexcept nogil:
     """All accepts are posted, or will be after a while."""
-    cdef Listener *listener = worker.listeners
+    cdef NativeListener *listener = worker.listeners
     cdef int i
     while listener != NULL:
         for i in range(ACCEPTS):
@@ -311,7 +350,7 @@ cdef void check_listeners(Worker *worker) noexcept nogil:
 cdef void check_unread(Run *run, Worker *worker) noexcept nogil:
     """Closing with unread input destroys what was sent: only those who failed, or had time enough, may suffer it."""
     cdef unsigned int closes = sim_unread_closes() - run.unread_closes
-    cdef Stats *stats = &worker.stats
+    cdef StatsRow *stats = &worker.stats
     cdef uint64_t excusing = stats.closed_by_error + stats.closed_by_timeout + stats.undrained + stats.refused
     if closes > excusing - run.excusing[worker.index] and worker.leave_at == 0:
         sim_violation("worker %d: it closed with unread input, for no reason", worker.index)
@@ -323,10 +362,10 @@ cdef void check_owners() noexcept nogil:
     """Nobody is released while the kernel holds an operation of his."""
     cdef unsigned int i = 0
     cdef Operation *operation = <Operation *> sim_operation(0)
-    cdef Session *session
+    cdef NativeSession *session
     while operation != NULL:
         if operation.kind != ACCEPT:
-            session = <Session *> operation.owner
+            session = <NativeSession *> operation.owner
             if session.state == FREE:
                 sim_violation("the session in slot %u was released with an operation in flight", session.slot)
         i += 1
@@ -386,14 +425,25 @@ cdef void open_place(Place *place, int number) noexcept nogil:
     PyThread_release_lock(place.listener.armed)
 
 
+cdef void excuse_parked(int socket) noexcept nogil:
+    """Before its listener is armed it is no socket."""
+    cdef sim_connection *connection = sim_connection_of(socket)
+    if connection != NULL:
+        sim_excuse(connection, "the listener closed before there was a place")
+
+
 cdef void close_place(Place *place, int number) noexcept nogil:
     cdef InboxItem *item = inbox_item_about(DO_UNLISTEN, place.listener)
+    cdef int i
     if item == NULL:
         return
     sim_tell("listener %d is asked to close", number)
     place.closes_at = 0
     if place.listener.socket != INVALID_SOCKET:
         sim_stop(<int> place.listener.socket)
+    for i in range(ACCEPTS):
+        if place.asked and place.listener.accepts[i].parked != INVALID_SOCKET:
+            excuse_parked(<int> place.listener.accepts[i].parked)
     ask(place.listener.worker, item)
 
 
@@ -403,7 +453,14 @@ cdef void forget_place(Place *place, int number) noexcept nogil:
         sim_violation("listener %d: nobody said whether it is armed", number)
     if place.listener.socket != INVALID_SOCKET:
         sim_violation("listener %d is left open", number)
-    free(place.listener)
+    free_place(place)
+
+
+cdef void free_place(Place *place) noexcept nogil:
+    if place.python == NULL:
+        free(place.listener)
+    else:
+        drop_listener(place)
     place.listener = NULL
 
 
@@ -430,7 +487,7 @@ cdef void open_and_close_places(Run *run) noexcept nogil:
 cdef void remember(Run *run, Worker *worker) noexcept nogil:
     """The names of new sessions."""
     cdef unsigned int i
-    cdef Session *session
+    cdef NativeSession *session
     cdef sim_connection *connection
     for i in range(min(worker.sessions.used, <unsigned int> SLOTS)):
         session = worker.sessions.slots[i]
@@ -476,19 +533,28 @@ cdef void ask_to_close(Run *run, int index) noexcept nogil:
 cdef bint is_time_to_close(Run *run) noexcept nogil:
     if run.closes_at != 0 and run.turns >= run.closes_at:
         return True
+    if run.dials > 0 or run.dialled > 0:
+        return False
     return peers_done(run.everybody) and InterlockedCompareExchange(&run.load.remaining, 0, 0) == 0
+
+
+cdef void warn(Run *run, bint early) noexcept nogil:
+    """From now on it closes."""
+    run.closing = True
+    peers_warn(run.everybody, early)
 
 
 cdef void disturb(Run *run) noexcept nogil:
     cdef int i
     open_and_close_places(run)
+    if run.cast != NULL:
+        foreigners_act(run)
     if run.calls > 0 and sim_one_in(4):
         call_somebody(run)
     if sim_one_in(run.aborts):
         abort_somebody(run)
     if not run.closing and is_time_to_close(run):
-        run.closing = True
-        peers_warn(run.everybody, run.closes_at != 0 and run.turns >= run.closes_at)
+        warn(run, run.closes_at != 0 and run.turns >= run.closes_at)
     if run.closing:
         i = <int> sim_below(run.count)
         if not run.asked[i]:
@@ -519,7 +585,7 @@ cdef bint all_over(Run *run) noexcept nogil:
 cdef bint has_plans(Run *run) noexcept nogil:
     """Will something be done to the core that is not done yet?"""
     cdef int i
-    if run.calls > 0:
+    if run.calls > 0 or run.dials > 0 or run.debts > 0:
         return True
     for i in range(run.place_count):
         if not run.places[i].asked:
@@ -549,6 +615,8 @@ cdef void turn(Run *run) noexcept nogil:
         return
     worker_turn(worker, INFINITE)
     check(run, worker)
+    if run.cast != NULL:
+        check_cast(run)
     forget_places(run)
     remember(run, worker)
 
@@ -556,7 +624,7 @@ cdef void turn(Run *run) noexcept nogil:
 # ---- the end ----
 
 cdef void check_emptiness(Worker *worker) noexcept nogil:
-    cdef Stats *stats = &worker.stats
+    cdef StatsRow *stats = &worker.stats
     if stats.active != 0 or stats.in_flight != 0 or stats.buffers_used != 0 or stats.bytes_queued != 0:
         sim_violation("worker %d: at the end %d sessions, %d operations, %d buffers, %d queued bytes remain",
                       worker.index, <int> stats.active, <int> stats.in_flight, <int> stats.buffers_used,
@@ -598,8 +666,7 @@ cdef void check_places(Run *run) noexcept nogil:
         run.places[i].closes_at = 0
         if not run.places[i].asked:
             closesocket(run.places[i].listener.socket)
-            free(run.places[i].listener)
-            run.places[i].listener = NULL
+            free_place(&run.places[i])
     forget_places(run)
     for i in range(run.place_count):
         if run.places[i].listener != NULL and not run.left:
@@ -627,6 +694,8 @@ cdef void end(Run *run) noexcept nogil:
     peers_check(run.everybody)
     if sim_open_descriptors() != 0:
         sim_violation("%u descriptors are left open", sim_open_descriptors())
+    if run.cast != NULL:
+        cast_end(run)
     peers_end(run.everybody)
     free_memory(run)
 
@@ -656,7 +725,10 @@ cdef bint simulate(uint64_t seed, const sim_limits *limits, bint telling) noexce
     memset(&run, 0, sizeof(Run))
     run.limits = limits[0]
     sim_begin(seed, limits, sizeof(Operation), telling)
-    return not sim_run(body, &run)
+    if not sim_run(body, &run):
+        return True
+    give_gil_up()
+    return False
 
 
 cdef void forget() noexcept nogil:
@@ -682,11 +754,18 @@ cdef void prepare() noexcept nogil:
     blocks_keep()
 
 
-NO_LIMITS = {"salt": 0, "calm": 0, "absent": 0, "workers": 2**63, "listeners": 2**63, "calls": 2**63, "bytes": 2**63}
+NO_LIMITS = {"salt": 0, "calm": 0, "absent": 0, "workers": 2**63, "listeners": 2**63, "calls": 2**63, "bytes": 2**63,
+             "python": 1}
 WHIMS = []
 while sim_whim_name(len(WHIMS)) != NULL:
     WHIMS.append(sim_whim_name(len(WHIMS)).decode())
 prepare()
+
+
+def use_mutant(number):
+    """From now on the core has that fault; 0: none."""
+    global sim_mutant
+    sim_mutant = number
 
 
 def run(seed, limits=NO_LIMITS):

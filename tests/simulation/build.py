@@ -1,7 +1,7 @@
 """Builds the simulation: the core, the simulated kernel and its people, as an extension module that is in no package.
 
-Each mutant is a module of its own, compiled from the same C. Environment: CC names the compiler;
-IOCPCORE_SIMULATION_CFLAGS adds to its flags, for a sanitizer say, and has a directory of its own.
+Environment: CC names the compiler; IOCPCORE_SIMULATION_CFLAGS adds to its flags, for a sanitizer say, and has a
+directory of its own.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CORE = ROOT / "iocpcore"
+STATISTICS = ROOT / "python" / "iocpcore" / "_stats.py"
 FLAGS = shlex.split(os.environ.get("IOCPCORE_SIMULATION_CFLAGS", ""))
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Werror"]
 # Whose allocations may fail.
@@ -87,20 +88,20 @@ def compile_c(target, sources, code, *flags):
     make(target, sources, *compiler(), *options, "-c", code, "-o")
 
 
-def build(mutant=None):
-    """The module's path; a mutant by its name."""
-    number = mutants()[mutant] if mutant else 0
+def build():
+    """The module's path."""
     place = directory()
     core = sorted(CORE.glob("*.p*")) + sorted(CORE.glob("**/*.h")) + sorted(HERE.glob("*.h")) + [HERE / "build.py"]
     code = place / "_simulation.c"
     pyx = HERE / "_simulation.pyx"
-    make(code, [*core, pyx], sys.executable, "-m", "cython", "-3", "-Werror", "-I", CORE, pyx, "-o")
+    cython = [sys.executable, "-m", "cython", "-3", "-Werror", "-I", CORE]
+    make(code, [*core, pyx, *HERE.glob("*.pxi")], *cython, pyx, "-o")
     objects = []
     for source in CALLS + KERNEL:
         objects.append(place / f"{source.stem}.o")
         compile_c(objects[-1], [*core, source], source, *(SCARCE if source in CALLS else []))
-    objects.append(place / f"simulation-{number}.o")
-    compile_c(objects[-1], [code], code, f"-DIOCPCORE_MUTANT={number}", *SCARCE, *FICKLE)
-    module = place / str(number) / f"_simulation{sysconfig.get_config_var('EXT_SUFFIX')}"
+    objects.append(place / "simulation.o")
+    compile_c(objects[-1], [code], code, *SCARCE, *FICKLE)
+    module = place / f"_simulation{sysconfig.get_config_var('EXT_SUFFIX')}"
     make(module, objects, *compiler(), "-shared", *FLAGS, *objects, "-o")
     return module

@@ -1,7 +1,8 @@
 /* Peers act one at a time and as little as they like: a piece written, a piece read, an end, a reset, or a long stall.
  *
  * What a client sends is a stretch of one pattern, so that every byte that comes back can be told from every other
- * nearby; it must come back in order, once, and whole unless its connection has an excuse.
+ * nearby; it must come back in order, once, and whole unless its connection has an excuse. Where the listener's handler
+ * talks as it likes (PEERS_TALK) the same bytes come in the same order; how many, only the handler knows.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #define MILLISECOND UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
-enum { PERIOD = 65521, CLIENTS = 12, SERVERS = 64, CARRIED = 8192 };
+enum { PERIOD = PEERS_PERIOD, CLIENTS = 12, SERVERS = 64, CARRIED = 8192 };
 
 /* How a client goes. */
 enum ending {
@@ -27,6 +28,7 @@ enum ending {
 struct client {
     struct sim_connection *c; /* NULL: not yet connected */
     int listener;
+    unsigned customs;         /* of the listener */
     uint64_t at;              /* it does nothing before */
     uint64_t to_send, sent, got;
     uint64_t patience; /* RESETS, VANISHES: bytes both ways until then */
@@ -34,6 +36,7 @@ struct client {
     enum ending ending;
     int stalls; /* long ones, still to come */
     int finished;
+    int ended; /* it has read to the end */
     int over;
 };
 
@@ -47,6 +50,7 @@ struct server {
 
 struct peers {
     const int *listeners;
+    const unsigned *customs; /* of each listener */
     unsigned listener_count;
     struct client clients[CLIENTS];
     unsigned client_count;
@@ -79,12 +83,13 @@ static uint64_t least_of(uint64_t a, uint64_t b)
 
 static int may_end_early(const struct client *p)
 {
-    return sim_excused(p->c) != NULL || p->ending >= RESETS;
+    return sim_excused(p->c) != NULL || p->ending >= RESETS || p->customs & PEERS_TIMED ||
+           (p->customs & PEERS_REFUSED && p->got == 0);
 }
 
 static int is_whole(const struct client *p)
 {
-    return p->sent == p->to_send && p->got == p->to_send;
+    return p->sent == p->to_send && (p->got == p->to_send || p->customs & PEERS_TALK);
 }
 
 static int client_connects(struct peers *peers, struct client *p)
@@ -99,7 +104,7 @@ static int client_connects(struct peers *peers, struct client *p)
         sim_excuse(p->c, "the core was closing when it came");
     /* Enough round trips, but not more than a second of them. */
     p->to_send = least_of(p->to_send, 256 * sim_room(p->c));
-    p->patience = sim_below(2 * p->to_send + 1);
+    p->patience = sim_below((p->customs & PEERS_TALK ? 1 : 2) * p->to_send + 1);
     return 1;
 }
 
@@ -108,18 +113,18 @@ static int client_writes(struct client *p)
     uint64_t left = p->to_send - p->sent;
     size_t taken;
 
-    if (left == 0)
+    if (left == 0 || sim_was_reset(p->c))
         return 0;
     taken = sim_write(p->c, pattern + (p->offset + p->sent) % PERIOD, sim_scale(1, least_of(left, PERIOD)));
     p->sent += taken;
-    return taken > 0;
+    return taken > 0 || sim_was_reset(p->c); /* by this, if the core has closed */
 }
 
 static void client_compares(struct client *p, const unsigned char *bytes, size_t count)
 {
     const unsigned char *expected = pattern + (p->offset + p->got) % PERIOD;
 
-    if (p->got + count > p->sent)
+    if (p->got + count > p->sent && !(p->customs & PEERS_TALK))
         sim_violation("connection %u: more came back than was sent", sim_number(p->c));
     for (size_t i = 0; i < count; i++) {
         if (bytes[i] != expected[i])
@@ -129,13 +134,28 @@ static void client_compares(struct client *p, const unsigned char *bytes, size_t
     p->got += count;
 }
 
+/* The core says no more; whoever still has something to say may go on, or not. */
+static int client_hears_end(struct client *p)
+{
+    p->ended = 1;
+    if (p->sent == p->to_send || p->ending == LEAVES) {
+        sim_leave(p->c);
+        p->over = 1;
+    }
+    return 1;
+}
+
 static int client_ends(struct peers *peers, struct client *p, enum sim_read how)
 {
+    if (how == SIM_END && p->customs & PEERS_TALK)
+        return p->ended ? 0 : client_hears_end(p);
     if (!may_end_early(p) && (!is_whole(p) || (how == SIM_RESET && !peers->closing)))
         sim_violation("connection %u: %s after %lu of %lu bytes had come back, for no reason", sim_number(p->c),
                       how == SIM_RESET ? "reset" : "ended", (unsigned long)p->got, (unsigned long)p->to_send);
-    if (how == SIM_END)
+    if (how == SIM_END) {
+        p->ended = 1;
         sim_leave(p->c);
+    }
     p->over = 1;
     return 1;
 }
@@ -158,6 +178,11 @@ static int client_finishes(struct client *p)
 {
     if (p->finished || p->sent < p->to_send || (p->ending != FINISHES && p->ending != DEAF))
         return 0;
+    if (p->ended) { /* both have */
+        sim_leave(p->c);
+        p->over = 1;
+        return 1;
+    }
     sim_finish(p->c);
     p->finished = 1;
     return 1;
@@ -172,7 +197,7 @@ static int client_goes(struct client *p)
         p->over = 1;
     } else if (p->ending == DEAF && p->finished) {
         p->over = 1;
-    } else if (p->ending == LEAVES && is_whole(p)) {
+    } else if ((p->ending == LEAVES && is_whole(p)) || (p->ending == STAYS && p->ended && is_whole(p))) {
         sim_leave(p->c);
         p->over = 1;
     }
@@ -227,8 +252,10 @@ static void client_begin(struct peers *peers, unsigned i)
                                                "vanish in the middle without a word",
                                                "end its side and never read again"};
     struct client *p = &peers->clients[i];
+    unsigned l = (unsigned)sim_below(peers->listener_count);
 
-    p->listener = peers->listeners[sim_below(peers->listener_count)];
+    p->listener = peers->listeners[l];
+    p->customs = peers->customs[l];
     p->at = sim_now() + (sim_below(2) ? 0 : sim_scale(1000, sim_scale(1000, 4 * SECOND)));
     p->to_send = sim_one_in(16) ? 0 : sim_scale(1, sim_one_in(16) ? 400000 : 30000);
     p->to_send = least_of(p->to_send, sim_limits()->bytes);
@@ -236,7 +263,7 @@ static void client_begin(struct peers *peers, unsigned i)
     p->ending = sim_below(2) ? FINISHES : (enum ending)sim_below(ENDINGS);
     p->stalls = sim_one_in(8) ? 1 + (int)sim_below(2) : 0;
     p->over = sim_limits()->absent >> i & 1;
-    if (sim_few_descriptors())
+    if (sim_few_descriptors() || p->customs & PEERS_HURRIED)
         client_hurries(p);
     if (!p->over)
         sim_tell("peer %u will send up to %lu bytes, and %s", i, (unsigned long)p->to_send, words[p->ending]);
@@ -330,7 +357,7 @@ static uint64_t peers_next_at(void *self)
     return next;
 }
 
-struct peers *peers_begin(const int *listeners, unsigned listener_count)
+struct peers *peers_begin(const int *listeners, const unsigned *customs, unsigned listener_count)
 {
     struct peers *peers = calloc(1, sizeof *peers);
 
@@ -338,6 +365,7 @@ struct peers *peers_begin(const int *listeners, unsigned listener_count)
         abort();
     lay_out_pattern();
     peers->listeners = listeners;
+    peers->customs = customs;
     peers->listener_count = listener_count;
     peers->client_count = 1 + (unsigned)sim_below(CLIENTS);
     peers->pauses = sim_below(2) ? sim_scale(1, 32) : 0;
@@ -354,6 +382,24 @@ void peers_end(struct peers *peers)
     for (unsigned i = 0; i < peers->server_count; i++)
         free(peers->servers[i]);
     free(peers);
+}
+
+const unsigned char *peers_pattern(void)
+{
+    return pattern;
+}
+
+int peers_look(const struct peers *peers, const struct sim_connection *c, struct peers_view *view)
+{
+    for (unsigned i = 0; i < peers->client_count; i++) {
+        const struct client *p = &peers->clients[i];
+
+        if (p->c == c) {
+            *view = (struct peers_view){.offset = p->offset, .sent = p->sent, .got = p->got, .ended = p->ended};
+            return 1;
+        }
+    }
+    return 0;
 }
 
 static int client_done(const struct client *p)
@@ -385,14 +431,12 @@ void peers_are_stuck(const struct peers *peers)
 void peers_warn(struct peers *peers, int early)
 {
     peers->closing = 1;
-    peers->early = early;
-    if (!early)
-        return;
+    peers->early |= early;
     for (unsigned i = 0; i < peers->client_count; i++) {
-        if (peers->clients[i].c != NULL)
+        if (peers->clients[i].c != NULL && (early || peers->clients[i].customs & PEERS_TALK))
             sim_excuse(peers->clients[i].c, "the core was closing");
     }
-    for (unsigned i = 0; i < peers->server_count; i++)
+    for (unsigned i = 0; i < peers->server_count && early; i++)
         sim_excuse(peers->servers[i]->c, "the core was closing");
 }
 

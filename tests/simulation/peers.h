@@ -8,11 +8,32 @@
 
 #include "linux/simulated.h"
 
+enum { PEERS_PERIOD = 65521 };
+
 struct peers;
 
-/* Chooses who they are by the world's chance, and settles them in it. The listeners are the caller's. */
-struct peers *peers_begin(const int *listeners, unsigned listener_count);
+/* What a listener's clients have to expect; bits. */
+enum peers_custom {
+    PEERS_TALK = 1,    /* what comes back is the same bytes, but as many as the core likes, and when it likes */
+    PEERS_REFUSED = 2, /* it may close them at once: it serves enough */
+    PEERS_TIMED = 4,   /* it may close them for having been slow */
+    PEERS_HURRIED = 8  /* nobody may keep his connection for ever: others wait for it */
+};
+
+/* Chooses who they are by the world's chance, and settles them in it. The listeners and customs are the caller's. */
+struct peers *peers_begin(const int *listeners, const unsigned *customs, unsigned listener_count);
 void peers_end(struct peers *peers);
+
+const unsigned char *peers_pattern(void); /* PEERS_PERIOD bytes, twice, of which all send */
+
+/* How far a client is. */
+struct peers_view {
+    size_t offset;      /* where in the pattern it begins */
+    uint64_t sent, got; /* bytes */
+    int ended;          /* it has read to the end of what the core sent */
+};
+
+int peers_look(const struct peers *peers, const struct sim_connection *c, struct peers_view *view); /* 0: no client's */
 
 int peers_done(const struct peers *peers); /* each has what it wanted, or will never want anything again */
 void peers_are_stuck(const struct peers *peers);  /* nothing will ever happen again: a violation */

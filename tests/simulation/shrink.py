@@ -1,6 +1,7 @@
 """Makes a failing schedule small: the same seed's world with less in it, as long as the same rule is broken.
 
-Less is what `limits` says: fewer clients, bytes, workers, listeners and calls, and whims of the kernel that never come.
+Less is what `limits` says: fewer clients, bytes, workers, listeners and calls, no Python, and whims of the kernel that
+never come.
 Another order of events (`salt`) may be needed for a smaller world to fail. Nothing here is random.
 """
 
@@ -48,8 +49,9 @@ def changes(simulation, limits):
     for name in ("workers", "listeners"):
         if limits[name] > 1:
             yield {name: 1}
-    if limits["calls"] > 0:
-        yield {"calls": 0}
+    for name in ("calls", "python"):
+        if limits[name] > 0:
+            yield {name: 0}
     for name, count in (("absent", CLIENTS), ("calm", len(simulation.WHIMS))):
         for bit in range(count):
             if not limits[name] >> bit & 1:

@@ -26,12 +26,20 @@ CHUNK = 500         # seeds that one process runs at a time
 STORY_LINES = 60    # of a failing schedule, at most
 
 
-@functools.cache
-def load(path):
-    loader = importlib.machinery.ExtensionFileLoader("_simulation", str(path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_simulation", loader))
+def load_by(loader, name):
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = module
     loader.exec_module(module)
     return module
+
+
+@functools.cache
+def load(mutant=None):
+    """The simulation, and in it that fault. What the core imports of its package is loaded from its source."""
+    load_by(importlib.machinery.SourceFileLoader("iocpcore._stats", str(build.STATISTICS)), "iocpcore._stats")
+    simulation = load_by(importlib.machinery.ExtensionFileLoader("_simulation", str(build.build())), "_simulation")
+    simulation.use_mutant(build.mutants()[mutant] if mutant else 0)
+    return simulation
 
 
 def arguments():
@@ -39,7 +47,7 @@ def arguments():
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (0)")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many from there on (1000; of stories 1)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share them; 0: one a core (1)")
-    parser.add_argument("--mutant", choices=build.mutants(), help="a deliberate fault, compiled in")
+    parser.add_argument("--mutant", choices=build.mutants(), help="a deliberate fault in the core")
     parser.add_argument("--mutants", action="store_true", help="each of them: which seed catches it, and by what")
     parser.add_argument("--story", action="store_true", help="tell what happens, line by line")
     parser.add_argument("--limits", default="", metavar="NAME=N,...", help="less than the seed would choose")
@@ -49,9 +57,9 @@ def arguments():
 
 # ---- searching ----
 
-def run_chunk(path, first, count):
+def run_chunk(mutant, first, count):
     """In a process of its own. A crash of that process is a violation too, of the seeds it ran."""
-    return load(path).run_many(first, count)
+    return load(mutant).run_many(first, count)
 
 
 def result_of(chunk, first):
@@ -61,12 +69,12 @@ def result_of(chunk, first):
         return first, f"the process ended: this seed, or one of the {CHUNK} or so around it, did it"
 
 
-def search(path, first, count, jobs):
+def search(mutant, first, count, jobs):
     """(None, None), or the first seed that fails and its violation."""
     context = multiprocessing.get_context("fork")
     end = first + count
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        chunks = [(pool.submit(run_chunk, path, at, min(CHUNK, end - at)), at) for at in range(first, end, CHUNK)]
+        chunks = [(pool.submit(run_chunk, mutant, at, min(CHUNK, end - at)), at) for at in range(first, end, CHUNK)]
         for chunk, at in chunks:
             seed, violation = result_of(chunk, at)
             if violation is not None:
@@ -91,10 +99,10 @@ def show(simulation, seed, limits):
         print(f"(the last {STORY_LINES} of {len(lines)} lines)")
 
 
-def report(path, seed, violation, mutant, shrinks):
+def report(seed, violation, mutant, shrinks):
     """Of a seed that has failed."""
     print(f"seed {seed}: {violation}", flush=True)
-    simulation = load(path)
+    simulation = load(mutant)
     limits = simulation.NO_LIMITS
     if shrinks:
         limits = shrink.shrink(simulation, seed, violation)
@@ -105,18 +113,18 @@ def report(path, seed, violation, mutant, shrinks):
     print(*words)
 
 
-def run_seeds(path, first, count, jobs):
+def run_seeds(mutant, first, count, jobs):
     """(None, None) after saying so, or the first seed that fails and its violation."""
     began = time.perf_counter()
-    seed, violation = search(path, first, count, jobs)
+    seed, violation = search(mutant, first, count, jobs)
     if violation is None:
         print(f"{count} seeds, {count / (time.perf_counter() - began):.0f} a second: no rule broken")
     return seed, violation
 
 
-def tell(path, first, count, limits):
+def tell(mutant, first, count, limits):
     """The stories, until one breaks a rule. True if none does."""
-    simulation = load(path)
+    simulation = load(mutant)
     for seed in range(first, first + count):
         print(f"---- seed {seed} ----")
         violation, told = simulation.run(seed, shrink.read(simulation, limits))
@@ -130,7 +138,7 @@ def tell(path, first, count, limits):
 
 def catch(name, first, count):
     """(name, the seed that catches it or None, by what)."""
-    return (name, *search(build.build(name), first, count, 1))
+    return (name, *search(name, first, count, 1))
 
 
 def catch_all(first, count, jobs):
@@ -153,13 +161,13 @@ def main():
     jobs = wanted.jobs or os.cpu_count()
     if wanted.mutants:
         return 0 if catch_all(wanted.first, wanted.seeds or 1000, jobs) else 1
-    path = build.build(wanted.mutant)
+    build.build()
     if wanted.story:
-        return 0 if tell(path, wanted.first, wanted.seeds or 1, wanted.limits) else 1
-    seed, violation = run_seeds(path, wanted.first, wanted.seeds or 1000, jobs)
+        return 0 if tell(wanted.mutant, wanted.first, wanted.seeds or 1, wanted.limits) else 1
+    seed, violation = run_seeds(wanted.mutant, wanted.first, wanted.seeds or 1000, jobs)
     if violation is None:
         return 0
-    report(path, seed, violation, wanted.mutant, not wanted.no_shrink)
+    report(seed, violation, wanted.mutant, not wanted.no_shrink)
     return 1
 
 

@@ -1,0 +1,121 @@
+# What must hold of sessions that Python knows: each is told what happens in order, once, and its on_close last; each
+# byte that send() took was sent or is unsent; what the core refers to lives, and nothing else is left.
+#
+# Ownership: the Cast's.
+# Threads: the world's.
+
+
+cdef void check_received(Cast cast, Talk talk, const char *rule) noexcept:
+    cdef peers_view view
+    if is_excused(talk) or not talk.listens or not peers_look(cast.run.everybody, talk.connection, &view):
+        return
+    must(talk.received == view.sent, talk, rule)
+
+
+cdef void check_closed(Cast cast, Session session, Talk talk, bint well) noexcept:
+    cdef NativeSession *native = native_of(session)
+    talk.closed = True
+    if talk.dialled:
+        cast.run.dialled -= 1
+    if talk.connection == NULL:
+        talk.connection = connection_of(session)
+    if talk.connection == NULL and native != NULL and native.socket == INVALID_SOCKET:
+        return      # undrained, before its on_connect: nobody knows any more which it was
+    if native == NULL or not native.sending:    # else the kernel still has a part, and may send it
+        must(talk.sent - session.unsent == (0 if talk.connection == NULL else sim_taken(talk.connection)), talk,
+             "what was sent is not what has gone and what is unsent")
+    if not well or cast.run.closing or is_excused(talk):
+        return
+    if talk.dialled:
+        must(talk.received == talk.sent, talk, "it has ended before all came back")
+    elif native != NULL and native.reason == BY_PEER:
+        check_received(cast, talk, "it has ended before all that the peer has sent")
+
+
+cdef void check_talks(Cast cast) noexcept:
+    """After every turn."""
+    cdef Talk talk
+    cdef Session session
+    cdef NativeSession *native
+    for talk in cast.talks:
+        if talk.closed:
+            continue
+        session = talk.session()
+        must(session is not None, talk, "its Session was freed before on_close")
+        native = native_of(session)
+        if talk.owed and native != NULL and is_to_hear(native, session) and not native.calls & CALL_DRAIN:
+            must(link_queued(native.link) > native.handler.settings.low_water, talk, "on_drain does not come")
+    check_pinned(cast)
+
+
+cdef void check_pinned(Cast cast) noexcept:
+    """Bytes that are referred to are held by that, and no others."""
+    cdef Py_ssize_t references = 0
+    cdef int i
+    if not cast.pinned or cast.run.left:
+        return
+    for piece in cast.pinned:
+        references += (<PyObject *> piece).ob_refcnt - 2    # the list's, and this loop's
+    for i in range(cast.run.count):
+        references -= count_pinned(&cast.run.workers[i])
+    if references != 0:
+        sim_violation("bytes to be sent are held %d times too often", <int> references)
+
+
+cdef void check_end_of_cast(Cast cast) noexcept:
+    """All is over, and every worker's memory still there if it is left to the kernel."""
+    cdef Talk talk
+    for talk in cast.talks:
+        must(talk.closed, talk, "on_close never came")
+        check_peer(cast, talk)
+    cast.debtors.clear()
+    cast.proactor.native = NULL
+    for session in cast.handles:
+        cast.try_closed(session, (<Session> session).data)
+    cast.handles.clear()
+    session = None
+    for talk in cast.talks:
+        must(talk.session() is None, talk, "its Session is left")
+    if cast.post_called != cast.posted or tokens != 0:
+        sim_violation("%d functions were posted, %d called, %d are left", <int> cast.posted,
+                      <int> cast.post_called, tokens)
+
+
+cdef void check_peer(Cast cast, Talk talk) noexcept:
+    cdef peers_view view
+    if talk.connection == NULL or not peers_look(cast.run.everybody, talk.connection, &view):
+        return
+    if view.ended and not sim_was_reset(talk.connection):
+        must(view.got == sim_taken(talk.connection), talk, "its peer has not got what was sent")
+
+
+cdef void check_counts(Run *run, Cast cast) noexcept:
+    cdef uint64_t callbacks = 0, errors = 0
+    cdef int i
+    for i in range(run.count):
+        callbacks += run.workers[i].stats.callbacks
+        errors += run.workers[i].stats.callback_errors
+    if callbacks != cast.callbacks or errors != cast.errors:
+        sim_violation("%d callbacks and %d errors were counted, %d and %d there were", <int> callbacks, <int> errors,
+                      <int> cast.callbacks, <int> cast.errors)
+
+
+cdef int count_pinned(Worker *worker) noexcept:
+    """Buffers that refer to Python's bytes: queued, in the inbox, and to be let go."""
+    cdef unsigned int i
+    cdef int count = count_chain(worker.unpinned)
+    cdef InboxItem *item = worker.inbox.head
+    for i in range(worker.sessions.used):
+        count += count_chain(worker.sessions.slots[i].queue_head)
+    while item != NULL:
+        count += item.buffer != NULL and item.buffer.kind == PINNED
+        item = item.next
+    return count
+
+
+cdef int count_chain(Buffer *buffer) noexcept:
+    cdef int count = 0
+    while buffer != NULL:
+        count += buffer.kind == PINNED
+        buffer = buffer.next
+    return count
