@@ -22,10 +22,10 @@ def test_the_example_of_native_handlers_runs_as_it_stands(examples):
 
 def test_the_example_of_handlers_in_python_runs_as_it_stands(examples):
     output = run_python(examples[1])
-    lines = output.splitlines()  # workers print too: whose line comes first is not said
-    assert lines.index("welcome") < lines.index("Hello, IOCP!")
-    assert "in a worker's thread\n" in output
-    assert re.search(r"closed \('127.0.0.1', \d+\) None\n", output)
+    # Several threads print: another's text may come before the end of a line.
+    assert output.index("welcome") < output.index("Hello, IOCP!")
+    assert "in a worker's thread" in output
+    assert re.search(r"closed \('127.0.0.1', \d+\) None", output)
 
 
 def test_no_example_is_left_out(examples):
