@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Never
 
 from . import __version__
 from ._cli import client, demo, echo, info, pitfalls
@@ -15,11 +17,11 @@ INTERRUPTED = 130  # what a shell makes of SIGINT
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> Never:
         self.exit(REFUSED, f"{self.prog}: error: {message}\n")
 
 
-def make_parser():
+def make_parser() -> Parser:
     parser = Parser(prog="iocpcore", description="A native I/O completion port core for Python.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"iocpcore {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -30,12 +32,12 @@ def make_parser():
     return parser
 
 
-def fail(command, error, status):
+def fail(command: str, error: object, status: int) -> int:
     print(f"iocpcore {command}: error: {error}", file=sys.stderr)
     return status
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
     options = make_parser().parse_args(arguments)
     # What came over a socket, or a system's message in another language, must not end in an encoding error.
@@ -43,7 +45,8 @@ def main(arguments=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return options.run(options)
+        status: int = options.run(options)
+        return status
     except Refused as error:
         return fail(options.command, error, REFUSED)
     except Failed as error:

@@ -2,18 +2,23 @@
 
 import contextlib
 import socket
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from .. import Load, Proactor
 from .common import DONE, Failed, add_native, add_port, refusals, seconds, sizes, whole
 from .load import complaint, run_load
-from .output import amount, count, microseconds, print_json, print_line, print_table
+from .output import Row, amount, count, microseconds, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from .._core import _Result
 
 HELP = "send messages to an echo server and check every byte that returns"
 DESCRIPTION = """Send messages to an echo server and check every byte that returns.
 Exit status 1: a byte was wrong, or an echo was lost."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address or name (default: %(default)s)")
     add_port(parser, 1, "the server's")
     parser.add_argument(
@@ -53,14 +58,14 @@ def add_arguments(parser):
     output.add_argument("--text", metavar="LINE", help="send this one line instead, and print what comes back")
 
 
-def run(options):
+def run(options: Namespace) -> int:
     return send_line(options) if options.text is not None else send_load(options)
 
 
 # ---- the load ----
 
 
-def send_load(options):
+def send_load(options: Namespace) -> int:
     load = Load(options.connections, options.messages, options.size, options.pipeline)
     with contextlib.ExitStack() as stack:
         with refusals(options.host):
@@ -78,7 +83,7 @@ def send_load(options):
     return DONE
 
 
-def result_rows(result):
+def result_rows(result: "_Result") -> list[Row]:
     return [
         ["connections", count(result["connections"])],
         ["echoes", count(result["echoes"])],
@@ -90,16 +95,16 @@ def result_rows(result):
     ]
 
 
-def latency_rows(result):
-    names = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+def latency_rows(result: "_Result") -> list[Row]:
     latency = result["latency_us"]
-    return [[f"latency {name}", microseconds(latency[key]) if result["echoes"] else "-"] for key, name in names.items()]
+    times = {"p50": latency["p50"], "p99": latency["p99"], "p99.9": latency["p999"]}
+    return [[f"latency {name}", microseconds(time) if result["echoes"] else "-"] for name, time in times.items()]
 
 
 # ---- one line ----
 
 
-def send_line(options):
+def send_line(options: Namespace) -> int:
     """As a beginner would: a plain socket, nothing of ours."""
     line = options.text.encode("utf-8", "surrogateescape") + b"\n"
     try:
@@ -118,7 +123,7 @@ def send_line(options):
     return DONE
 
 
-def read_answer(sock, length):
+def read_answer(sock: socket.socket, length: int) -> bytes:
     """So many bytes, or what came until the peer ended."""
     answer = b""
     while len(answer) < length and (piece := sock.recv(length - len(answer))):

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import socket
+from collections.abc import Callable, Iterator
 
 DONE = 0
 FAILED = 1  # something was lost, or came back wrong
@@ -18,7 +19,7 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def refusals(host):
+def refusals(host: str | None) -> Iterator[None]:
     """An error raised in here is the answer to an argument."""
     try:
         yield
@@ -30,10 +31,10 @@ def refusals(host):
         raise Refused(error) from error
 
 
-def whole(least, most):
+def whole(least: int, most: int) -> Callable[[str], int]:
     """The type of an argument that is a number in that range."""
 
-    def number(text):
+    def number(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
@@ -45,7 +46,7 @@ def whole(least, most):
     return number
 
 
-def seconds(text):
+def seconds(text: str) -> float:
     """The type of an argument that is a time, more than nothing and at most a year."""
     try:
         value = float(text)
@@ -56,7 +57,7 @@ def seconds(text):
     return value
 
 
-def sizes(text):
+def sizes(text: str) -> tuple[int, int]:
     """The type of `64`, or of `1-70000`: (least, most)."""
     number = whole(1, 1 << 30)
     least, _, most = text.partition("-")
@@ -67,11 +68,11 @@ def sizes(text):
     return number(least), number(most)
 
 
-def add_port(parser, least, what):
+def add_port(parser: argparse.ArgumentParser, least: int, what: str) -> None:
     parser.add_argument("--port", type=whole(least, 65535), default=9999, help=f"{what} (default: %(default)s)")
 
 
-def add_native(parser):
+def add_native(parser: argparse.ArgumentParser) -> None:
     """The arguments of a Proactor."""
     parser.add_argument(
         "--workers",
@@ -87,7 +88,7 @@ def add_native(parser):
     )
 
 
-def address_text(address):
+def address_text(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     """HOST:PORT of a socket's address; an IPv6 host is in brackets, else its end could not be told from the port."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,14 +1,20 @@
 """`iocpcore demo`: an echo server and its client, both in this process, over real sockets."""
 
 import contextlib
+import sys
 import threading
 import time
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
-from .. import ECHO, Load, Proactor
+from .. import ECHO, Load, Proactor, Stats
 from .client import latency_rows, result_rows
 from .common import DONE, Failed, add_native, refusals, whole
 from .load import complaint, run_load
-from .output import count, print_line, print_table, progress, ratio
+from .output import Row, count, print_line, print_table, progress, ratio
+
+if TYPE_CHECKING:
+    from .._core import _Result
 
 HELP = "a server and a client in one go, with every byte checked"
 DESCRIPTION = """Run a server and a client in this process, over real sockets of this machine, and check every byte.
@@ -20,7 +26,7 @@ SIZE = 64
 TIMEOUT = 60.0  # seconds without an echo
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--echoes",
         type=whole(1, 1 << 40),
@@ -31,7 +37,7 @@ def add_arguments(parser):
     add_native(parser)
 
 
-def run(options):
+def run(options: Namespace) -> int:
     connections = min(CONNECTIONS, options.echoes)
     messages = -(-options.echoes // connections)
     load = Load(connections, messages, SIZE)
@@ -56,18 +62,19 @@ def run(options):
     return DONE
 
 
-def worker_threads():
+def worker_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("iocpcore-worker-")}
 
 
-def processor_time(threads):
-    """What these running threads have used, in nanoseconds; None where the system does not say."""
-    if not hasattr(time, "pthread_getcpuclockid"):
+def processor_time(threads: set[threading.Thread]) -> int | None:
+    """What these running threads have used, in nanoseconds; None on Windows, where Python does not say."""
+    if sys.platform == "win32":
         return None
-    return sum(time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident)) for thread in threads)
+    running = [thread.ident for thread in threads if thread.ident is not None]
+    return sum(time.clock_gettime_ns(time.pthread_getcpuclockid(ident)) for ident in running)
 
 
-def server_rows(stats, nanoseconds, result):
+def server_rows(stats: Stats, nanoseconds: int | None, result: "_Result") -> list[Row]:
     rows = [
         ["server: backend", stats.backend],
         ["server: operations", count(stats.submitted)],

@@ -4,11 +4,14 @@ import math
 import signal
 import sys
 import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 
-from .. import ECHO, Proactor
+from .. import ECHO, Proactor, Stats, WorkerStats
 from .._serve import SIGNALS, StopSignals
+from .._stats import Counters
 from .common import DONE, add_native, add_port, address_text, refusals, seconds
-from .output import amount, count, live_table, print_json, print_line, print_table, ratio
+from .output import Row, ShowTable, amount, count, live_table, print_json, print_line, print_table, ratio
 
 HELP = "serve: send back every byte that comes"
 DESCRIPTION = """Send back every byte that comes. The first line on standard output is `listening on HOST:PORT`.
@@ -23,8 +26,10 @@ ROWS_A_HEADER = 20
 DRAIN = 1.0  # seconds that sessions have to finish
 WORKERS_SHOWN = 8  # more columns fit no terminal
 
+Text = Callable[[int], str]  # how a number is written
 
-def add_arguments(parser):
+
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help='address or name; "" is every address, IPv4 and IPv6 (default: %(default)s)'
     )
@@ -34,7 +39,7 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print statistics as JSON, one object a line")
 
 
-def run(options):
+def run(options: Namespace) -> int:
     with StopSignals() as signals:
         with refusals(options.host):
             proactor = Proactor(options.workers, options.backend)
@@ -43,7 +48,7 @@ def run(options):
                 listener = proactor.listen(ECHO, options.host, options.port)
             started = time.monotonic()
             print_line(f"listening on {address_text(listener.address)}")
-            with live_table(options.stats and not options.json) as show:
+            with live_table(options.stats is not None and not options.json) as show:
                 report = make_report(options, started, proactor.stats(), show)
                 until_signal(signals, started, options.stats, lambda: report.row(proactor.stats()))
             let_the_next_signal_end_the_process()
@@ -53,24 +58,26 @@ def run(options):
     return DONE
 
 
-def until_signal(signals, started, period, tell):
+def until_signal(signals: StopSignals, started: float, period: float | None, tell: Callable[[], None]) -> None:
     """Wait for a signal; tell() every `period` seconds, without drift."""
     due = started
     while True:
-        due = max(due + period, time.monotonic()) if period else None
-        if signals.wait(due - time.monotonic() if due else math.inf):
+        due = max(due + period, time.monotonic()) if period else math.inf
+        if signals.wait(due - time.monotonic()):
             return
         tell()
 
 
-def let_the_next_signal_end_the_process():
+def let_the_next_signal_end_the_process() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     if sys.stderr.isatty():
         print("finishing what is open; Ctrl+C again ends it at once", file=sys.stderr)
 
 
-def make_report(options, started, stats, show):
+def make_report(
+    options: Namespace, started: float, stats: Stats, show: ShowTable | None
+) -> "JsonReport | TextReport":
     if options.json:
         return JsonReport(started)
     return LiveReport(started, stats, show) if show else TextReport(started, stats)
@@ -79,10 +86,10 @@ def make_report(options, started, stats, show):
 class JsonReport:
     """The row and the end are alike: {"seconds": since the start, and what Proactor.stats() says}."""
 
-    def __init__(self, started):
+    def __init__(self, started: float) -> None:
         self.started = started
 
-    def row(self, stats):
+    def row(self, stats: Stats) -> None:
         print_json({"seconds": round(time.monotonic() - self.started, 3), **stats.as_dict()})
 
     end = row
@@ -91,12 +98,12 @@ class JsonReport:
 class TextReport:
     """A line for each row, a table at the end."""
 
-    def __init__(self, started, stats):
+    def __init__(self, started: float, stats: Stats) -> None:
         self.started = self.before = started
         self.last = stats
         self.rows = 0
 
-    def row(self, stats):
+    def row(self, stats: Stats) -> None:
         """What happened since the row before."""
         now = time.monotonic()
         self.show(stats, now - self.started, max(now - self.before, 0.001))  # Windows' clock may not have moved
@@ -104,10 +111,10 @@ class TextReport:
         self.before = now
         self.last = stats
 
-    def since(self, stats, name):
-        return getattr(stats, name) - getattr(self.last, name)
+    def since(self, stats: Stats, name: str) -> int:
+        return number(stats, name) - number(self.last, name)
 
-    def show(self, stats, seconds, passed):
+    def show(self, stats: Stats, seconds: float, passed: float) -> None:
         if self.rows % ROWS_A_HEADER == 0:
             print_line(HEADER)
         print_line(
@@ -125,7 +132,7 @@ class TextReport:
             )
         )
 
-    def end(self, stats):
+    def end(self, stats: Stats) -> None:
         workers = shown_workers(stats)
         header = ["", "all", *worker_names(workers)] if workers else None
         sections = [
@@ -137,39 +144,53 @@ class TextReport:
 class LiveReport(TextReport):
     """A table that changes."""
 
-    def __init__(self, started, stats, show_table):
+    def __init__(self, started: float, stats: Stats, show_table: ShowTable) -> None:
         super().__init__(started, stats)
         self.show_table = show_table
 
-    def show(self, stats, seconds, passed):
+    def show(self, stats: Stats, seconds: float, passed: float) -> None:
         workers = shown_workers(stats)
         sections = [[self.cells(stats, workers, passed, *line) for line in section] for section in LIVE]
         self.show_table(title_of(stats, seconds), sections, ["", "all", "per second", *worker_names(workers)])
 
-    def cells(self, stats, workers, passed, label, name, text, rises):
+    def cells(
+        self,
+        stats: Stats,
+        workers: Sequence[WorkerStats],
+        passed: float,
+        label: str,
+        name: str,
+        text: Text,
+        rises: bool,
+    ) -> Row:
         rate = text(round(self.since(stats, name) / passed)) if rises else ""
-        return [label, text(getattr(stats, name)), rate, *(text(getattr(row, name)) for row in workers)]
+        return [label, text(number(stats, name)), rate, *(text(number(row, name)) for row in workers)]
 
 
-def title_of(stats, seconds):
+def title_of(stats: Stats, seconds: float) -> str:
     return f"{stats.backend}, {seconds:,.1f} seconds"
 
 
-def shown_workers(stats):
+def shown_workers(stats: Stats) -> Sequence[WorkerStats]:
     """Those that have a column of their own."""
     return stats.workers if 1 < len(stats.workers) <= WORKERS_SHOWN else ()
 
 
-def worker_names(workers):
+def worker_names(workers: Sequence[WorkerStats]) -> list[str]:
     return [f"worker {number}" for number in range(len(workers))]
 
 
-def counter(name, text=count):
-    return lambda row: text(getattr(row, name))
+def number(row: Counters, name: str) -> int:
+    value: int = getattr(row, name)
+    return value
+
+
+def counter(name: str, text: Text = count) -> Callable[[Counters], str]:
+    return lambda row: text(number(row, name))
 
 
 # (label, attribute, how it is written, whether it only ever rises)
-LIVE = [
+LIVE: list[list[tuple[str, str, Text, bool]]] = [
     [
         ("sessions", "active", count, False),
         ("  accepted", "accepted", count, True),
@@ -191,7 +212,7 @@ LIVE = [
         ("packets per dequeue", "packets_per_dequeue", "{:,.2f}".format, False),
     ],
 ]
-SUMMARY = [
+SUMMARY: list[list[tuple[str, Callable[[Counters], str]]]] = [
     [
         ("sessions accepted", counter("accepted")),
         ("  closed by the peer", counter("closed_by_peer")),

@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from .. import Proactor, __version__, _core, backends
 from .common import DONE
@@ -14,11 +16,11 @@ DESCRIPTION = "Print the version, the platform, the backends and why one cannot 
 OPTIONAL = {"uring": "not built: it needs liburing 2.3 or newer at build time"} if sys.platform == "linux" else {}
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(options):
+def run(options: Namespace) -> int:
     facts = gather()
     if options.json:
         print_json(facts)
@@ -27,7 +29,7 @@ def run(options):
     return DONE
 
 
-def gather():
+def gather() -> dict[str, Any]:
     built = backends()
     return {
         "version": __version__,
@@ -44,7 +46,7 @@ def gather():
     }
 
 
-def automatic():
+def automatic() -> str | None:
     """The backend that "auto" takes, or None; found out by taking it."""
     try:
         with Proactor(1, "auto") as proactor:
@@ -53,7 +55,7 @@ def automatic():
         return None
 
 
-def show(facts):
+def show(facts: dict[str, Any]) -> None:
     sections = [
         [["version", facts["version"]], ["platform", facts["platform"]], ["python", facts["python"]]],
         [[f"backend {name}", backend["reason"] or "usable"] for name, backend in facts["backends"].items()]

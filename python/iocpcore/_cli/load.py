@@ -1,16 +1,24 @@
 """Running a Load to its end, or until nothing comes any more."""
 
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .. import Load
+
+if TYPE_CHECKING:
+    from .._core import _Result
 
 LOOK = 0.1  # seconds
 
 
-def run_load(load, timeout, tell=None):
+def run_load(load: Load, timeout: float, tell: Callable[[int], object] | None = None) -> bool:
     """Wait until every connection is over, at most `timeout` seconds without an echo; whether they are.
 
     tell: called ten times a second with the number of echoes.
     """
-    heard, heard_at = None, time.monotonic()
+    heard: tuple[int, int] | None = None
+    heard_at = time.monotonic()
     while not load.wait(LOOK):
         result = load.result()
         if tell is not None:
@@ -24,7 +32,7 @@ def run_load(load, timeout, tell=None):
     return True
 
 
-def complaint(result, wanted, finished, timeout):
+def complaint(result: "_Result", wanted: int, finished: bool, timeout: float) -> str | None:
     """What was wrong, in one line; None if every echo has come back as it was sent."""
     if result["mismatches"]:
         return f"{result['mismatches']:,} of {result['connections']:,} connections returned a wrong byte"

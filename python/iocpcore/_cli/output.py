@@ -7,25 +7,36 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Row = list[str]  # its label and its cells
+Sections = Sequence[Sequence[Row]]
+Justify = Literal["left", "right"]
+ShowTable = Callable[[str, Sections, Row], None]
 
 
-def print_line(text):
+def print_line(text: str) -> None:
     """Flushed: whoever reads a pipe sees it at once."""
     print(text, flush=True)
 
 
-def print_json(values):
+def print_json(values: dict[str, Any]) -> None:
     print_line(json.dumps(values))
 
 
 # ---- numbers ----
 
 
-def count(number):
+def count(number: int) -> str:
     return f"{number:,}"
 
 
-def ratio(number, of):
+def ratio(number: float, of: float) -> str:
     """How many to one; nothing to nothing is none."""
     return f"{number / of:,.2f}" if of else "-"
 
@@ -33,7 +44,7 @@ def ratio(number, of):
 UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
-def amount(number):
+def amount(number: float) -> str:
     """Bytes; many of them in a larger unit."""
     if number < 10_000:
         return f"{number:,.0f} B"
@@ -43,14 +54,14 @@ def amount(number):
     return f"{number / 1024**power:,.1f} {UNITS[power - 1]}"
 
 
-def microseconds(number):
+def microseconds(number: float) -> str:
     return f"{number:,.1f} us" if number < 10_000 else f"{number / 1000:,.1f} ms"
 
 
 # ---- tables ----
 
 
-def rich_console():
+def rich_console() -> "Console | None":
     """rich's console, where rich is installed and a person looks; else None."""
     if not sys.stdout.isatty():
         return None
@@ -61,8 +72,8 @@ def rich_console():
     return Console()
 
 
-def print_table(title, sections, header=None, justify="right"):
-    """sections: lists of rows; a row: its label and its cells, all text. justify: the cells, "left" or "right"."""
+def print_table(title: str, sections: Sections, header: Row | None = None, justify: Justify = "right") -> None:
+    """justify: the cells; labels are on the left."""
     console = rich_console()
     if console is None:
         print_line("\n".join(plain_table(title, sections, header, justify)))
@@ -70,12 +81,12 @@ def print_table(title, sections, header=None, justify="right"):
         console.print(rich_table(title, sections, header, justify))
 
 
-def plain_table(title, sections, header, justify):
+def plain_table(title: str, sections: Sections, header: Row | None, justify: Justify) -> Iterator[str]:
     rows = [row for section in sections for row in section] + ([header] if header else [])
     label, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     pad = str.rjust if justify == "right" else str.ljust
 
-    def line(row):
+    def line(row: Row) -> str:
         return "  ".join(["", row[0].ljust(label), *map(pad, row[1:], widths)]).rstrip()
 
     yield title
@@ -87,7 +98,7 @@ def plain_table(title, sections, header, justify):
         yield from map(line, section)
 
 
-def rich_table(title, sections, header, justify):
+def rich_table(title: str, sections: Sections, header: Row | None, justify: Justify) -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -104,7 +115,7 @@ def rich_table(title, sections, header, justify):
 
 
 @contextlib.contextmanager
-def live_table(wanted):
+def live_table(wanted: bool) -> Iterator[ShowTable | None]:
     """Gives a function: print_table(), but each table takes the place of the one before, and the last one vanishes.
 
     None if that is not wanted, or there is no rich, or nobody looks.
@@ -123,7 +134,7 @@ def live_table(wanted):
 
 
 @contextlib.contextmanager
-def progress(what, total):
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Gives a function to be called with how much is done: often, it costs little."""
     console = rich_console()
     if console is not None:
@@ -137,7 +148,7 @@ def progress(what, total):
 
 
 @contextlib.contextmanager
-def rich_progress(console, what, total):
+def rich_progress(console: "Console", what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = [
@@ -152,25 +163,25 @@ def rich_progress(console, what, total):
         task = bar.add_task(what, total=total, rate="-")
         started = time.monotonic()
 
-        def advance(done):
+        def advance(done: int) -> None:
             bar.update(task, completed=done, rate=f"{done / (time.monotonic() - started + 1e-9):,.0f}")
 
         yield advance
 
 
 class PlainProgress:
-    def __init__(self, what, total):
+    def __init__(self, what: str, total: int) -> None:
         self.what = what
         self.total = total
 
-    def text(self, done):
+    def text(self, done: int) -> str:
         return f"{self.what}: {done:,} of {self.total:,} ({done * 100 // self.total} %)"
 
 
 class TerminalProgress(PlainProgress):
     """One line, written over and over."""
 
-    def advance(self, done):
+    def advance(self, done: int) -> None:
         print(f"\r{self.text(done)}", end="", flush=True)
 
 
@@ -179,7 +190,7 @@ class PipeProgress(PlainProgress):
 
     tenths = 0
 
-    def advance(self, done):
+    def advance(self, done: int) -> None:
         if done * 10 // self.total > self.tenths:
             self.tenths = done * 10 // self.total
             print_line(self.text(done))

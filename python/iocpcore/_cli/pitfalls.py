@@ -13,11 +13,19 @@ import struct
 import subprocess
 import sys
 import textwrap
-from typing import Any, NamedTuple
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Proactor, _core
 from .common import DONE, Failed, refusals
 from .output import print_json, print_line, print_table, rich_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Told = dict[str, Any]  # what is told or printed as JSON
 
 HELP = "the classic mistakes with a completion port, each made and avoided"
 DESCRIPTION = """Run four small servers over real sockets, each in a wrong and in a right version, and tell step by step
@@ -66,7 +74,7 @@ PITFALLS = [
 ]
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="print the names, and run nothing")
     parser.add_argument("--only", choices=[pitfall.name for pitfall in PITFALLS], metavar="NAME", help="run this one")
     parser.add_argument(
@@ -77,7 +85,7 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(options):
+def run(options: Namespace) -> int:
     chosen = [pitfall for pitfall in PITFALLS if options.only in (None, pitfall.name)]
     if options.list:
         show_list(chosen, options.json)
@@ -98,7 +106,7 @@ def run(options):
     return DONE
 
 
-def choose_backend(name):
+def choose_backend(name: str | None) -> str:
     """What a Proactor makes of it: the same words for the same mistakes."""
     with refusals(None), Proactor(1, name) as proactor:
         return proactor.backend
@@ -107,7 +115,7 @@ def choose_backend(name):
 # ---- one pitfall, in a process of its own ----
 
 
-def play(pitfall, backend):
+def play(pitfall: Pitfall, backend: str) -> Told:
     """The result of both versions, and whether the wrong one has failed and the right one held."""
     lines, error = tell_by_child(pitfall.name, backend)
     versions = {}
@@ -126,7 +134,7 @@ def play(pitfall, backend):
     return {"name": pitfall.name, "mistake": pitfall.mistake, "ok": ok and error is None, **versions}
 
 
-def tell_by_child(name, backend):
+def tell_by_child(name: str, backend: str) -> tuple[list[Told], str | None]:
     """What the process told, and why it ended too early, or None."""
     try:
         done = subprocess.run(
@@ -142,11 +150,11 @@ def tell_by_child(name, backend):
     return parse(done.stdout), ": ".join([f"its process ended with status {done.returncode}", *words])
 
 
-def child_command(name, backend):
+def child_command(name: str, backend: str) -> list[str]:
     return [sys.executable, "-m", __name__, name, backend]
 
 
-def parse(output):
+def parse(output: bytes) -> list[Told]:
     """Whole lines only: a process may die in the middle of one."""
     return [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
 
@@ -154,21 +162,21 @@ def parse(output):
 class Stage:
     """The world around a scenario: its peers, and whoever hears what happens."""
 
-    def __init__(self, backend, version):
+    def __init__(self, backend: str, version: str) -> None:
         self.backend = backend
         self.version = version
-        self.peers = []
+        self.peers: list[socket.socket] = []
         # Only Windows has events; a scenario without one does what it can do without.
         self.event = kernel32.CreateEventW(None, True, False, None) if sys.platform == "win32" else 0
 
-    def tell(self, step):
+    def tell(self, step: str) -> None:
         print_json({"version": self.version, "step": step})
 
-    def wait_for_event(self):
+    def wait_for_event(self) -> None:
         if kernel32.WaitForSingleObject(self.event, int(WAIT * 1000)) != 0:
             raise TimeoutError("the event did not come")
 
-    def connect(self):
+    def connect(self) -> tuple[socket.socket, int]:
         """A peer's socket, and the descriptor of the server's, which is the caller's from now on.
 
         The system is to hold little for a peer that does not read. A Windows told to hold nothing sends from the
@@ -186,7 +194,7 @@ class Stage:
         self.peers.append(peer)
         return peer, server.detach()
 
-    def read(self, peer, length):
+    def read(self, peer: socket.socket, length: int) -> bytes:
         """So many bytes, or fewer if the connection ends before, in whatever way."""
         data = b""
         with contextlib.suppress(ConnectionError):
@@ -194,28 +202,28 @@ class Stage:
                 data += piece
         return data
 
-    def read_some(self, peer):
+    def read_some(self, peer: socket.socket) -> bytes:
         """What is there now."""
         peer.settimeout(0)
         with contextlib.suppress(BlockingIOError):
             return peer.recv(1 << 20)
         return b""
 
-    def reset(self, peer):
+    def reset(self, peer: socket.socket) -> None:
         """Close it so that the other side gets an error."""
         peer.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         )
         peer.close()
 
-    def end(self):
+    def end(self) -> None:
         for peer in self.peers:
             peer.close()
         if self.event:
             kernel32.CloseHandle(self.event)
 
 
-def tell_story(name, backend):
+def tell_story(name: str, backend: str) -> None:
     """The right version first: the wrong one may leave anything behind."""
     for version in ("right", "wrong"):
         stage = Stage(backend, version)
@@ -227,14 +235,14 @@ def tell_story(name, backend):
 # ---- what people read ----
 
 
-def show_list(pitfalls, as_json):
+def show_list(pitfalls: list[Pitfall], as_json: bool) -> None:
     if as_json:
         print_json({"pitfalls": [{"name": pitfall.name, "mistake": pitfall.mistake} for pitfall in pitfalls]})
     else:
         print_table("Pitfalls", [[[pitfall.name, pitfall.mistake] for pitfall in pitfalls]], justify="left")
 
 
-def show(pitfall, result):
+def show(pitfall: Pitfall, result: Told) -> None:
     console = rich_console()
     if console is not None:
         show_rich(console, pitfall, result)
@@ -247,7 +255,7 @@ def show(pitfall, result):
         print_line("\n".join(plain_version(version, result[version], width)))
 
 
-def plain_version(version, told, width):
+def plain_version(version: str, told: Told, width: int) -> Iterator[str]:
     yield from indented(f"{version.capitalize()}: ", "", told["does"], width, 3)
     for number, step in enumerate(told["steps"], 1):
         yield from indented(f"{number}. ", "   ", step, width, 5)
@@ -257,14 +265,14 @@ def plain_version(version, told, width):
     yield f"     -> {verdict(version, told)}"
 
 
-def indented(label, hanging, text, width, indent):
+def indented(label: str, hanging: str, text: str, width: int, indent: int) -> Iterator[str]:
     start = " " * indent + label
     yield from textwrap.wrap(
         text, width, initial_indent=start, subsequent_indent=" " * (indent + len(hanging) or len(start))
     )
 
 
-def verdict(version, told):
+def verdict(version: str, told: Told) -> str:
     if told["held"] is None:
         return f"no result: {told['error']}"
     if version == "wrong":
@@ -272,7 +280,7 @@ def verdict(version, told):
     return "it holds" if told["held"] else "it fails, and should have held"
 
 
-def show_rich(console, pitfall, result):
+def show_rich(console: "Console", pitfall: Pitfall, result: Told) -> None:
     """The wrong version beside the right one."""
     from rich import box
     from rich.table import Table
@@ -295,7 +303,7 @@ def show_rich(console, pitfall, result):
     console.print(table)
 
 
-def rich_steps(steps):
+def rich_steps(steps: list[str]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -307,7 +315,7 @@ def rich_steps(steps):
     return grid
 
 
-def rich_end(version, told):
+def rich_end(version: str, told: Told) -> Iterator[str]:
     if told["seen"]:
         yield f"expected: {told['expected']}"
         yield f"seen: {told['seen']}"
