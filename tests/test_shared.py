@@ -223,8 +223,9 @@ def serve_and_close(backend, sock):
                     peer.sendall(b"x")
                     assert receive_exactly(peer, 1) == b"x"
             until(lambda: first.stats().active + second.stats().active == 0)
-        assert first.stats().accepted + second.stats().accepted == 40
-        assert first.stats().accept_failures + second.stats().accept_failures == 0
+    # Now each worker has told of its last batch.
+    assert first.stats().accepted + second.stats().accepted == 40
+    assert first.stats().accept_failures + second.stats().accept_failures == 0
     assert_nothing_left(first)
     assert_nothing_left(second)
 

@@ -1,13 +1,15 @@
 # Sourced. The CPythons of this machine: on the PATH, or made by pyenv.
 
+# is_python PROGRAM MINOR
 is_python() {
-    "$1" -c "import sys; sys.exit(sys.version_info[:2] != (3, $2) or 'free-threading' in sys.version)" 2>/dev/null
+    "$1" -c "import sys; sys.exit(('free-threading' in sys.version) != ('t' in '$2') or
+        sys.version_info[:2] != (3, int('$2'.rstrip('t'))))" 2>/dev/null
 }
 
-# find_python MINOR - a CPython 3.MINOR that runs; nothing, and failure, if there is none.
+# find_python MINOR - a CPython 3.MINOR that runs, 13t is the free-threaded 3.13; nothing, and failure, if there is none.
 find_python() {
     local candidate
-    for candidate in python3."$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$1".*/bin/python3."$1"; do
+    for candidate in python3."$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."${1%t}".*/bin/python3."$1"; do
         is_python "$candidate" "$1" && { echo "$candidate"; return; }
     done
     return 1
