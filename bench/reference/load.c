@@ -1,10 +1,16 @@
-/* The load generator: a closed loop over many connections, which checks every byte that returns.
+/* The load generator: it checks every byte that returns, over many connections, in one of five modes.
  *
- * Each connection sends its own stream of bytes and keeps `pipeline` messages outstanding; a stream is a fixed random
- * pattern, entered at another place by each connection, so a byte that is lost, doubled, changed, moved or sent to the
- * wrong connection shows. One checked echo a connection comes first: the timed part meets connections that the server
- * has accepted and served. Afterwards the load ends its streams and awaits the server's end, so that bytes too many
- * show as well.
+ * echo       closed loop: each connection keeps `pipeline` messages outstanding
+ * paced      open loop: messages are due at a fixed rate, whatever the server does. Latency counts from the moment a
+ *            message was due: a server that stalls is charged for all that had to wait
+ * churn      a connection for each message: connect, echo, end, and the server's end awaited
+ * broadcast  one connection sends, all must receive; then the next one sends
+ * bulk       a request of 8 bytes is answered with `size` bytes, 64 KiB blocks of a known pattern
+ *
+ * Each connection sends its own stream of bytes; a stream is a fixed random pattern, entered at another place by each
+ * connection, so a byte that is lost, doubled, changed, moved or sent to the wrong connection shows. One checked
+ * message comes first on every connection: the timed part meets connections that the server has accepted and served.
+ * Afterwards the load ends its streams and awaits the server's end, so that bytes too many show as well.
  *
  * With --gated it prints `ready` before the timed part and `done` after it, and goes on at a line on stdin: whoever
  * started it can look at the server in between.
@@ -25,18 +31,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "histogram.h"
+
 enum { EXIT_USAGE = 2 };
 enum { EVENTS = 1024, CHUNK = 65536, PERIOD = 65521 /* a prime: no message size divides it */ };
+enum { REQUEST = 8 }; /* bytes: a bulk answer's length, the most significant first */
+enum mode { ECHO, PACED, CHURN, BROADCAST, BULK };
+static const char *const modes[] = {"echo", "paced", "churn", "broadcast", "bulk", NULL};
 
 static struct {
     struct sockaddr_in address;
     uint64_t connections, pipeline, size, requests;
-    double seconds, timeout;
+    double seconds, timeout, rate;
+    enum mode mode;
     bool gated;
 } options = {.connections = 50, .pipeline = 1, .size = 14, .timeout = 60};
 
@@ -47,24 +60,33 @@ struct connection {
     uint64_t faulty;                  /* 1 + the number of the message last counted as a mismatch */
     uint64_t *issued_at;              /* when each outstanding message was issued: a ring */
     bool blocked;                     /* waits for EPOLLOUT */
+    bool ending;                      /* of churn: its stream is ended, the server's end is still to come */
 };
-
-/* Latencies in ns: values up to 127 each have a bucket, larger ones share 64 buckets per power of two (1.6 %). */
-enum { SUB_BITS = 6, BUCKETS = (64 - SUB_BITS + 1) << SUB_BITS };
 
 static int epoll;
 static struct connection *connections;
 static unsigned char pattern[PERIOD + CHUNK];
-static uint64_t histogram[BUCKETS];
+static unsigned char blocks[2 * CHUNK], request[REQUEST]; /* of bulk: any CHUNK bytes of an answer lie in one piece */
+static struct histogram latencies;
 static uint64_t mismatches, errors;
 static bool draining; /* the streams are ended: only the server's end is still to come */
 
-/* The phase that runs: its limits, and how far it is. A phase ends when nothing is outstanding. */
+/* The phase that runs: its limits, and how far it is. A phase ends when nothing is outstanding, nor due later. */
 static struct {
     uint64_t requests; /* 0: no limit */
     uint64_t until;    /* no message is issued later; 0: no limit */
+    uint64_t pipeline;
     uint64_t issued, completed, outstanding;
+    uint64_t begin;   /* of a paced phase: when the first message is due */
+    double interval;  /* ns between two that are due; 0: this phase is not paced */
 } run;
+
+/* A broadcast message is all connections' stream. */
+static struct {
+    uint64_t end;      /* position where the last message ends */
+    uint64_t missing;  /* connections that have not received it whole */
+    uint64_t issued_at;
+} broadcast;
 
 static void die(const char *what, int error)
 {
@@ -102,41 +124,6 @@ static int milliseconds_until(uint64_t deadline)
     return t >= deadline ? 0 : (int)((deadline - t + 999999) / 1000000);
 }
 
-/* ---- latencies ---- */
-
-static unsigned bucket_of(uint64_t ns)
-{
-    unsigned shift;
-
-    if (ns < 2u << SUB_BITS)
-        return (unsigned)ns;
-    shift = 63u - SUB_BITS - (unsigned)__builtin_clzll(ns);
-    return (shift << SUB_BITS) + (unsigned)(ns >> shift);
-}
-
-static uint64_t largest_in(unsigned bucket)
-{
-    unsigned shift = bucket >> SUB_BITS;
-
-    if (shift < 2)
-        return bucket;
-    shift--;
-    return ((uint64_t)(bucket - (shift << SUB_BITS) + 1) << shift) - 1;
-}
-
-/* In microseconds; 0 when nothing was measured. */
-static double percentile(double share)
-{
-    uint64_t seen = 0;
-
-    for (unsigned i = 0; i < BUCKETS; i++) {
-        seen += histogram[i];
-        if (seen > 0 && (double)seen >= share * (double)run.completed)
-            return (double)largest_in(i) / 1e3;
-    }
-    return 0;
-}
-
 /* ---- streams ---- */
 
 static void make_pattern(void)
@@ -151,16 +138,56 @@ static void make_pattern(void)
     }
     for (size_t i = PERIOD; i < sizeof pattern; i++)
         pattern[i] = pattern[i - PERIOD]; /* any CHUNK bytes of a stream lie in one piece */
+    for (size_t i = 0; i < sizeof blocks; i++)
+        blocks[i] = (unsigned char)(i * 7 + i % CHUNK / 256);
+    for (size_t i = 0; i < REQUEST; i++)
+        request[i] = (unsigned char)(options.size >> 8 * (REQUEST - 1 - i));
 }
 
-static const unsigned char *stream_at(const struct connection *c, uint64_t position)
+/* Bytes of a message as it is sent. */
+static uint64_t sent_size(void)
 {
+    return options.mode == BULK ? REQUEST : options.size;
+}
+
+static uint64_t at_most(uint64_t value, uint64_t limit)
+{
+    return value < limit ? value : limit;
+}
+
+/* What is sent from that position on; in one piece up to *length, which is lessened to what is. */
+static const unsigned char *outgoing(const struct connection *c, uint64_t position, uint64_t *length)
+{
+    if (options.mode == BULK) {
+        *length = at_most(*length, REQUEST - position % REQUEST);
+        return request + position % REQUEST;
+    }
+    *length = at_most(*length, CHUNK);
     return pattern + (c->phase + position) % PERIOD;
+}
+
+static const unsigned char *incoming(const struct connection *c, uint64_t position)
+{
+    return options.mode == BULK ? blocks + position % CHUNK : pattern + (c->phase + position) % PERIOD;
+}
+
+/* Bytes that may still come, for what has been sent. */
+static uint64_t owed(const struct connection *c)
+{
+    if (options.mode == BROADCAST)
+        return broadcast.end - c->received;
+    if (options.mode == BULK)
+        return c->sent / REQUEST * options.size - c->received;
+    return c->sent - c->received;
 }
 
 static uint64_t outstanding(const struct connection *c)
 {
-    return c->allowed / options.size - c->received / options.size;
+    if (options.mode == CHURN)
+        return 1;
+    if (options.mode == BROADCAST)
+        return broadcast.end > c->received;
+    return c->allowed / sent_size() - c->received / options.size;
 }
 
 static void watch(struct connection *c, int operation, uint32_t events)
@@ -195,8 +222,9 @@ static void block(struct connection *c, bool blocked)
 static void send_allowed(struct connection *c)
 {
     while (c->sent < c->allowed) {
-        uint64_t left = c->allowed - c->sent;
-        ssize_t sent = send(c->fd, stream_at(c, c->sent), left < CHUNK ? left : CHUNK, MSG_NOSIGNAL);
+        uint64_t length = c->allowed - c->sent;
+        const unsigned char *data = outgoing(c, c->sent, &length);
+        ssize_t sent = send(c->fd, data, length, MSG_NOSIGNAL);
 
         if (sent < 0 && errno == EAGAIN) {
             block(c, true);
@@ -216,20 +244,126 @@ static bool may_issue(uint64_t t)
     return (run.requests == 0 || run.issued < run.requests) && (run.until == 0 || t < run.until);
 }
 
+static void allow(struct connection *c)
+{
+    c->allowed += sent_size();
+    run.issued++;
+    run.outstanding++;
+}
+
 static void issue(struct connection *c, uint64_t count, uint64_t t)
 {
     for (; count > 0 && may_issue(t); count--) {
-        c->issued_at[c->allowed / options.size % options.pipeline] = t;
-        c->allowed += options.size;
-        run.issued++;
-        run.outstanding++;
+        c->issued_at[c->allowed / sent_size() % options.pipeline] = t;
+        allow(c);
     }
     send_allowed(c);
 }
 
+/* ---- paced ---- */
+
+static uint64_t due(uint64_t number)
+{
+    return run.begin + (uint64_t)((double)number * run.interval);
+}
+
+/* Message m of the connection is the phase's m-1st round of all connections: one came before the phase. */
+static uint64_t due_of(const struct connection *c, uint64_t message)
+{
+    return due((message - 1) * options.connections + (uint64_t)(c - connections));
+}
+
+static void issue_due(void)
+{
+    for (uint64_t t = now(); may_issue(t) && due(run.issued) <= t;) {
+        struct connection *c = &connections[run.issued % options.connections];
+
+        allow(c);
+        if (c->fd >= 0)
+            send_allowed(c);
+        else
+            run.outstanding--; /* a lost one's: the run has failed, and is only brought to its end */
+    }
+}
+
+static uint64_t issue_time(const struct connection *c, uint64_t message)
+{
+    return run.interval > 0 ? due_of(c, message) : c->issued_at[message % options.pipeline];
+}
+
+/* ---- broadcast ---- */
+
+/* The last connection begins: once the server has its message, it has accepted all before it. */
+static void issue_broadcast(uint64_t t)
+{
+    struct connection *c = &connections[options.connections - 1 - run.issued % options.connections];
+
+    if (!may_issue(t) || errors > 0)
+        return;
+    c->sent = c->allowed = broadcast.end;
+    broadcast.end += options.size;
+    broadcast.missing = options.connections;
+    broadcast.issued_at = t;
+    run.issued++;
+    run.outstanding += options.connections;
+    c->allowed += options.size;
+    send_allowed(c);
+}
+
+static void complete_broadcast(struct connection *c, size_t length, uint64_t t)
+{
+    c->received += length;
+    if (c->received < broadcast.end)
+        return;
+    histogram_add(&latencies, t - broadcast.issued_at);
+    run.completed++;
+    run.outstanding--;
+    if (--broadcast.missing == 0)
+        issue_broadcast(t);
+}
+
+/* ---- churn ---- */
+
+static int connect_one(int flags);
+
+static void open_next(struct connection *c)
+{
+    uint64_t t = now();
+
+    if (!may_issue(t))
+        return;
+    c->allowed = c->sent = c->received = 0;
+    c->ending = c->blocked = false;
+    c->fd = connect_one(SOCK_NONBLOCK);
+    c->issued_at[0] = t;
+    allow(c);
+    watch(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
+    c->blocked = true; /* until it is connected */
+}
+
+static void end_one(struct connection *c, size_t length)
+{
+    c->received += length;
+    if (c->received < options.size)
+        return;
+    c->ending = true;
+    if (shutdown(c->fd, SHUT_WR) != 0)
+        lose(c, strerror(errno));
+}
+
+static void ended(struct connection *c)
+{
+    histogram_add(&latencies, now() - c->issued_at[0]);
+    run.completed++;
+    finish(c);
+    open_next(c);
+}
+
+/* ---- what comes back ---- */
+
 static void count_faulty_messages(struct connection *c, const unsigned char *data, size_t length)
 {
-    const unsigned char *expected = stream_at(c, c->received);
+    const unsigned char *expected = incoming(c, c->received);
 
     for (size_t i = 0; i < length; i++) {
         uint64_t message = (c->received + i) / options.size;
@@ -246,23 +380,29 @@ static void complete(struct connection *c, size_t length, uint64_t t)
     uint64_t first = c->received / options.size, end = (c->received + length) / options.size;
 
     for (uint64_t message = first; message < end; message++)
-        histogram[bucket_of(t - c->issued_at[message % options.pipeline])]++;
+        histogram_add(&latencies, t - issue_time(c, message));
     c->received += length;
     run.completed += end - first;
     run.outstanding -= end - first;
-    issue(c, end - first, t);
+    if (run.interval == 0)
+        issue(c, end - first, t);
 }
 
 static void on_data(struct connection *c, const unsigned char *data, size_t length)
 {
-    if (length > c->sent - c->received) {
+    if (length > owed(c)) {
         mismatches++;
         lose(c, "more bytes came back than were sent");
         return;
     }
-    if (memcmp(data, stream_at(c, c->received), length) != 0)
+    if (memcmp(data, incoming(c, c->received), length) != 0)
         count_faulty_messages(c, data, length);
-    complete(c, length, now());
+    if (options.mode == CHURN)
+        end_one(c, length);
+    else if (options.mode == BROADCAST)
+        complete_broadcast(c, length, now());
+    else
+        complete(c, length, now());
 }
 
 static void on_readable(struct connection *c)
@@ -274,6 +414,8 @@ static void on_readable(struct connection *c)
         on_data(c, data, (size_t)length);
     else if (length == 0 && draining)
         finish(c);
+    else if (length == 0 && c->ending)
+        ended(c);
     else if (length == 0)
         lose(c, "the server closed it");
     else if (errno != EAGAIN)
@@ -297,45 +439,92 @@ static void give_up(void)
             lose(&connections[i], "no answer in time");
 }
 
+/* Until the deadline, or until the next message is due. */
+static int wait_for_events(struct epoll_event *events, uint64_t deadline)
+{
+    uint64_t t = now(), until = deadline, left;
+
+    if (run.interval > 0 && may_issue(t) && due(run.issued) < until)
+        until = due(run.issued);
+    left = until > t ? until - t : 0;
+    return epoll_pwait2(epoll, events, EVENTS,
+                        &(struct timespec){(time_t)(left / 1000000000), (long)(left % 1000000000)}, NULL);
+}
+
 static void loop(uint64_t deadline)
 {
     static struct epoll_event events[EVENTS];
 
-    while (run.outstanding > 0) {
-        int left = milliseconds_until(deadline), count;
+    while (run.outstanding > 0 || (run.interval > 0 && may_issue(now()))) {
+        int count;
 
-        if (left == 0) {
+        if (now() >= deadline) {
             give_up();
             return;
         }
-        count = epoll_wait(epoll, events, EVENTS, left);
+        count = wait_for_events(events, deadline);
         if (count < 0 && errno != EINTR)
-            die("epoll_wait", errno);
+            die("epoll_pwait2", errno);
         for (int i = 0; i < count; i++)
             on_event(events[i].data.ptr, events[i].events);
+        if (run.interval > 0)
+            issue_due();
     }
 }
 
-/* Echoes until `requests` are done or `seconds` are over; returns the seconds that it took. */
-static double echo(uint64_t pipeline, uint64_t requests, double seconds)
+static void begin(uint64_t pipeline, uint64_t requests, double seconds)
 {
-    uint64_t begin = now();
+    uint64_t t = now();
 
-    memset(histogram, 0, sizeof histogram);
+    memset(&latencies, 0, sizeof latencies);
     memset(&run, 0, sizeof run);
+    run.begin = t;
+    run.pipeline = pipeline;
     run.requests = requests;
-    run.until = seconds > 0 ? begin + nanoseconds(seconds) : 0;
-    for (uint64_t i = 0; i < options.connections; i++)
+    run.until = seconds > 0 ? t + nanoseconds(seconds) : 0;
+}
+
+static void issue_first(void)
+{
+    if (options.mode == BROADCAST) {
+        issue_broadcast(now());
+        return;
+    }
+    for (uint64_t i = 0; i < options.connections; i++) {
         if (connections[i].fd >= 0)
-            issue(&connections[i], pipeline, now());
-    loop(begin + nanoseconds(seconds + options.timeout));
-    return (double)(now() - begin) / 1e9;
+            issue(&connections[i], run.pipeline, now());
+        else if (options.mode == CHURN)
+            open_next(&connections[i]);
+    }
+}
+
+/* One message on every connection. */
+static void greet(void)
+{
+    if (options.mode == CHURN)
+        return;
+    begin(1, options.mode == BROADCAST ? 1 : options.connections, 0);
+    issue_first();
+    loop(now() + nanoseconds(options.timeout));
+}
+
+/* Until `requests` are done or `seconds` are over; returns the seconds that it took. */
+static double timed_part(void)
+{
+    begin(options.pipeline, options.requests, options.seconds);
+    if (options.mode == PACED)
+        run.interval = 1e9 / options.rate;
+    else
+        issue_first();
+    loop(run.begin + nanoseconds(options.seconds + options.timeout) + (uint64_t)(run.interval * (double)run.requests));
+    return (double)(now() - run.begin) / 1e9;
 }
 
 static void end_streams(void)
 {
     draining = true;
     run.outstanding = 0;
+    run.interval = 0;
     for (uint64_t i = 0; i < options.connections; i++) {
         if (connections[i].fd < 0)
             continue;
@@ -348,16 +537,18 @@ static void end_streams(void)
 
 /* ---- connections ---- */
 
-static int connect_one(void)
+/* flags: SOCK_NONBLOCK, to be connected later, or 0. */
+static int connect_one(int flags)
 {
     struct timeval limit = {.tv_sec = (time_t)options.timeout + 1};
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 
     if (fd < 0)
         die("socket", errno);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* bounds connect() too */
-    if (connect(fd, (struct sockaddr *)&options.address, sizeof options.address) != 0)
+    if (connect(fd, (struct sockaddr *)&options.address, sizeof options.address) != 0 &&
+        !(flags == SOCK_NONBLOCK && errno == EINPROGRESS))
         die("connect", errno == EINPROGRESS ? ETIMEDOUT : errno);
     if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
         die("fcntl", errno);
@@ -371,11 +562,14 @@ static void connect_all(void)
     for (uint64_t i = 0; i < options.connections; i++) {
         struct connection *c = &connections[i];
 
+        c->phase = options.mode == BROADCAST ? 0 : i * 7919 % PERIOD;
+        c->issued_at = allocate(options.pipeline, sizeof *c->issued_at);
+        c->fd = -1;
+        if (options.mode == CHURN)
+            continue;
         if (now() > deadline)
             die("connect", ETIMEDOUT);
-        c->fd = connect_one();
-        c->phase = i * 7919 % PERIOD;
-        c->issued_at = allocate(options.pipeline, sizeof *c->issued_at);
+        c->fd = connect_one(0);
         watch(c, EPOLL_CTL_ADD, EPOLLIN);
     }
 }
@@ -424,7 +618,8 @@ static void usage(const char *problem)
     fprintf(stderr,
             "load: %s\n"
             "usage: load --port PORT (--requests COUNT | --seconds SECONDS) [--host ADDRESS] [--connections COUNT]\n"
-            "            [--pipeline COUNT] [--size BYTES] [--timeout SECONDS] [--gated]\n",
+            "            [--mode echo|paced|churn|broadcast|bulk] [--rate PER_SECOND] [--pipeline COUNT]\n"
+            "            [--size BYTES] [--timeout SECONDS] [--gated]\n",
             problem);
     exit(EXIT_USAGE);
 }
@@ -439,14 +634,23 @@ static uint64_t whole(const char *text, uint64_t low, uint64_t high, const char 
     return (uint64_t)value;
 }
 
-static double duration(const char *text, const char *problem)
+static double positive(const char *text, double high, const char *problem)
 {
     char *end;
     double value = strtod(text, &end);
 
-    if (end == text || *end != '\0' || !(value > 0 && value <= 3600))
+    if (end == text || *end != '\0' || !(value > 0 && value <= high))
         usage(problem);
     return value;
+}
+
+static enum mode mode_named(const char *text)
+{
+    for (unsigned i = 0; modes[i] != NULL; i++)
+        if (strcmp(modes[i], text) == 0)
+            return i;
+    usage("--mode is echo, paced, churn, broadcast or bulk");
+    return ECHO;
 }
 
 static void set_option(int name, const char *text)
@@ -466,16 +670,22 @@ static void set_option(int name, const char *text)
         options.pipeline = whole(text, 1, 65536, "--pipeline is 1 to 65536");
         break;
     case 's':
-        options.size = whole(text, 1, 16 << 20, "--size is 1 to 16777216");
+        options.size = whole(text, 1, 1 << 30, "--size is 1 to 1073741824");
         break;
     case 'n':
         options.requests = whole(text, 1, 1000000000, "--requests is 1 to 1000000000");
         break;
     case 't':
-        options.seconds = duration(text, "--seconds is more than 0, and at most 3600");
+        options.seconds = positive(text, 3600, "--seconds is more than 0, and at most 3600");
         break;
     case 'o':
-        options.timeout = duration(text, "--timeout is more than 0, and at most 3600");
+        options.timeout = positive(text, 3600, "--timeout is more than 0, and at most 3600");
+        break;
+    case 'm':
+        options.mode = mode_named(text);
+        break;
+    case 'r':
+        options.rate = positive(text, 1e7, "--rate is more than 0, and at most 10 million");
         break;
     case 'g':
         options.gated = true;
@@ -492,6 +702,7 @@ static void parse_arguments(int argc, char **argv)
         {"connections", required_argument, NULL, 'c'}, {"pipeline", required_argument, NULL, 'l'},
         {"size", required_argument, NULL, 's'},     {"requests", required_argument, NULL, 'n'},
         {"seconds", required_argument, NULL, 't'},  {"timeout", required_argument, NULL, 'o'},
+        {"mode", required_argument, NULL, 'm'},     {"rate", required_argument, NULL, 'r'},
         {"gated", no_argument, NULL, 'g'},          {0}};
 
     options.address.sin_family = AF_INET;
@@ -504,41 +715,48 @@ static void parse_arguments(int argc, char **argv)
         usage("--port is missing");
     if ((options.requests == 0) == (options.seconds == 0))
         usage("one of --requests and --seconds, and only one, is needed");
+    if ((options.mode == PACED) != (options.rate > 0))
+        usage("--rate and --mode paced belong together");
+    if (options.mode == BULK && options.size % CHUNK != 0)
+        usage("--size of a bulk answer is a multiple of 65536");
+    if ((options.mode == CHURN || options.mode == BROADCAST) && options.pipeline != 1)
+        usage("--pipeline is 1 in this mode");
 }
 
-static void report(uint64_t echoes, double seconds, const double latency[3])
+static void report(uint64_t requests, double seconds, const double latency[3])
 {
-    printf("{\"connections\": %" PRIu64 ", \"pipeline\": %" PRIu64 ", \"size\": %" PRIu64 ", \"echoes\": %" PRIu64
-           ", \"bytes\": %" PRIu64 ", \"seconds\": %.6f, \"echoes_per_second\": %.0f, \"mismatches\": %" PRIu64
+    printf("{\"mode\": \"%s\", \"connections\": %" PRIu64 ", \"pipeline\": %" PRIu64 ", \"size\": %" PRIu64
+           ", \"requests\": %" PRIu64 ", \"seconds\": %.6f, \"requests_per_second\": %.1f, \"mismatches\": %" PRIu64
            ", \"errors\": %" PRIu64 ", \"latency_us\": {\"p50\": %.1f, \"p99\": %.1f, \"p999\": %.1f}}\n",
-           options.connections, options.pipeline, options.size, echoes, echoes * options.size, seconds,
-           (double)echoes / seconds, mismatches, errors, latency[0], latency[1], latency[2]);
+           modes[options.mode], options.connections, options.pipeline, options.size, requests, seconds,
+           (double)requests / seconds, mismatches, errors, latency[0], latency[1], latency[2]);
 }
 
 int main(int argc, char **argv)
 {
     double seconds, latency[3];
-    uint64_t echoes;
+    uint64_t requests;
 
     parse_arguments(argc, argv);
     make_pattern();
     raise_descriptor_limit();
+    prctl(PR_SET_TIMERSLACK, 1); /* a paced message is sent when it is due, not 50 us later */
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0)
         die("epoll_create1", errno);
     connections = allocate(options.connections, sizeof *connections);
     connect_all();
-    echo(1, options.connections, 0);
+    greet();
 
     gate("ready");
-    seconds = echo(options.pipeline, options.requests, options.seconds);
-    echoes = run.completed;
-    latency[0] = percentile(0.5);
-    latency[1] = percentile(0.99);
-    latency[2] = percentile(0.999);
+    seconds = timed_part();
+    requests = run.completed;
+    latency[0] = percentile(&latencies, 0.5);
+    latency[1] = percentile(&latencies, 0.99);
+    latency[2] = percentile(&latencies, 0.999);
     gate("done");
 
     end_streams();
-    report(echoes, seconds, latency);
+    report(requests, seconds, latency);
     return mismatches + errors == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,4 +1,4 @@
-/* What the reference servers share: their arguments, the listening socket, the first line, the end.
+/* What the reference servers share: their arguments, what they serve, the listening socket, the first line, the end.
  *
  * Ownership: the caller owns the listening socket; it lives as long as the process.
  * Threads: one.
@@ -11,6 +11,8 @@
 #include <getopt.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +21,20 @@
 #include <unistd.h>
 
 enum { BACKLOG = 4096, BUFFER = 16384 };
+enum { HEADER = 4 };                      /* bytes of an answer's first write, where there are two */
+enum { REQUEST = 8, BLOCK = 64 * 1024 };  /* bytes of a request for a bulk answer; after which the answer repeats */
 enum { EXIT_USAGE = 2, EXIT_NOT_AVAILABLE = 3 };
+
+/* What is done with the bytes that come.
+ * ECHO: they go back. TWO_WRITES: too, header and body written one after the other. BULK: they say how many bytes are
+ * wanted, which are those of the block over and over. BROADCAST: they go to every connection. */
+enum service { ECHO, TWO_WRITES, BULK, BROADCAST };
+static const char *const services[] = {"echo", "two-writes", "bulk", "broadcast", NULL};
+
+struct options {
+    struct sockaddr_in address;
+    enum service service;
+};
 
 static inline void die(const char *what, int error)
 {
@@ -29,7 +44,7 @@ static inline void die(const char *what, int error)
 
 static inline void usage(const char *problem)
 {
-    fprintf(stderr, "%s\nusage: [--host ADDRESS] [--port 0-65535]\n", problem);
+    fprintf(stderr, "%s\nusage: [--host ADDRESS] [--port 0-65535] [--service NAME]\n", problem);
     exit(EXIT_USAGE);
 }
 
@@ -43,25 +58,37 @@ static inline in_port_t parse_port(const char *text)
     return htons((in_port_t)port);
 }
 
-static inline struct sockaddr_in parse_arguments(int argc, char **argv)
+static inline enum service parse_service(const char *text)
+{
+    for (unsigned i = 0; services[i] != NULL; i++)
+        if (strcmp(services[i], text) == 0)
+            return i;
+    usage("--service is not one of them");
+    return ECHO;
+}
+
+static inline struct options parse_arguments(int argc, char **argv)
 {
     static const struct option known[] = {{"host", required_argument, NULL, 'h'},
                                           {"port", required_argument, NULL, 'p'},
+                                          {"service", required_argument, NULL, 's'},
                                           {0}};
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons(9999), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct options options = {
+        .address = {.sin_family = AF_INET, .sin_port = htons(9999), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
 
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (c == '?')
             usage("unknown or incomplete option");
-        if (c == 'h' && inet_pton(AF_INET, optarg, &address.sin_addr) != 1)
+        if (c == 'h' && inet_pton(AF_INET, optarg, &options.address.sin_addr) != 1)
             usage("--host is not an IPv4 address");
         if (c == 'p')
-            address.sin_port = parse_port(optarg);
+            options.address.sin_port = parse_port(optarg);
+        if (c == 's')
+            options.service = parse_service(optarg);
     }
     if (optind != argc)
         usage("unexpected argument");
-    return address;
+    return options;
 }
 
 static inline void end(int number)
@@ -94,10 +121,9 @@ static inline void announce(int listener)
     fflush(stdout);
 }
 
-/* The listening socket that the arguments ask for; flags are those of socket(). Ends the process if it cannot be had. */
-static inline int start_listening(int argc, char **argv, int flags)
+/* The listening socket at that address; flags are those of socket(). Ends the process if it cannot be had. */
+static inline int start_listening(struct sockaddr_in address, int flags)
 {
-    struct sockaddr_in address = parse_arguments(argc, argv);
     int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 
     if (listener < 0)
@@ -113,6 +139,30 @@ static inline int start_listening(int argc, char **argv, int flags)
         die("listen", errno);
     announce(listener);
     return listener;
+}
+
+/* Two blocks: any BLOCK bytes of an answer lie in one piece. */
+static inline char *make_blocks(void)
+{
+    char *blocks = malloc(2 * BLOCK);
+
+    if (blocks == NULL)
+        die("malloc", errno);
+    for (size_t i = 0; i < 2 * BLOCK; i++)
+        blocks[i] = (char)(i * 7 + i % BLOCK / 256);
+    return blocks;
+}
+
+/* How many bytes a request asks for. It comes in one piece from our load; a floor needs no more. */
+static inline uint64_t wanted(const char *request, size_t length)
+{
+    uint64_t count = 0;
+
+    if (length != REQUEST)
+        die("request", EPROTO);
+    for (size_t i = 0; i < REQUEST; i++)
+        count = count << 8 | (unsigned char)request[i];
+    return count;
 }
 
 /* Out of resources is the end of a reference: a floor measured with connections missing would be no floor.

@@ -1,4 +1,4 @@
-/* The floor on io_uring: a single-threaded echo server, one recv and one send SQE a request, one enter a loop.
+/* The floor on io_uring: a single-threaded server; an echo is one recv and one send SQE, a loop one enter.
  *
  * Ownership: a connection belongs to the loop, but its buffer to the kernel while its one operation is in flight. With
  * a single operation a batch holds at most one result of it, so it can be freed as soon as that result ends it.
@@ -12,9 +12,12 @@ enum { ENTRIES = 4096 };
 
 struct connection {
     int fd;
-    unsigned length, sent; /* sent < length: a send is in flight; equal: a recv */
+    uint64_t length, sent; /* sent < length: a send is in flight; equal: a recv */
     char buffer[BUFFER];
 };
+
+static enum service service;
+static const char *blocks;
 
 static struct io_uring_sqe *next_sqe(struct io_uring *ring)
 {
@@ -47,11 +50,31 @@ static void start_receive(struct io_uring *ring, struct connection *c)
     io_uring_sqe_set_data(sqe, c);
 }
 
+static size_t at_most(uint64_t value, size_t limit)
+{
+    return value < limit ? (size_t)value : limit;
+}
+
+/* What is to be sent next. */
+static const char *outgoing(const struct connection *c, size_t *length)
+{
+    uint64_t left = c->length - c->sent;
+
+    if (service == BULK) {
+        *length = at_most(left, BLOCK);
+        return blocks + c->sent % BLOCK;
+    }
+    *length = service == TWO_WRITES && c->sent < HEADER ? at_most(left, HEADER - c->sent) : (size_t)left;
+    return c->buffer + c->sent;
+}
+
 static void start_send(struct io_uring *ring, struct connection *c)
 {
     struct io_uring_sqe *sqe = next_sqe(ring);
+    size_t length;
+    const char *data = outgoing(c, &length);
 
-    io_uring_prep_send(sqe, c->fd, c->buffer + c->sent, c->length - c->sent, MSG_NOSIGNAL);
+    io_uring_prep_send(sqe, c->fd, data, length, MSG_NOSIGNAL);
     io_uring_sqe_set_data(sqe, c);
 }
 
@@ -85,14 +108,14 @@ static void on_sent(struct io_uring *ring, struct connection *c, unsigned sent)
 {
     c->sent += sent;
     if (c->sent < c->length)
-        start_send(ring, c); /* a short send: the rest goes on its own */
+        start_send(ring, c); /* the rest goes on its own */
     else
         start_receive(ring, c);
 }
 
 static void on_received(struct io_uring *ring, struct connection *c, unsigned length)
 {
-    c->length = length;
+    c->length = service == BULK ? wanted(c->buffer, length) : length;
     start_send(ring, c);
 }
 
@@ -131,6 +154,7 @@ static void serve(struct io_uring *ring, int listener)
 
 int main(int argc, char **argv)
 {
+    struct options options = parse_arguments(argc, argv);
     struct io_uring ring;
     int error = -io_uring_queue_init(ENTRIES, &ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 
@@ -138,5 +162,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "io_uring is not available: %s\n", strerror(error));
         return EXIT_NOT_AVAILABLE;
     }
-    serve(&ring, start_listening(argc, argv, 0));
+    if (options.service == BROADCAST) { /* with it a connection would have two operations in flight */
+        fprintf(stderr, "the io_uring reference has no broadcast\n");
+        return EXIT_NOT_AVAILABLE;
+    }
+    service = options.service;
+    blocks = make_blocks();
+    serve(&ring, start_listening(options.address, 0));
 }

@@ -1,0 +1,75 @@
+"""What the servers in Python share: their arguments, the bytes of bulk answers, and a busy loop.
+
+Each says `listening on HOST:PORT` first. The services:
+echo        what comes goes back
+two-writes  too, but as two writes: the first HEADER bytes, as a header, then the rest
+bulk        each request, REQUEST bytes, says how many bytes are wanted; the answer is BLOCK over and over, written no
+            faster than the peer reads it
+broadcast   what comes goes to every connection
+"""
+import argparse
+import os
+import threading
+
+SERVICES = ("echo", "two-writes", "bulk", "broadcast")
+BACKLOG = 4096
+HEADER = 4
+REQUEST = 8
+BLOCK = bytes((i * 7 + i // 256) % 256 for i in range(65536))
+
+
+def parse_arguments(description, **more):
+    """more: an argument's name to what argparse is told about it."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9999)
+    parser.add_argument("--service", choices=SERVICES, default="echo")
+    parser.add_argument("--hog", action="store_true", help="let lines on standard input start and end a busy loop")
+    for name, options in more.items():
+        parser.add_argument(f"--{name}", **options)
+    options = parser.parse_args()
+    if options.hog:
+        threading.Thread(target=Hog().obey, daemon=True).start()
+    return options
+
+
+def listening(host, port):
+    print(f"listening on {host}:{port}", flush=True)
+
+
+class Requests:
+    """Takes a stream of bytes apart into requests."""
+
+    def __init__(self):
+        self.rest = b""
+
+    def add(self, data):
+        """The total of bytes that the requests which are now whole ask for."""
+        data = self.rest + data
+        whole = len(data) - len(data) % REQUEST
+        self.rest = data[whole:]
+        return sum(int.from_bytes(data[at : at + REQUEST], "big") for at in range(0, whole, REQUEST))
+
+
+class Hog:
+    """A thread that computes in Python. A line on standard input starts it, the next one ends it, and so on."""
+
+    def __init__(self):
+        self.wanted = threading.Event()
+
+        threading.Thread(target=self.compute, daemon=True).start()
+
+    def obey(self):
+        """Until the input ends. Read without a buffer: the interpreter cannot end while a thread holds the lock of one."""
+        while os.read(0, 1):
+            if self.wanted.is_set():
+                self.wanted.clear()
+            else:
+                self.wanted.set()
+
+    def compute(self):
+        number = 0
+        while True:
+            self.wanted.wait()
+            while self.wanted.is_set():
+                number = (number * 1103515245 + 12345) % 2147483648

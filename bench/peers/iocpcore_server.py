@@ -1,0 +1,81 @@
+"""The servers on iocpcore: native, or with a handler written in Python."""
+import functools
+import sys
+
+from common import BACKLOG, BLOCK, HEADER, Requests, listening, parse_arguments
+
+import iocpcore
+
+
+class Echo:
+    def on_receive(self, session, data):
+        session.send(data)
+
+
+class TwoWrites:
+    def on_receive(self, session, data):
+        session.send(data[:HEADER])
+        session.send(data[HEADER:])
+
+
+class Bulk:
+    def on_connect(self, session):
+        session.data = Answer()
+
+    def on_receive(self, session, data):
+        session.data.left += session.data.requests.add(data)
+        self.answer(session, session.data)
+
+    def on_drain(self, session):
+        self.answer(session, session.data)
+
+    def answer(self, session, answer):
+        """Until send() says that the queue is above its high-water mark; on_drain goes on."""
+        room = True
+        while answer.left and room:
+            room = session.send(BLOCK)
+            answer.left -= len(BLOCK)
+
+
+class Answer:
+    def __init__(self):
+        self.requests = Requests()
+        self.left = 0
+
+
+class Broadcast:
+    def __init__(self):
+        self.sessions = set()
+
+    def on_connect(self, session):
+        self.sessions.add(session)
+
+    def on_receive(self, session, data):
+        for each in self.sessions:
+            each.send(data)
+
+    def on_close(self, session, error):
+        self.sessions.discard(session)
+
+
+HANDLERS = {"echo": Echo, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
+
+
+def main():
+    options = parse_arguments(
+        __doc__,
+        backend={"default": None},
+        native={"action": "store_true", "help": "the native echo handler"},
+        stats={"action": "store_true", "help": "statistics at the end, on standard error"},
+    )
+    if options.native and options.service != "echo":
+        sys.exit("the native handler only echoes")
+    handler = iocpcore.ECHO if options.native else HANDLERS[options.service]()
+    serve = functools.partial(iocpcore.serve, handler, options.host, options.port, backlog=BACKLOG)
+    stats = serve(backend=options.backend, started=lambda listener: listening(*listener.address[:2]))
+    if options.stats:
+        print(stats, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
