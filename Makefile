@@ -22,9 +22,11 @@ test-native: build/$(VARIANT)/installed packages
 test-windows:
 	tests/windows/run
 
+# The full matrix, for hours: BENCH= is the quick one, BENCH="--full -k echo" a part.
+BENCH = --full
 bench: build/$(VARIANT)/installed
-	.venv/bin/python -m pip install -q -r <(.venv/bin/python tools/requirements.py bench)
-	.venv/bin/python bench/native_echo.py
+	bench/install
+	.venv/bin/python -m pytest bench $(BENCH)
 
 lint: .venv/ready
 	PATH=$$PWD/.venv/bin:$$PATH && ruff check && cython-lint iocpcore tests

@@ -1,0 +1,185 @@
+"""pytest runs the suite: options, the servers of each test, and what is shown and kept in the end.
+
+A test is one server in one case. The first test of a case measures all its servers, round by round, and each test then
+says how its own has done: as a benchmark of pytest-benchmark, as a skip with the reason where it cannot run here, or as
+a failure where it lost a byte. -k and --servers choose who takes part.
+"""
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+if not sys.platform.startswith("linux"):
+    pytest.exit("the suite runs on Linux; Windows is measured there, under wine", 2)
+
+import build
+import servers
+import suite
+import table
+from rounds import Options
+
+SECONDS_A_CASE = {False: 300, True: 3600}  # by --full: after which a case is taken to hang
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("iocpcore's benchmarks")
+    group.addoption("--full", action="store_true", help="the whole matrix, with more rounds and requests: hours")
+    group.addoption("--rounds", type=int, help="of each case (default: 3; with --full 7)")
+    group.addoption("--requests", type=int, help="of each server in each round, whatever the case says")
+    group.addoption("--servers", type=lambda text: text.split(","), help="NAME,NAME,...: measure these alone")
+    group.addoption(
+        "--add-server",
+        action="append",
+        default=[],
+        type=servers.from_command_line,
+        metavar="NAME=COMMAND",
+        help="measure a server of your own too: bench/README.md says what it must do",
+    )
+    group.addoption("--cpus", choices=["same", "apart", "any"], default="same",
+                    help="server and load on one CPU, on two, or as the system decides (default: %(default)s)")
+    group.addoption("--save", type=Path, metavar="FILE", help="the result (default: a new file in build/bench/results)")
+    group.addoption("--progress", type=Path, metavar="FILE", help="gets a line for each step, `DONE TOTAL what`")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: a part of the matrix that only --full runs")
+    given = {name: config.getoption(name) for name in ("full", "cpus", "requests")}
+    rounds = config.getoption("rounds") or (7 if given["full"] else 3)
+    config.bench = suite.Suite(Options(rounds=rounds, **given), lambda text: config.told(text))
+    config.told = lambda text: None
+
+
+def chosen(offered, config):
+    names = config.getoption("servers")
+    added = config.getoption("add_server")
+    return [server for server in [*offered, *added] if names is None or server.name in names]
+
+
+def pytest_generate_tests(metafunc):
+    if "server" in metafunc.fixturenames:
+        offered = chosen(metafunc.module.SERVERS, metafunc.config)
+        metafunc.parametrize("server", offered, ids=[server.name for server in offered])
+
+
+def pytest_collection_modifyitems(config, items):
+    known = {server.name for server in chosen(servers.SERVERS, config)}
+    if unknown := set(config.getoption("servers") or []) - known:
+        raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")
+    left_out = [] if config.getoption("full") else [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+    for item in items:
+        item.add_marker(pytest.mark.timeout(SECONDS_A_CASE[config.getoption("full")]))
+
+
+def pytest_collection_finish(session):
+    config = session.config
+    if not config.getoption("collectonly") and session.items:
+        build.program("load")
+    if path := config.getoption("progress"):
+        config.told = Progress(path, sum("server" in parameters(item) for item in session.items) * config.bench.options.rounds)
+
+
+class Progress:
+    """Steps that are done, of all; a program reads them while the suite runs."""
+
+    def __init__(self, path, total):
+        self.file = path.open("a", buffering=1)
+        self.total = total
+        self.done = 0
+
+    def __call__(self, text):
+        self.done += 1
+        self.file.write(f"{self.done} {self.total} {text}\n")
+
+
+# ---- a test ----
+
+
+def parameters(item):
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def companions(item):
+    """The servers that this test's case is measured with: those of the tests that differ in nothing else."""
+
+    def case_of(other):
+        rest = {name: value for name, value in parameters(other).items() if name != "server"}
+        return other.path, other.originalname, rest
+
+    return [parameters(other)["server"] for other in item.session.items if case_of(other) == case_of(item)]
+
+
+class Replayed:
+    """A clock that stands still but for what it is told: so that pytest-benchmark shows what others have measured."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+    def replay(self, benchmark, group, seconds):
+        """As many rounds, each of which has taken so long."""
+        benchmark.group = group
+        left = list(reversed(seconds))
+        benchmark.pedantic(lambda: setattr(self, "seconds", self.seconds + left.pop()), rounds=len(seconds))
+
+
+CLOCK = Replayed()
+SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3}
+
+
+@pytest.fixture
+def replay(request):
+    """Hand rounds, [{figure: value}], to pytest-benchmark, if the figure is a time."""
+    request.node.add_marker(pytest.mark.benchmark(timer=CLOCK))
+
+    def replay(group, figure, rounds):
+        scale = SECONDS.get(figure.rpartition("_")[2])
+        if scale:
+            benchmark = request.getfixturevalue("benchmark")
+            benchmark.extra_info["rounds"] = rounds
+            CLOCK.replay(benchmark, group, [figures[figure] * scale for figures in rounds])
+
+    return replay
+
+
+@pytest.fixture
+def compare(request, replay, server):
+    """Measure a case, unless that is done, and say how this test's server did."""
+
+    def compare(measure):
+        comparison = request.config.bench.comparison(measure, companions(request.node))
+        if server.name in comparison.missing:
+            pytest.skip(f"{server.name} is missing: {comparison.missing[server.name]}")
+        if server.name in comparison.failures:
+            pytest.fail(str(comparison.failures[server.name]), pytrace=False)
+        replay(measure.name, measure.figure, comparison.rounds[server.name])
+
+    return compare
+
+
+# ---- in the end ----
+
+
+def pytest_benchmark_group_stats(config, benchmarks, group_by):
+    """Our tables have the ratios; those of pytest-benchmark are shown where they compare with a saved run of its own."""
+    return None if config.getoption("benchmark_compare") else []
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    cases = config.bench.cases()
+    if not cases:
+        return
+    terminalreporter.section("what a server spends")
+    for case in cases:
+        for line in table.lines(case):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line("")
+    run = config.bench.run()
+    for missing in run.missing:
+        terminalreporter.write_line(f"not measured: {missing.server}: {missing.reason}")
+    path = suite.save(run, config.getoption("save"))
+    terminalreporter.write_line(f"saved in {os.path.relpath(path)}")

@@ -1,0 +1,52 @@
+"""The load generator, as the suite drives it: gated, so that the server is at rest before and after the timed part."""
+import json
+
+from build import BUILD
+from process import ENDS_WITHIN, Failed, Process, load_cpus, status_within
+
+
+class Load(Process):
+    """Connects; every connection has had one checked message when it says `ready`.
+
+    arguments: those of the program, by name.
+    """
+
+    def __init__(self, running, placement, timeout, **arguments):
+        self.running = running
+        self.patience = 2 * timeout + 5  # at most two of the load's steps lie between two of its lines
+        self.requests = arguments["requests"]
+        arguments |= {"port": running.port, "timeout": timeout}
+        options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
+        super().__init__([BUILD / "load", "--gated", *options], load_cpus(placement))
+
+    def __enter__(self):
+        self.wait_for("ready")
+        return self
+
+    def __exit__(self, *_):
+        self.discard()
+
+    def fail(self, problem):
+        self.running.check_alive()
+        raise Failed(f"{self.running.server.name}: {problem}: {self.last_words()}")
+
+    def wait_for(self, state):
+        line = self.read_line(self.patience)
+        if line != state:
+            self.fail(f"the load was not {state}, but said {line!r}")
+
+    def run(self):
+        """The timed part; the connections stay open."""
+        self.write_line()
+        self.wait_for("done")
+        self.running.check_alive()
+
+    def end(self):
+        """End all streams; what the load has counted. Raises Failed unless every byte came back."""
+        self.write_line()
+        line = self.read_line(self.patience)
+        status = status_within(self.child, ENDS_WITHIN)
+        if status != 0:
+            self.fail(f"the load failed with status {status}, {line}")
+        self.running.check_alive()
+        return json.loads(line)

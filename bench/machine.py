@@ -1,0 +1,83 @@
+"""What a result must say of the machine, the kernel and the versions, to be compared with another."""
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import build
+
+import iocpcore
+from iocpcore import _core
+
+
+def first_match(path, key):
+    with contextlib.suppress(OSError), open(path) as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return None
+
+
+def read(path):
+    with contextlib.suppress(OSError):
+        return Path(path).read_text().strip()
+    return None
+
+
+def said_by(*command):
+    """The first line that a program prints, or None."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=build.ROOT)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return next(iter(done.stdout.splitlines()), None)
+
+
+def without_unknown(values):
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def machine(placement):
+    flags = first_match("/proc/cpuinfo", "flags") or ""
+    return without_unknown(
+        {
+            "kernel": f"{platform.system()} {platform.release()}",
+            "cpu": first_match("/proc/cpuinfo", "model name") or platform.machine(),
+            "cpus": len(os.sched_getaffinity(0)),
+            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            "virtual": "hypervisor" in flags.split(),
+            "load_before": os.getloadavg()[0],
+            "cpus_used": placement,
+        }
+    )
+
+
+def package(name):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
+
+
+def versions():
+    return without_unknown(
+        {
+            "iocpcore": iocpcore.__version__,
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "Cython": _core.cython_version,
+            "compiler of iocpcore": _core.compiler,
+            "compiler of the references": said_by(*build.compiler(), "--version"),
+            "liburing": said_by("pkg-config", "--modversion", "liburing"),
+            "redis-benchmark": said_by("redis-benchmark", "--version"),
+            **{name: package(name) for name in ("uvloop", "rsloop", "Twisted", "pytest-benchmark")},
+        }
+    )
+
+
+def commit():
+    """Of the checkout, with a + if something in it is changed; None outside of one."""
+    head = said_by("git", "rev-parse", "--short", "HEAD")
+    return head and head + ("+" if said_by("git", "status", "--porcelain") else "")

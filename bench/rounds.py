@@ -1,0 +1,231 @@
+"""Rounds: every server in turn does the same, A B C A B C ..., so that a change of the machine meets all of them.
+
+A measure is the recipe of a case: how its servers are warmed up, and what one round of one server is.
+"""
+import contextlib
+import dataclasses
+import time
+
+from load import Load
+from process import CpuTime, Failed, Running, forget_peak, peak_bytes
+from servers import Unavailable
+
+WARM_UP = 5000  # requests
+
+CPU = {"total_ns": "ns of server CPU per {}", "user_ns": "of it in user mode", "system_ns": "of it in the kernel"}
+LATENCY = {"p50_us": "us, median latency", "p99_us": "us, 99 % within", "p999_us": "us, 99.9 % within"}
+RATE = {"requests_per_s": "requests per second"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says about every case."""
+
+    full: bool = False
+    rounds: int = 3
+    cpus: str = "same"
+    requests: int | None = None  # of each server in each round; None: what the case says
+    timeout: int = 60  # seconds for each step of a load
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Equal measures are one case. Subclasses add what they need to say."""
+
+    group: str
+    name: str
+    service: str = "echo"
+
+    figure = "total_ns"
+    better = "lower"
+    most_rounds = 1000  # more would say nothing new
+
+    def units(self):
+        raise NotImplementedError
+
+    def start(self, server, options, stack):
+        """What round() is given; the stack discards it at its end."""
+        running = Running(server, self.service, options.cpus)
+        stack.callback(running.discard)
+        return running
+
+    def warm_up(self, running, options):
+        """Before the first round."""
+
+    def round(self, running, options):
+        """A generator that returns {figure: value}. What it yields is how many seconds the server is to idle.
+
+        All servers idle together: only what is between two yields is done by one at a time.
+        """
+        raise NotImplementedError
+
+    def end(self, running):
+        running.end()
+
+    def parameters(self):
+        mine = dataclasses.asdict(self)
+        return {key: value for key, value in mine.items() if key not in ("group", "name") and value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic(Measure):
+    """Requests, and what they cost. They are timed from rest to rest: connecting and closing are not in the figures."""
+
+    mode: str = "echo"
+    size: int = 14
+    connections: int = 50
+    pipeline: int = 1
+    rate: int | None = None  # requests a second, of a paced load
+    requests: int = 10_000  # of a quick run
+    idle: float = 0.0  # seconds before the requests
+    per: str = "request"  # what the CPU time is divided by: "request", or "KiB"
+
+    def units(self):
+        return {key: text.format(self.per) for key, text in CPU.items()} | RATE | LATENCY
+
+    def count(self, options):
+        return options.requests or self.requests * (10 if options.full else 1)
+
+    def load(self, running, options, **other):
+        mine = {"mode": self.mode, "size": self.size, "connections": self.connections, "pipeline": self.pipeline}
+        mine |= {"requests": self.count(options)} | other
+        if self.rate:
+            mine["rate"] = self.rate
+        return Load(running, options.cpus, options.timeout, **mine)
+
+    def warm_up(self, running, options):
+        """A connection is opened and closed first: asyncio is several times slower before that."""
+        for other in ({"connections": 1, "requests": 1}, {"requests": min(WARM_UP, self.count(options))}):
+            with self.load(running, options, **other) as load:
+                load.run()
+                load.end()
+
+    def round(self, running, options):
+        with self.load(running, options) as load:
+            yield self.idle
+            cpu = CpuTime(running.pid)
+            load.run()
+            total, user = cpu.read()
+            result = load.end()
+        return self.cpu_figures(total, user, result) | traffic_figures(result)
+
+    def cpu_figures(self, total, user, result):
+        units = result["requests"] * (self.size / 1024 if self.per == "KiB" else 1)
+        return {"total_ns": total / units, "user_ns": user / units, "system_ns": (total - user) / units}
+
+
+def traffic_figures(result):
+    latency = {f"{key}_us": value for key, value in result["latency_us"].items()}
+    return {"requests_per_s": result["requests_per_second"], **latency}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bulk(Traffic):
+    """Long answers, with the peak of the memory that they took: without back-pressure that is the whole answer."""
+
+    mode: str = "bulk"
+    service: str = "bulk"
+    per: str = "KiB"
+
+    def units(self):
+        return super().units() | {"peak_bytes": "bytes, the most memory at a time"}
+
+    def round(self, running, options):
+        forget_peak(running.pid)
+        figures = yield from super().round(running, options)
+        return figures | {"peak_bytes": peak_bytes(running.pid)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Busy(Traffic):
+    """Latency beside a busy loop. It would be in the CPU time of the servers that have it inside, so that is not read."""
+
+    figure = "p99_us"
+
+    def units(self):
+        return LATENCY | RATE
+
+    def round(self, running, options):
+        with self.load(running, options) as load:
+            yield self.idle
+            with running.hogging():
+                load.run()
+            return traffic_figures(load.end())
+
+
+class Comparison:
+    """The rounds of one measure, of all servers that could be had, and what became of the others."""
+
+    def __init__(self, measure, options, tell=lambda text: None):
+        self.measure = measure
+        self.options = options
+        self.tell = tell  # called when a server has done a round
+        self.servers = []
+        self.rounds = {}  # by the server's name, those of servers that did not fail
+        self.missing = {}  # {name: reason}
+        self.failures = {}  # {name: Failed}
+
+    @contextlib.contextmanager
+    def attempt(self, server):
+        """What goes wrong in here costs the one server its place."""
+        try:
+            yield
+        except Unavailable as reason:
+            self.missing[server.name] = str(reason)
+        except Failed as failure:
+            self.failures[server.name] = failure
+        if self.is_out(server):
+            self.rounds.pop(server.name, None)
+
+    def is_out(self, server):
+        return server.name in self.missing or server.name in self.failures
+
+    def bases(self):
+        """{name: the server whose figures its own are a multiple of, or None where that was not measured}."""
+        bases = {server.name: server.base for server in self.servers}
+        return {name: base if base in self.rounds else None for name, base in bases.items()}
+
+    def run(self, servers):
+        self.servers = servers
+        with contextlib.ExitStack() as stack:
+            runnings = {}
+            for server in servers:
+                with self.attempt(server):
+                    self.check(server)
+                    runnings[server] = self.measure.start(server, self.options, stack)
+                    self.measure.warm_up(runnings[server], self.options)
+            for number in range(min(self.options.rounds, self.measure.most_rounds)):
+                self.one_round(f"round {number + 1}", self.left(runnings))
+            for server, running in self.left(runnings).items():
+                with self.attempt(server):
+                    self.measure.end(running)
+
+    def check(self, server):
+        if reason := server.missing():
+            raise Unavailable(reason)
+
+    def left(self, runnings):
+        return {server: running for server, running in runnings.items() if not self.is_out(server)}
+
+    def one_round(self, number, runnings):
+        waiting = {server: self.measure.round(running, self.options) for server, running in runnings.items()}
+        with contextlib.ExitStack() as stack:
+            for steps in waiting.values():
+                stack.callback(steps.close)  # where a failure leaves one behind, its load ends here
+            while waiting:
+                if pause := self.step(number, waiting):
+                    time.sleep(pause)
+
+    def step(self, number, waiting):
+        """Each server goes on until it wants to idle; for how long. Who has finished, or failed, waits no more."""
+        pause = 0
+        for server, steps in list(waiting.items()):
+            del waiting[server]
+            with self.attempt(server):
+                try:
+                    pause = max(pause, next(steps))
+                    waiting[server] = steps
+                except StopIteration as end:
+                    self.rounds.setdefault(server.name, []).append(end.value)
+                    self.tell(f"{self.measure.name}, {number}: {server.name}")
+        return pause

@@ -1,0 +1,83 @@
+"""One run of the suite: its cases as they are measured, and the document that is kept of them."""
+import datetime
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import build
+import machine
+import results
+from rounds import Comparison
+
+
+class Suite:
+    """A case is measured, with all its servers, when the first of its tests asks; the other tests find it done."""
+
+    def __init__(self, options, tell):
+        self.options = options
+        self.tell = tell
+        self.began = time.monotonic()
+        self.machine = machine.machine(options.cpus)  # at once: later the load is ours
+        self.comparisons = {}  # by measure
+        self.other_cases = []
+        self.missing = {}  # {name: reason}
+
+    def comparison(self, measure, servers):
+        if measure not in self.comparisons:
+            self.comparisons[measure] = comparison = Comparison(measure, self.options, self.tell)
+            comparison.run(servers)
+            self.missing |= comparison.missing
+        return self.comparisons[measure]
+
+    def cases(self):
+        measured = [as_case(comparison) for comparison in self.comparisons.values() if comparison.rounds]
+        return [*measured, *self.other_cases]
+
+    def failures(self):
+        return [
+            results.Missing(name, f"FAILED in {measure.name}: {failure}")
+            for measure, comparison in self.comparisons.items()
+            for name, failure in comparison.failures.items()
+        ]
+
+    def run(self):
+        return results.Run(
+            made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            command=command(),
+            cases=self.cases(),
+            machine=self.machine,
+            versions=machine.versions(),
+            missing=[*(results.Missing(*pair) for pair in self.missing.items()), *self.failures()],
+            commit=machine.commit(),
+            seconds=round(time.monotonic() - self.began, 1),
+        )
+
+
+def as_case(comparison):
+    measure = comparison.measure
+    bases = comparison.bases()
+    return results.Case(
+        group=measure.group,
+        name=measure.name,
+        figure=measure.figure,
+        units=measure.units(),
+        better=measure.better,
+        parameters=measure.parameters(),
+        servers={name: results.Server(rounds, bases[name]) for name, rounds in comparison.rounds.items()},
+    )
+
+
+def command():
+    program = Path(sys.argv[0]).name
+    return shlex.join(["python -m pytest" if program == "__main__.py" else program, *sys.argv[1:]]).replace(
+        "'python -m pytest'", "python -m pytest"
+    )
+
+
+def save(run, path=None):
+    """Where it was written; without a path a new file in build/bench/results."""
+    path = path or build.BUILD / "results" / f"{run.made.replace(':', '')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results.save(run, path)
+    return path

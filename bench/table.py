@@ -1,0 +1,54 @@
+"""A case as people read it in a terminal."""
+import statistics
+
+KEYS = {
+    "total_ns": "ns",
+    "user_ns": "user",
+    "system_ns": "system",
+    "requests_per_s": "requests/s",
+    "p50_us": "p50 us",
+    "p99_us": "p99 us",
+    "p999_us": "p99.9 us",
+}
+
+
+MEANS = ("user_ns", "system_ns")  # split by timer ticks: exact only in the long run
+
+
+def number(value):
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def row(case, name, others):
+    main, ratio = case.servers[name].summary(case.figure), case.ratio(name)
+    times = f"{ratio.median:.3f}" if ratio else "-"
+    return [
+        name,
+        *(number(value) for value in (main.median, main.low, main.high)),
+        times,
+        *(number(middle(case.servers[name], key)) for key in others),
+    ]
+
+
+def middle(server, key):
+    values = server.values(key)
+    return values and (statistics.mean if key in MEANS else statistics.median)(values)
+
+
+def bases(case):
+    """What the ratios are multiples of."""
+    names = {case.base_of(name) for name in case.servers} - {None}
+    return "x raw C" if all(name.startswith("c-") for name in names) else "x its base"
+
+
+def lines(case):
+    others = [key for key in case.units if key != case.figure]
+    rounds = len(next(iter(case.servers.values())).rounds)
+    header = ["", "median", "min", "max", bases(case), *(KEYS.get(key, key.replace("_", " ")) for key in others)]
+    table = [header, *(row(case, name, others) for name in case.servers)]
+    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
+    yield f"{case.name}: {case.units[case.figure]}, {rounds} round{'s' * (rounds > 1)}"
+    for label, *cells in table:
+        yield "  ".join(["", label.ljust(first), *map(str.rjust, cells, widths)]).rstrip()

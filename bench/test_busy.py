@@ -1,0 +1,27 @@
+"""Latency beside a Python busy loop: in a thread of the server's process, and in another process on the same CPU.
+
+Both take the CPU in turns with the server; only the one inside can hold the GIL. What the second costs is what the CPU
+costs; what the first costs more is what the GIL costs.
+"""
+import dataclasses
+
+import pytest
+
+from rounds import Busy
+from servers import offering
+
+
+def beside_a_busy_loop(server):
+    """The server as two: raw C has no Python inside, and is measured with the other process alone."""
+    outside = dataclasses.replace(server, name=f"{server.name}, loop outside", hog="outside", base="c-epoll, loop outside")
+    if server.module is None:
+        return [outside]
+    return [outside, dataclasses.replace(server, hog="inside", base=outside.name)]
+
+
+SERVERS = [row for server in offering("echo") for row in beside_a_busy_loop(server)]
+
+
+@pytest.mark.parametrize("rate", [1000])
+def test_a_busy_loop(compare, rate):
+    compare(Busy("busy", f"busy loop, {rate:,} echoes a second", mode="paced", rate=rate, requests=rate // 2))
