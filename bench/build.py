@@ -1,12 +1,15 @@
-"""Builds the C programs of the suite into build/bench, and knows what is not here."""
+"""Builds the programs of the suite into build/bench, and knows what is not here."""
 import os
 import shlex
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = ROOT / "build" / "bench"
+CORE = ROOT / "iocpcore"
 FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra"]
 
 
@@ -28,11 +31,28 @@ def package_flags(names):
 
 def program(name, *packages):
     """The path of reference/NAME.c compiled; raises NotHere. A source that does not compile is an error of ours."""
-    source, target = HERE / "reference" / f"{name}.c", BUILD / name
+    return compile_c(BUILD / name, HERE / "reference" / f"{name}.c", *package_flags(packages))
+
+
+def extension(pyx):
+    """The path of a module that is made of the core's own sources."""
+    code = BUILD / f"{pyx.stem}.c"
     BUILD.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f"{name}.{os.getpid()}")  # another run may be executing the old one
     try:
-        subprocess.run([*compiler(), *FLAGS, "-o", fresh, source, *package_flags(packages)], check=True)
+        subprocess.run([sys.executable, "-m", "cython", "-3", "-I", CORE, "-o", code, pyx], check=True)
+    except subprocess.CalledProcessError:
+        raise NotHere("Cython is not installed, or does not compile it") from None
+    linux = [CORE / "linux" / f"{name}.c" for name in ("port", "socket", "epoll")]
+    include = [f"-I{path}" for path in (CORE, sysconfig.get_paths()["include"])]
+    options = ["-shared", "-fPIC", "-Wno-unused-parameter", "-Wno-missing-field-initializers", *include]
+    return compile_c(BUILD / f"{pyx.stem}{sysconfig.get_config_var('EXT_SUFFIX')}", code, *linux, *options)
+
+
+def compile_c(target, *arguments):
+    BUILD.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f"{os.getpid()}-{target.name}")  # another run may be using the old one
+    try:
+        subprocess.run([*compiler(), *FLAGS, "-o", fresh, *arguments], check=True)
     except FileNotFoundError as error:
         raise NotHere(f"no C compiler: {error.filename}") from None
     return fresh.replace(target)

@@ -5,6 +5,7 @@ says how its own has done: as a benchmark of pytest-benchmark, as a skip with th
 a failure where it lost a byte. -k and --servers choose who takes part.
 """
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def pytest_addoption(parser):
     group.addoption("--full", action="store_true", help="the whole matrix, with more rounds and requests: hours")
     group.addoption("--rounds", type=int, help="of each case (default: 3; with --full 7)")
     group.addoption("--requests", type=int, help="of each server in each round, whatever the case says")
+    group.addoption("--patience", type=int, default=60, metavar="SECONDS", help="for each step of a load (default: 60)")
     group.addoption("--servers", type=lambda text: text.split(","), help="NAME,NAME,...: measure these alone")
     group.addoption(
         "--add-server",
@@ -44,10 +46,12 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: a part of the matrix that only --full runs")
-    given = {name: config.getoption(name) for name in ("full", "cpus", "requests")}
+    given = {name: config.getoption(name) for name in ("full", "cpus", "requests", "patience")}
     rounds = config.getoption("rounds") or (7 if given["full"] else 3)
     config.bench = suite.Suite(Options(rounds=rounds, **given), lambda text: config.told(text))
     config.told = lambda text: None
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # servers and loads inherit it
 
 
 def chosen(offered, config):
@@ -78,11 +82,15 @@ def pytest_collection_finish(session):
     if not config.getoption("collectonly") and session.items:
         build.program("load")
     if path := config.getoption("progress"):
-        config.told = Progress(path, sum("server" in parameters(item) for item in session.items) * config.bench.options.rounds)
+        config.told = Progress(path, len(session.items))
+
+
+def pytest_runtest_logreport(report):
+    """A test has ended."""
 
 
 class Progress:
-    """Steps that are done, of all; a program reads them while the suite runs."""
+    """What is done and how much of all that is, in thousandths: a program reads it while the suite runs."""
 
     def __init__(self, path, total):
         self.file = path.open("a", buffering=1)

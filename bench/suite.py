@@ -27,8 +27,14 @@ class Suite:
         if measure not in self.comparisons:
             self.comparisons[measure] = comparison = Comparison(measure, self.options, self.tell)
             comparison.run(servers)
-            self.missing |= comparison.missing
+            # "uvloop, loop outside" is uvloop.
+            self.missing |= {name.partition(",")[0]: reason for name, reason in comparison.missing.items()}
         return self.comparisons[measure]
+
+    def add(self, group, name, units, rounds):
+        """A case that somebody else has measured. units: {figure: its unit}, the main one first. rounds: by server."""
+        servers = {server: results.Server(its) for server, its in rounds.items()}
+        self.other_cases.append(results.Case(group, name, next(iter(units)), units, servers))
 
     def cases(self):
         measured = [as_case(comparison) for comparison in self.comparisons.values() if comparison.rounds]

@@ -3,6 +3,8 @@ import statistics
 
 KEYS = {
     "total_ns": "ns",
+    "bytes_per_connection": "bytes",
+    "kept_per_connection": "kept",
     "user_ns": "user",
     "system_ns": "system",
     "requests_per_s": "requests/s",
@@ -21,13 +23,13 @@ def number(value):
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def row(case, name, others):
+def row(case, name, base, others):
     main, ratio = case.servers[name].summary(case.figure), case.ratio(name)
-    times = f"{ratio.median:.3f}" if ratio else "-"
+    times = [f"{ratio.median:.3f}" if ratio else "-"] if base else []
     return [
         name,
         *(number(value) for value in (main.median, main.low, main.high)),
-        times,
+        *times,
         *(number(middle(case.servers[name], key)) for key in others),
     ]
 
@@ -37,17 +39,20 @@ def middle(server, key):
     return values and (statistics.mean if key in MEANS else statistics.median)(values)
 
 
-def bases(case):
-    """What the ratios are multiples of."""
+def base_of_all(case):
+    """What the ratios are multiples of, or None where there are none."""
     names = {case.base_of(name) for name in case.servers} - {None}
+    if not names:
+        return None
     return "x raw C" if all(name.startswith("c-") for name in names) else "x its base"
 
 
 def lines(case):
     others = [key for key in case.units if key != case.figure]
     rounds = len(next(iter(case.servers.values())).rounds)
-    header = ["", "median", "min", "max", bases(case), *(KEYS.get(key, key.replace("_", " ")) for key in others)]
-    table = [header, *(row(case, name, others) for name in case.servers)]
+    base = base_of_all(case)
+    header = ["", "median", "min", "max", *([base] if base else []), *(KEYS.get(key, key) for key in others)]
+    table = [header, *(row(case, name, base, others) for name in case.servers)]
     first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
     yield f"{case.name}: {case.units[case.figure]}, {rounds} round{'s' * (rounds > 1)}"
     for label, *cells in table:
