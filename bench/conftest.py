@@ -14,7 +14,7 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.exit("the suite runs on Linux; Windows is measured there, under wine", 2)
 
-import build
+import programs
 import servers
 import suite
 import table
@@ -48,8 +48,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "full: a part of the matrix that only --full runs")
     given = {name: config.getoption(name) for name in ("full", "cpus", "requests", "patience")}
     rounds = config.getoption("rounds") or (7 if given["full"] else 3)
-    config.bench = suite.Suite(Options(rounds=rounds, **given), lambda text: config.told(text))
-    config.told = lambda text: None
+    config.progress = Progress(config.getoption("progress"), rounds)
+    config.bench = suite.Suite(Options(rounds=rounds, **given), config.progress.one_round)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # servers and loads inherit it
 
@@ -57,7 +57,7 @@ def pytest_configure(config):
 def chosen(offered, config):
     names = config.getoption("servers")
     added = config.getoption("add_server")
-    return [server for server in [*offered, *added] if names is None or server.name in names]
+    return [server for server in [*offered, *added] if names is None or server.peer in names]
 
 
 def pytest_generate_tests(metafunc):
@@ -67,7 +67,7 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    known = {server.name for server in chosen(servers.SERVERS, config)}
+    known = {server.peer for server in chosen(servers.SERVERS, config)}
     if unknown := set(config.getoption("servers") or []) - known:
         raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")
     left_out = [] if config.getoption("full") else [item for item in items if item.get_closest_marker("full")]
@@ -78,28 +78,36 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
-    config = session.config
-    if not config.getoption("collectonly") and session.items:
-        build.program("load")
-    if path := config.getoption("progress"):
-        config.told = Progress(path, len(session.items))
-
-
-def pytest_runtest_logreport(report):
-    """A test has ended."""
+    session.config.progress.tests = len(session.items)
+    if session.items and not session.config.getoption("collectonly"):
+        programs.program("load")
 
 
 class Progress:
-    """What is done and how much of all that is, in thousandths: a program reads it while the suite runs."""
+    """A line for each step: how many are done, of how many. A test is as many steps as there are rounds, though the
+    first test of a case does the rounds of them all."""
 
-    def __init__(self, path, total):
-        self.file = path.open("a", buffering=1)
-        self.total = total
-        self.done = 0
+    def __init__(self, path, rounds):
+        self.file = path and path.open("a", buffering=1)
+        self.rounds = rounds
+        self.tests = self.tests_done = self.done = 0
 
-    def __call__(self, text):
+    def one_round(self, text):
         self.done += 1
-        self.file.write(f"{self.done} {self.total} {text}\n")
+        self.tell(text)
+
+    def one_test(self, text):
+        self.tests_done += 1
+        self.done = max(self.done, self.tests_done * self.rounds)
+        self.tell(text)
+
+    def tell(self, text):
+        if self.file:
+            self.file.write(f"{self.done} {self.tests * self.rounds} {text}\n")
+
+
+def pytest_runtest_teardown(item):
+    item.config.progress.one_test(item.name)
 
 
 # ---- a test ----
@@ -173,16 +181,15 @@ def compare(request, replay, server):
 
 
 def pytest_benchmark_group_stats(config, benchmarks, group_by):
-    """Our tables have the ratios; those of pytest-benchmark are shown where they compare with a saved run of its own."""
+    """Our tables have the ratios; those of pytest-benchmark are for a comparison with a run that it has saved."""
     return None if config.getoption("benchmark_compare") else []
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    cases = config.bench.cases()
-    if not cases:
+    if not config.bench.has_measured():
         return
     terminalreporter.section("what a server spends")
-    for case in cases:
+    for case in config.bench.cases():
         for line in table.lines(case):
             terminalreporter.write_line(line)
         terminalreporter.write_line("")

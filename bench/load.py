@@ -1,8 +1,8 @@
 """The load generator, as the suite drives it: gated, so that the server is at rest before and after the timed part."""
 import json
 
-from build import BUILD
 from process import ENDS_WITHIN, Failed, Process, load_cpus, status_within
+from programs import BUILD
 
 
 class Load(Process):

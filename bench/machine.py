@@ -6,9 +6,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-import build
-
 import iocpcore
+import programs
 from iocpcore import _core
 
 
@@ -30,7 +29,7 @@ def read(path):
 def said_by(*command):
     """The first line that a program prints, or None."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=build.ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=programs.ROOT)
     except (OSError, subprocess.CalledProcessError):
         return None
     return next(iter(done.stdout.splitlines()), None)
@@ -69,7 +68,7 @@ def versions():
             "python": f"{platform.python_implementation()} {platform.python_version()}",
             "Cython": _core.cython_version,
             "compiler of iocpcore": _core.compiler,
-            "compiler of the references": said_by(*build.compiler(), "--version"),
+            "compiler of the references": said_by(*programs.compiler(), "--version"),
             "liburing": said_by("pkg-config", "--modversion", "liburing"),
             "redis-benchmark": said_by("redis-benchmark", "--version"),
             **{name: package(name) for name in ("uvloop", "rsloop", "Twisted", "pytest-benchmark")},

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 
-from build import BUILD
+from programs import BUILD
 from servers import Unavailable, script
 
 NOT_AVAILABLE = 3  # a C server's exit status where it cannot serve here

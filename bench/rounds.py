@@ -138,7 +138,7 @@ class Bulk(Traffic):
 
 @dataclasses.dataclass(frozen=True)
 class Busy(Traffic):
-    """Latency beside a busy loop. It would be in the CPU time of the servers that have it inside, so that is not read."""
+    """Latency beside a busy loop. That may be part of the server's process, so the CPU time says nothing."""
 
     figure = "p99_us"
 

@@ -4,11 +4,10 @@ import functools
 import importlib
 import sys
 
-import build
-
 import iocpcore
+import programs
 
-PEERS = build.HERE / "peers"
+PEERS = programs.HERE / "peers"
 PYTHON_SERVICES = frozenset({"echo", "two-writes", "bulk", "broadcast"})
 
 
@@ -25,6 +24,11 @@ class Server:
     check: object = None  # raises Unavailable
     module: str | None = None  # what its users import
     hog: str | None = None  # where the busy loop of test_busy.py is: "inside" its process, or "outside"
+
+    @property
+    def peer(self):
+        """Whose it is: what is before the comma of a name such as "uvloop, loop outside"."""
+        return self.name.partition(",")[0]
 
     def started_with(self, service):
         """The command that serves that on a port which the system chooses."""
@@ -45,7 +49,7 @@ def importable(module):
     try:
         importlib.import_module(module)
     except ImportError as error:
-        why = build.not_installed(module)
+        why = programs.not_installed(module)
         raise Unavailable(f"{error}; {why}" if why else str(error)) from None
 
 
@@ -59,8 +63,8 @@ def backend_usable(name):
 @functools.cache
 def built(name, *packages):
     try:
-        build.program(name, *packages)
-    except build.NotHere as reason:
+        programs.program(name, *packages)
+    except programs.NotHere as reason:
         raise Unavailable(str(reason)) from None
 
 
@@ -71,7 +75,7 @@ def script(name, *arguments):
 def raw_c(backend, services, *packages):
     name = f"server_{backend}"
     check = functools.partial(built, name, *packages)
-    return Server(f"c-{backend}", (str(build.BUILD / name),), frozenset(services), "c-epoll", check)
+    return Server(f"c-{backend}", (str(programs.BUILD / name),), frozenset(services), "c-epoll", check)
 
 
 def on_iocpcore(name, backend, services, *arguments):

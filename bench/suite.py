@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-import build
 import machine
+import programs
 import results
 from rounds import Comparison
 
@@ -27,14 +27,17 @@ class Suite:
         if measure not in self.comparisons:
             self.comparisons[measure] = comparison = Comparison(measure, self.options, self.tell)
             comparison.run(servers)
-            # "uvloop, loop outside" is uvloop.
-            self.missing |= {name.partition(",")[0]: reason for name, reason in comparison.missing.items()}
+            lacking = [server for server in servers if server.name in comparison.missing]
+            self.missing |= {server.peer: comparison.missing[server.name] for server in lacking}
         return self.comparisons[measure]
 
     def add(self, group, name, units, rounds):
         """A case that somebody else has measured. units: {figure: its unit}, the main one first. rounds: by server."""
         servers = {server: results.Server(its) for server, its in rounds.items()}
         self.other_cases.append(results.Case(group, name, next(iter(units)), units, servers))
+
+    def has_measured(self):
+        return bool(self.comparisons or self.other_cases)
 
     def cases(self):
         measured = [as_case(comparison) for comparison in self.comparisons.values() if comparison.rounds]
@@ -83,7 +86,7 @@ def command():
 
 def save(run, path=None):
     """Where it was written; without a path a new file in build/bench/results."""
-    path = path or build.BUILD / "results" / f"{run.made.replace(':', '')}.json"
+    path = path or programs.BUILD / "results" / f"{run.made.replace(':', '')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     results.save(run, path)
     return path

@@ -13,10 +13,11 @@ from servers import offering
 
 def beside_a_busy_loop(server):
     """The server as two: raw C has no Python inside, and is measured with the other process alone."""
-    outside = dataclasses.replace(server, name=f"{server.name}, loop outside", hog="outside", base="c-epoll, loop outside")
+    name = f"{server.name}, loop outside"
+    outside = dataclasses.replace(server, name=name, hog="outside", base="c-epoll, loop outside")
     if server.module is None:
         return [outside]
-    return [outside, dataclasses.replace(server, hog="inside", base=outside.name)]
+    return [outside, dataclasses.replace(server, hog="inside", base=name)]
 
 
 SERVERS = [row for server in offering("echo") for row in beside_a_busy_loop(server)]

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from build import BUILD
 from process import CpuTime, Running, load_cpus, placed
+from programs import BUILD
 from rounds import Traffic
 from servers import SERVERS
 

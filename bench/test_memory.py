@@ -1,4 +1,4 @@
-"""Memory: what a connection that has had one echo and then idles costs its server, and what is left when all have gone."""
+"""Memory: what an idle connection costs its server after one echo, and what is left when all have gone."""
 import dataclasses
 
 import pytest

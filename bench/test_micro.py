@@ -3,10 +3,10 @@ import contextlib
 import importlib.util
 import socket
 
-import build
 import pytest
 
 import iocpcore
+import programs
 
 BATCH = 64
 COUNT = BATCH * 300  # operations a round
@@ -16,8 +16,8 @@ ROUNDS = 5
 @pytest.fixture(scope="session")
 def micro():
     try:
-        path = build.extension(build.HERE / "micro" / "_micro.pyx")
-    except build.NotHere as reason:
+        path = programs.extension(programs.HERE / "micro" / "_micro.pyx")
+    except programs.NotHere as reason:
         pytest.skip(str(reason))
     spec = importlib.util.spec_from_file_location("_micro", path)
     module = importlib.util.module_from_spec(spec)

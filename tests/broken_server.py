@@ -32,7 +32,7 @@ def main():
     parser.add_argument("--service")
     options = parser.parse_args()
     with socket.create_server(("127.0.0.1", options.port)) as listening:
-        print("listening on 127.0.0.1:{}".format(listening.getsockname()[1]), flush=True)
+        print(f"listening on 127.0.0.1:{listening.getsockname()[1]}", flush=True)
         while True:
             with listening.accept()[0] as connection:
                 serve(connection, FAULTS[options.fault])

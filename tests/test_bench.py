@@ -13,6 +13,7 @@ from support import WAIT
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
+PYTHON = [sys.executable, "-m"]
 BROKEN = Path(__file__).with_name("broken_server.py")
 
 
@@ -31,14 +32,12 @@ pytestmark = [pytest.mark.uninstrumented, pytest.mark.skipif(why_not() is not No
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a part of the suite, as small as can be: its exit status, its output, and the result it has saved, or None."""
+    """Run a part of the suite, as small as can be: its exit status, its output, and the result it saved, or None."""
 
     def run(*arguments):
         saved = tmp_path / "result.json"
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rounds=2", f"--save={saved}", "--cpus=any"]
-        done = subprocess.run(
-            [*command, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=4 * WAIT
-        )
+        command = [*PYTHON, "pytest", "-p", "no:cacheprovider", "--cpus=any", f"--save={saved}", *arguments]
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT)
         document = json.loads(saved.read_text()) if saved.exists() else None
         return done.returncode, done.stdout + done.stderr, document
 
@@ -46,24 +45,28 @@ def run(tmp_path):
 
 
 def test_a_run_says_what_each_server_spends_and_saves_it(run):
-    status, output, document = run(BENCH / "test_echo.py", "--requests=500", "--servers=c-epoll,iocpcore-epoll")
+    few = ["--rounds=2", "--requests=500", "--servers=c-epoll,iocpcore-epoll", "-k", "14B-1-pipelined-1"]
+    status, output, document = run(BENCH / "test_echo.py", *few)
     assert status == 0, output
-    case = next(case for case in document["cases"] if case["name"] == "echo 14 B x 50")
+    case = document["cases"][0]
+    assert case["name"] == "echo 14 B x 1"
     assert [len(server["rounds"]) for server in case["servers"].values()] == [2, 2]
     assert case["servers"]["iocpcore-epoll"]["base"] == "c-epoll"
     assert all(figures["total_ns"] > 0 for server in case["servers"].values() for figures in server["rounds"])
 
 
-@pytest.mark.parametrize("part", ["latency", "busy", "churn", "two_writes", "broadcast", "bulk"])
-def test_each_case_runs(run, part):
-    few = "--requests=40" if part == "bulk" else "--requests=200"
-    status, output, document = run(BENCH / f"test_{part}.py", few, "-k", "python-epoll or c-epoll")
+def test_every_kind_of_case_runs(run):
+    """But those that idle for seconds."""
+    parts = ["latency", "busy", "churn", "two-writes", "broadcast", "bulk", "start"]
+    files = [BENCH / f"test_{part.replace('-', '_')}.py" for part in parts]
+    few = ["--rounds=1", "--requests=10", "--servers=c-epoll,python-epoll"]
+    status, output, document = run(*files, *few)
     assert status == 0, output
-    assert document["cases"]
+    assert {case["group"] for case in document["cases"]} == set(parts)
 
 
 def test_a_server_that_cannot_run_is_named_with_the_reason(run):
-    command = [BENCH / "test_churn.py", "--requests=10", "--servers=c-epoll,gone"]
+    command = [BENCH / "test_churn.py", "--rounds=1", "--requests=10", "--servers=c-epoll,gone"]
     status, output, document = run(*command, "--add-server", f"gone={sys.executable} -c exit(3)")
     assert status == 0, output
     assert [missing["server"] for missing in document["missing"]] == ["gone"]
@@ -71,8 +74,8 @@ def test_a_server_that_cannot_run_is_named_with_the_reason(run):
 
 
 @pytest.mark.parametrize("fault", ["lose", "change", "add", "end"])
-def test_a_server_that_loses_a_byte_fails_the_run(run, fault):
-    arguments = ["--requests=200", "--patience=3", "--servers=c-epoll,broken", "-k", "14B-1-pipelined-1"]
+def test_a_server_with_a_fault_fails_the_run(run, fault):
+    arguments = ["--rounds=1", "--requests=200", "--patience=1", "--servers=c-epoll,broken", "-k", "14B-1-pipelined-1"]
     broken = f"broken={sys.executable} {BROKEN} {fault}"
     status, output, document = run(BENCH / "test_echo.py", *arguments, "--add-server", broken)
     assert status == 1, output
@@ -85,3 +88,34 @@ def test_a_server_that_is_not_known_is_refused(run):
     status, output, document = run(BENCH / "test_echo.py", "--servers=nobody")
     assert (status, document) == (4, None)
     assert "no such server: nobody" in output
+
+
+def command(*arguments, cwd):
+    """`iocpcore bench`: its exit status, and what it says."""
+    done = subprocess.run(
+        [*PYTHON, "iocpcore", "bench", *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=WAIT,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_runs_a_part_and_shows_how_far_it_is(tmp_path):
+    saved = tmp_path / "result.json"
+    arguments = ["churn", "--servers=c-epoll", "--rounds=1", "--cpus=any", "--save", saved]
+    status, output, _ = command(*arguments, cwd=BENCH)
+    assert status == 0, output
+    assert "cases: 1 of 1 (100 %)" in output
+    assert "connect, echo, close" in output
+    assert [case["group"] for case in json.loads(saved.read_text())["cases"]] == ["churn"]
+
+
+def test_the_command_says_that_the_suite_is_in_a_checkout(tmp_path):
+    status, _, error = command("churn", cwd=tmp_path)
+    assert status == 2
+    assert "no checkout of iocpcore in" in error
+
+
+def test_the_command_names_the_parts_that_there_are(tmp_path):
+    status, _, error = command("speed", f"--checkout={ROOT}", cwd=tmp_path)
+    assert status == 2
+    assert "no such part: speed; there are broadcast, bulk" in error

@@ -60,7 +60,7 @@ class Hog:
         threading.Thread(target=self.compute, daemon=True).start()
 
     def obey(self):
-        """Until the input ends. Read without a buffer: the interpreter cannot end while a thread holds the lock of one."""
+        """Until the input ends. Without a buffer: the interpreter cannot end while a thread holds the lock of one."""
         while os.read(0, 1):
             if self.wanted.is_set():
                 self.wanted.clear()

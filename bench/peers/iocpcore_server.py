@@ -2,9 +2,8 @@
 import functools
 import sys
 
-from common import BACKLOG, BLOCK, HEADER, Requests, listening, parse_arguments
-
 import iocpcore
+from common import BACKLOG, BLOCK, HEADER, Requests, listening, parse_arguments
 
 
 class Echo:

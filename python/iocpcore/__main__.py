@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Never
 
 from . import __version__
-from ._cli import client, demo, echo, info, pitfalls
+from ._cli import bench, client, demo, echo, info, pitfalls
 from ._cli.common import FAILED, REFUSED, Failed, Refused
 
-COMMANDS = {"echo": echo, "client": client, "demo": demo, "pitfalls": pitfalls, "info": info}
+COMMANDS = {"echo": echo, "client": client, "demo": demo, "pitfalls": pitfalls, "bench": bench, "info": info}
 INTERRUPTED = 130  # what a shell makes of SIGINT
 
 

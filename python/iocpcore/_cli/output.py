@@ -134,8 +134,9 @@ def live_table(wanted: bool) -> Iterator[ShowTable | None]:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function to be called with how much is done: often, it costs little."""
+def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """Gives a function to be called with how much is done, and perhaps with what else to call it: often, it costs
+    little."""
     console = rich_console()
     if console is not None:
         with rich_progress(console, what, total) as advance:
@@ -163,8 +164,8 @@ def rich_progress(console: "Console", what: str, total: int) -> Iterator[Callabl
         task = bar.add_task(what, total=total, rate="-")
         started = time.monotonic()
 
-        def advance(done: int) -> None:
-            bar.update(task, completed=done, rate=f"{done / (time.monotonic() - started + 1e-9):,.0f}")
+        def advance(done: int, now: str = what) -> None:
+            bar.update(task, description=now, completed=done, rate=f"{done / (time.monotonic() - started + 1e-9):,.0f}")
 
         yield advance
 
@@ -181,7 +182,7 @@ class PlainProgress:
 class TerminalProgress(PlainProgress):
     """One line, written over and over."""
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, now: str | None = None) -> None:
         print(f"\r{self.text(done)}", end="", flush=True)
 
 
@@ -190,7 +191,7 @@ class PipeProgress(PlainProgress):
 
     tenths = 0
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, now: str | None = None) -> None:
         if done * 10 // self.total > self.tenths:
             self.tenths = done * 10 // self.total
             print_line(self.text(done))

@@ -1,0 +1,124 @@
+"""`iocpcore bench`: runs the benchmark suite of a checkout, and shows how far it is.
+
+The suite is not part of the package: it compiles C, and compares with servers that a user need not have.
+"""
+
+import contextlib
+import importlib.util
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .common import DONE, Failed, Refused, whole
+from .output import print_line, progress
+
+HELP = "the benchmark suite, or a part of it: server CPU per request, beside others"
+DESCRIPTION = """Run the benchmark suite in bench/ of a checkout of iocpcore, which is looked for here and above.
+Shows how far it is, then a table for each case. Exit status 1: a server lost or changed a byte, or failed."""
+
+NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark", "pytest_timeout": "pytest-timeout"}
+LOOK = 0.2  # seconds
+NOTHING_RAN = 5  # pytest's exit status
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="echo, latency, ...: the test_PART.py of the suite (default: all)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the parts, and run nothing")
+    parser.add_argument("--checkout", type=Path, metavar="DIRECTORY", help="default: this directory, or one above it")
+    parser.add_argument("--full", action="store_true", help="the whole matrix: hours")
+    parser.add_argument("--rounds", type=whole(1, 1000), metavar="N", help="of each case")
+    parser.add_argument("--servers", metavar="NAME,NAME", help="measure these alone")
+    parser.add_argument("--only", metavar="WORDS", help="cases whose names match, as pytest's -k")
+    parser.add_argument("--cpus", choices=["same", "apart", "any"], help="server and load on one CPU, or on two")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="the result as JSON")
+
+
+def run(options):
+    suite = find_suite(options.checkout)
+    tests = choose_tests(suite, options.parts)
+    if options.list:
+        print_line("\n".join(part_of(test) for test in tests))
+        return DONE
+    check_installed()
+    status = run_suite(suite, [*tests, *suite_options(options)])
+    if status == NOTHING_RAN:
+        raise Refused("no case has such a name")
+    if status:
+        raise Failed(f"the suite ended with status {status}")
+    return DONE
+
+
+def find_suite(checkout):
+    """The directory bench of a checkout."""
+    start = (checkout or Path.cwd()).resolve()
+    for root in [start] if checkout else [start, *start.parents]:
+        if (root / "bench" / "conftest.py").exists() and (root / "iocpcore").is_dir():
+            return root / "bench"
+    where = f"{start} is no checkout of iocpcore" if checkout else f"no checkout of iocpcore in {start} or above"
+    raise Refused(f"{where}: the suite is in its directory bench, not in the installed package (see --checkout)")
+
+
+def check_installed():
+    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise Refused(f"not installed: {', '.join(missing)} (pip install {shlex.join(missing)})")
+
+
+def part_of(test):
+    return test.stem.removeprefix("test_").replace("_", "-")
+
+
+def choose_tests(suite, wanted):
+    tests = {part_of(test): test for test in sorted(suite.glob("test_*.py"))}
+    if unknown := [part for part in wanted if part not in tests]:
+        raise Refused(f"no such part: {', '.join(unknown)}; there are {', '.join(tests)}")
+    return [tests[part] for part in wanted] or list(tests.values())
+
+
+def suite_options(options):
+    given = {"rounds": options.rounds, "servers": options.servers, "cpus": options.cpus}
+    given["save"] = options.save and options.save.resolve()
+    words = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return [*words, *(["--full"] if options.full else []), *(["-k", options.only] if options.only else [])]
+
+
+def run_suite(suite, arguments):
+    """pytest's exit status; what it says comes when the bar is complete."""
+    with tempfile.TemporaryDirectory() as folder:
+        steps, output = Path(folder, "steps"), Path(folder, "output")
+        steps.touch()
+        command = [sys.executable, "-m", "pytest", "-q", f"--progress={steps}", *map(str, arguments)]
+        with output.open("wb") as file, subprocess.Popen(
+            command, cwd=suite.parent, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        ) as process:
+            try:
+                show_progress(process, steps)
+            except BaseException:
+                process.terminate()
+                raise
+        print_line(output.read_text(errors="replace").rstrip())
+        return process.returncode
+
+
+def show_progress(process, steps):
+    """Until the process has ended."""
+    with steps.open() as lines, contextlib.ExitStack() as stack:
+        advance = None
+        while process.poll() is None:
+            time.sleep(LOOK)
+            for done, total, what in new_steps(lines):
+                # How many there are is known only once the suite has been collected.
+                advance = advance or stack.enter_context(progress("cases", total))
+                advance(done, what)
+
+
+def new_steps(lines):
+    """(done, total, what) of each line that has been written since; a line comes whole."""
+    for line in lines:
+        done, total, what = line.rstrip("\n").split(" ", 2)
+        yield int(done), int(total), what
