@@ -59,7 +59,7 @@ def compile_c(target, *arguments):
 
 
 def not_installed(name):
-    """What install.py heard from pip about the package, or nothing."""
+    """What bench/install heard from pip about the package, or nothing."""
     try:
         return (BUILD / "not-installed" / name).read_text().strip()
     except FileNotFoundError:

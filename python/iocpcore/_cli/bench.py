@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .common import DONE, Failed, Refused, whole
@@ -24,7 +26,7 @@ LOOK = 0.2  # seconds
 NOTHING_RAN = 5  # pytest's exit status
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help="echo, latency, ...: the test_PART.py of the suite (default: all)"
     )
@@ -38,7 +40,7 @@ def add_arguments(parser):
     parser.add_argument("--save", type=Path, metavar="FILE", help="the result as JSON")
 
 
-def run(options):
+def run(options: Namespace) -> int:
     suite = find_suite(options.checkout)
     tests = choose_tests(suite, options.parts)
     if options.list:
@@ -53,7 +55,7 @@ def run(options):
     return DONE
 
 
-def find_suite(checkout):
+def find_suite(checkout: Path | None) -> Path:
     """The directory bench of a checkout."""
     start = (checkout or Path.cwd()).resolve()
     for root in [start] if checkout else [start, *start.parents]:
@@ -63,31 +65,31 @@ def find_suite(checkout):
     raise Refused(f"{where}: the suite is in its directory bench, not in the installed package (see --checkout)")
 
 
-def check_installed():
+def check_installed() -> None:
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise Refused(f"not installed: {', '.join(missing)} (pip install {shlex.join(missing)})")
 
 
-def part_of(test):
+def part_of(test: Path) -> str:
     return test.stem.removeprefix("test_").replace("_", "-")
 
 
-def choose_tests(suite, wanted):
+def choose_tests(suite: Path, wanted: list[str]) -> list[Path]:
     tests = {part_of(test): test for test in sorted(suite.glob("test_*.py"))}
     if unknown := [part for part in wanted if part not in tests]:
         raise Refused(f"no such part: {', '.join(unknown)}; there are {', '.join(tests)}")
     return [tests[part] for part in wanted] or list(tests.values())
 
 
-def suite_options(options):
+def suite_options(options: Namespace) -> list[str]:
     given = {"rounds": options.rounds, "servers": options.servers, "cpus": options.cpus}
     given["save"] = options.save and options.save.resolve()
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
     return [*words, *(["--full"] if options.full else []), *(["-k", options.only] if options.only else [])]
 
 
-def run_suite(suite, arguments):
+def run_suite(suite: Path, arguments: list[Path | str]) -> int:
     """pytest's exit status; what it says comes when the bar is complete."""
     with tempfile.TemporaryDirectory() as folder:
         steps, output = Path(folder, "steps"), Path(folder, "output")
@@ -105,7 +107,7 @@ def run_suite(suite, arguments):
         return process.returncode
 
 
-def show_progress(process, steps):
+def show_progress(process: subprocess.Popen[bytes], steps: Path) -> None:
     """Until the process has ended."""
     with steps.open() as lines, contextlib.ExitStack() as stack:
         advance = None
@@ -117,7 +119,7 @@ def show_progress(process, steps):
                 advance(done, what)
 
 
-def new_steps(lines):
+def new_steps(lines: Iterable[str]) -> Iterator[tuple[int, int, str]]:
     """(done, total, what) of each line that has been written since; a line comes whole."""
     for line in lines:
         done, total, what = line.rstrip("\n").split(" ", 2)

@@ -149,7 +149,7 @@ def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
-def rich_progress(console: "Console", what: str, total: int) -> Iterator[Callable[[int], None]]:
+def rich_progress(console: "Console", what: str, total: int) -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = [
