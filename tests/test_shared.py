@@ -4,6 +4,7 @@ import base64
 import os
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -132,6 +133,20 @@ def end(child):
     status, lines, errors = child.end()
     assert (status, errors) == (0, [])
     return lines[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a connection belongs to the accept that was posted first")
+def test_a_busy_worker_keeps_no_connection_from_another_that_listens_too(backend, bound, connect):
+    leave = threading.Event()
+    with iocpcore.Proactor(1, backend) as busy, iocpcore.Proactor(1, backend) as idle:
+        handler = Recorder()
+        busy.listen(handler, sock=bound.dup(), shared=True)
+        listener = idle.listen(handler, sock=bound.dup(), shared=True)
+        busy.post(leave.wait, 2 * WAIT)
+        for count in range(1, 41):
+            connect(listener).close()
+            handler.wait_for("on_connect", count)
+        leave.set()
 
 
 def test_each_connection_is_served_once_by_one_of_three_processes(backend, bound, spawned):

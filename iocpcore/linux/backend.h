@@ -78,6 +78,8 @@ void port_complete(OVERLAPPED *overlapped, int status, size_t bytes); /* its pac
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key); /* 0 or errno */
 struct iocp_socket *socket_find(SOCKET fd);                             /* NULL if not associated */
 void sockets_survive_fork(void); /* once: a child forgets the sockets of its parent's ports */
+int socket_set_nonblocking(SOCKET fd); /* 0 or errno */
+int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped); /* what waits already; 0, EAGAIN, or another errno */
 void socket_dereference(struct iocp_socket *s);
 void sockets_free(struct iocp_port *port); /* those still open are sockets of no port from now on */
 

@@ -5,12 +5,11 @@
  * keeps open goes on reporting after our close, and then the generation no longer fits.
  * Threads: the port's owner; wake() writes to an eventfd that no one ever reads, for its edge is enough.
  */
-#define _GNU_SOURCE /* accept4 */
+#define _GNU_SOURCE /* syscall */
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -127,28 +126,13 @@ static ssize_t send_now(SOCKET fd, const void *data, size_t length)
 
 /* ---- attempts: 0 done (InternalHigh set), EINPROGRESS not yet, else the operation's error ---- */
 
-static int set_nonblocking(SOCKET fd)
-{
-    int on = 1;
-
-    return ioctl(fd, FIONBIO, &on) == 0 ? 0 : errno;
-}
-
-/* A process that shares the listening socket may have made it blocking, and have been quicker: so each time. */
 static int try_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
-    int error = set_nonblocking(s->fd), fd;
+    int error = socket_accept(s, overlapped);
 
-    if (error != 0)
+    overlapped->InternalHigh = 0;
+    if (error != EAGAIN)
         return error;
-    fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
-    if (fd >= 0) {
-        overlapped->accepted = fd;
-        overlapped->InternalHigh = 0;
-        return 0;
-    }
-    if (errno != EAGAIN)
-        return errno;
     s->readable = 0;
     return EINPROGRESS;
 }
@@ -240,7 +224,7 @@ static int try_again(struct iocp_socket *s, OVERLAPPED *overlapped)
 
 static int begin_connect(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
-    int error = set_nonblocking(s->fd);
+    int error = socket_set_nonblocking(s->fd);
 
     if (error == 0 && connect(s->fd, overlapped->copy, overlapped->buffers) != 0)
         error = errno;

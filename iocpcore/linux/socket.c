@@ -5,8 +5,10 @@
  * Threads: the port's owner. The table of descriptors is shared by all ports, but each place in it belongs to whoever
  * owns that descriptor; handing a socket to another thread hands its place over too.
  */
+#define _GNU_SOURCE /* accept4 */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -159,6 +161,29 @@ int closesocket(SOCKET fd)
         socket_dereference(s);
     }
     return os_close(fd) == 0 ? 0 : SOCKET_ERROR;
+}
+
+/* ---- accepting ---- */
+
+int socket_set_nonblocking(SOCKET fd)
+{
+    int on = 1;
+
+    return ioctl(fd, FIONBIO, &on) == 0 ? 0 : errno;
+}
+
+/* A process that shares the listening socket may have made it blocking, and have been quicker: so each time. */
+int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    int error = socket_set_nonblocking(s->fd), fd;
+
+    if (error != 0)
+        return error;
+    fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    overlapped->accepted = fd;
+    return 0;
 }
 
 /* ---- starting operations ---- */

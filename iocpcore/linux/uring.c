@@ -174,7 +174,7 @@ static int queue_sqe(struct iocp_socket *s, OVERLAPPED *overlapped)
         return ENOBUFS;
     switch (overlapped->kind) {
     case OVERLAPPED_ACCEPT:
-        io_uring_prep_accept(sqe, s->fd, NULL, NULL, SOCK_CLOEXEC);
+        io_uring_prep_poll_add(sqe, s->fd, POLLIN);
         break;
     case OVERLAPPED_CONNECT:
         io_uring_prep_connect(sqe, s->fd, overlapped->copy, overlapped->buffers);
@@ -195,15 +195,29 @@ static struct overlapped_queue *queue_of(struct iocp_socket *s, const OVERLAPPED
     return overlapped->kind == OVERLAPPED_SEND ? &s->writing : &s->reading;
 }
 
+/* Of a socket's accepts the first polls for all, and the kernel knows of no other. The kernel's own accept waits in such
+ * a way that a connection wakes one process that shares the listener: if that is busy, or dies, nobody takes it. */
+static int waits_its_turn(const struct iocp_socket *s, const OVERLAPPED *overlapped)
+{
+    return overlapped->kind == OVERLAPPED_ACCEPT && s->reading.head != NULL && s->reading.head != overlapped;
+}
+
 static int uring_start(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
-    int error = queue_sqe(s, overlapped);
+    int error = waits_its_turn(s, overlapped) ? 0 : queue_sqe(s, overlapped);
 
     if (error != 0)
         return error;
     overlapped_enqueue(queue_of(s, overlapped), overlapped);
     s->pending++;
     return EINPROGRESS;
+}
+
+static void finish(struct iocp_socket *s, OVERLAPPED *overlapped, int status)
+{
+    overlapped_remove(queue_of(s, overlapped), overlapped);
+    s->pending--;
+    port_complete(overlapped, status, overlapped->InternalHigh);
 }
 
 /* ---- cancelling ---- */
@@ -214,6 +228,10 @@ static void cancel_one(struct uring_port *up, OVERLAPPED *overlapped)
 
     if (overlapped->flags & OVERLAPPED_CANCELLED)
         return;
+    if (waits_its_turn(overlapped->socket, overlapped)) {
+        finish(overlapped->socket, overlapped, ERROR_OPERATION_ABORTED);
+        return;
+    }
     sqe = next_sqe(up);
     if (sqe == NULL)
         return; /* not marked: the caller may ask again */
@@ -221,6 +239,16 @@ static void cancel_one(struct uring_port *up, OVERLAPPED *overlapped)
     io_uring_prep_cancel(sqe, overlapped, 0);
     io_uring_sqe_set_data64(sqe, UNTRACKED);
     io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
+}
+
+static void cancel_queue(struct uring_port *up, struct overlapped_queue *queue)
+{
+    OVERLAPPED *overlapped = queue->head, *next;
+
+    for (; overlapped != NULL; overlapped = next) {
+        next = overlapped->next;
+        cancel_one(up, overlapped);
+    }
 }
 
 static void uring_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
@@ -231,10 +259,8 @@ static void uring_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
         cancel_one(up, overlapped);
         return;
     }
-    for (overlapped = s->reading.head; overlapped != NULL; overlapped = overlapped->next)
-        cancel_one(up, overlapped);
-    for (overlapped = s->writing.head; overlapped != NULL; overlapped = overlapped->next)
-        cancel_one(up, overlapped);
+    cancel_queue(up, &s->reading);
+    cancel_queue(up, &s->writing);
 }
 
 /* close(2) cancels nothing, and an SQE that is not yet submitted would meet the next owner of the number. */
@@ -262,16 +288,34 @@ static int on_sent(struct iocp_socket *s, OVERLAPPED *overlapped, size_t sent)
     return queue_sqe(s, overlapped) == 0 ? EINPROGRESS : ENOBUFS;
 }
 
+/* A listener's poll has ended: accept as long as there is something, and poll again for those that are left. A cancelled
+ * one leaves the socket alone, which may be closed, and its number another's. */
+static void on_acceptable(struct iocp_socket *s, int status)
+{
+    struct overlapped_queue *accepts = &s->reading;
+
+    if (accepts->head->flags & OVERLAPPED_CANCELLED)
+        status = ERROR_OPERATION_ABORTED;
+    if (status != 0)
+        finish(s, accepts->head, status);
+    else
+        while (accepts->head != NULL && (status = socket_accept(s, accepts->head)) != EAGAIN)
+            finish(s, accepts->head, status);
+    while (accepts->head != NULL && queue_sqe(s, accepts->head) != 0)
+        finish(s, accepts->head, ENOBUFS);
+}
+
 static void on_result(OVERLAPPED *overlapped, int result)
 {
     struct iocp_socket *s = overlapped->socket;
     int status = result < 0 ? -result : 0;
 
+    if (overlapped->kind == OVERLAPPED_ACCEPT) {
+        on_acceptable(s, status);
+        return;
+    }
     if (result >= 0) {
         switch (overlapped->kind) {
-        case OVERLAPPED_ACCEPT:
-            overlapped->accepted = result;
-            break;
         case OVERLAPPED_RECEIVE: /* a zero-byte receive was a poll: its result is a mask */
             overlapped->InternalHigh = overlapped_length(overlapped) == 0 ? 0 : (size_t)result;
             break;
@@ -282,9 +326,7 @@ static void on_result(OVERLAPPED *overlapped, int result)
             break;
         }
     }
-    overlapped_remove(queue_of(s, overlapped), overlapped);
-    s->pending--;
-    port_complete(overlapped, status, overlapped->InternalHigh);
+    finish(s, overlapped, status);
 }
 
 static void reap(struct uring_port *up)
