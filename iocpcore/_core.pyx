@@ -423,13 +423,15 @@ cdef class Proactor:
         """
         cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
         cdef unsigned int count
+        cdef uint64_t before
         self.check_polls()
+        before = self.done_without_packets()
         while True:
             count = self.poll_once(deadline - time.monotonic())
             PyErr_CheckSignals()
             self.raise_failure()
             self.check_process()    # a callback may have forked
-            if count > 0 or time.monotonic() >= deadline or self.closing:
+            if count > 0 or time.monotonic() >= deadline or self.closing or self.done_without_packets() != before:
                 return count
 
     def stats(self):
@@ -666,6 +668,9 @@ cdef class Proactor:
             count = worker_turn(&self.native[0], milliseconds)
         self.polling = False
         return count
+
+    cdef uint64_t done_without_packets(self):
+        return self.native[0].stats.inline_successes + self.native[0].stats.callbacks
 
     cdef bint poll_to_the_end(self) except -1:
         while self.native != NULL and not worker_over(&self.native[0]):   # a signal handler may close too

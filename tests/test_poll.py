@@ -1,5 +1,6 @@
 """poll(): a proactor without threads, driven by its user's loop."""
 
+import select
 import socket
 import threading
 import time
@@ -18,11 +19,11 @@ def polled(backend):
     assert_nothing_left(proactor)
 
 
-def poll_until(proactor, condition):
+def poll_until(proactor, condition, timeout=0.01):
     deadline = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
-        proactor.poll(0.01)
+        proactor.poll(timeout)
 
 
 def test_there_is_no_thread(polled):
@@ -63,6 +64,17 @@ def test_poll_with_nothing_to_do_ends_when_the_time_is_over(polled):
         began = time.monotonic()
         assert polled.poll(timeout) == 0
         assert time.monotonic() - began >= timeout * 0.99
+
+
+def test_poll_returns_when_there_was_something_to_do_without_a_packet(polled):
+    """What has come before the session is served is received at once: no packet tells of it."""
+    handler = Acting(on_receive=lambda session, data: session.send(data))
+    begin = time.monotonic()
+    with socket.create_connection(polled.listen(handler).address, timeout=WAIT) as peer:
+        peer.sendall(b"x")
+        poll_until(polled, lambda: handler.of("on_receive"), WAIT)
+        poll_until(polled, lambda: select.select([peer], [], [], 0)[0], WAIT)
+    assert time.monotonic() - begin < WAIT
 
 
 def test_poll_without_a_timeout_waits_for_a_packet(polled):
