@@ -31,10 +31,10 @@ class Suite:
             self.missing |= {server.peer: comparison.missing[server.name] for server in lacking}
         return self.comparisons[measure]
 
-    def add(self, group, name, units, rounds):
+    def add(self, group, name, units, rounds, base=None):
         """A case that somebody else has measured. units: {figure: its unit}, the main one first. rounds: by server."""
         servers = {server: results.Server(its) for server, its in rounds.items()}
-        self.other_cases.append(results.Case(group, name, next(iter(units)), units, servers))
+        self.other_cases.append(results.Case(group, name, next(iter(units)), units, servers, base))
 
     def has_measured(self):
         return bool(self.comparisons or self.other_cases)
