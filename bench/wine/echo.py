@@ -2,7 +2,8 @@
 
     python echo.py KIND ECHOES PACKAGES [PROGRAM]
 
-The client is the main thread, with blocking calls: a send and a recv for each echo. PACKAGES: a directory of packages;
+The client is the main thread, with blocking calls: a send and a recv for each echo, and a pause before it, so that the
+server waits by then: the calls do not depend on who is faster. PACKAGES: a directory of packages;
 PROGRAM: of the kind c-iocp, which does all of this itself.
 """
 import asyncio
@@ -13,8 +14,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 TIMEOUT = 60.0  # seconds
+PAUSE = 0.003
 MESSAGE = b"fourteen bytes"
 
 
@@ -105,6 +108,7 @@ def start(kind):
 def echo(port, echoes):
     with socket.create_connection(("127.0.0.1", port)) as client:
         for number in range(echoes):
+            time.sleep(PAUSE)
             message = bytes([number % 256]) + MESSAGE[1:]
             client.sendall(message)
             if (back := client.recv(len(message))) != message:

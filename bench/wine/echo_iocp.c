@@ -3,7 +3,8 @@
  *     echo_iocp ECHOES
  *
  * The server is a thread that serves one connection, with skip-on-success: an operation that succeeds at once posts no
- * packet. The client is the main thread, with blocking calls: a send and a recv for each echo.
+ * packet. The client is the main thread, with blocking calls: a send and a recv for each echo,
+ * and a pause before it, so that the server waits by then: the calls do not depend on who is faster.
  * Ownership: the buffer is the kernel's while an operation is in flight. Threads: two, which share the listening socket.
  */
 #include <winsock2.h>
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MESSAGE = 14 };
+enum { MESSAGE = 14, PAUSE = 3 /* ms */ };
 
 static char buffer[4096];
 
@@ -23,19 +24,18 @@ static void die(const char *what)
     exit(EXIT_FAILURE);
 }
 
-/* Bytes that the operation moved; result is what its call returned. */
-static DWORD finish(HANDLE port, int result, DWORD bytes)
+/* Until the operation has moved *bytes; result is what its call returned. */
+static void finish(HANDLE port, int result, DWORD *bytes)
 {
     ULONG_PTR key;
     OVERLAPPED *overlapped;
 
     if (result == 0)
-        return bytes;
-    if (WSAGetLastError() != WSA_IO_PENDING)
+        return;
+    if (GetLastError() != WSA_IO_PENDING) /* what WSAGetLastError() calls, and so one call less */
         die("start");
-    if (!GetQueuedCompletionStatus(port, &bytes, &key, &overlapped, INFINITE))
+    if (!GetQueuedCompletionStatus(port, bytes, &key, &overlapped, INFINITE))
         die("GetQueuedCompletionStatus");
-    return bytes;
 }
 
 static DWORD WINAPI serve(void *argument)
@@ -50,12 +50,12 @@ static DWORD WINAPI serve(void *argument)
         WSABUF all = {sizeof buffer, buffer};
         DWORD flags = 0, bytes = 0;
 
-        bytes = finish(port, WSARecv(peer, &all, 1, &bytes, &flags, &overlapped, NULL), bytes);
+        finish(port, WSARecv(peer, &all, 1, &bytes, &flags, &overlapped, NULL), &bytes);
         if (bytes == 0)
             return 0;
         memset(&overlapped, 0, sizeof overlapped);
         all.len = bytes;
-        finish(port, WSASend(peer, &all, 1, &bytes, 0, &overlapped, NULL), bytes);
+        finish(port, WSASend(peer, &all, 1, &bytes, 0, &overlapped, NULL), &bytes);
     }
 }
 
@@ -76,6 +76,7 @@ static void echo(SOCKET s, long echoes)
 
     for (long i = 0; i < echoes; i++) {
         sent[0] = (char)i;
+        Sleep(PAUSE);
         if (send(s, sent, MESSAGE, 0) != MESSAGE || recv(s, back, MESSAGE, 0) != MESSAGE)
             die("echo");
         if (memcmp(sent, back, MESSAGE) != 0) {
