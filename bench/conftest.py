@@ -6,6 +6,7 @@ a failure where it lost a byte. -k and --servers choose who takes part.
 """
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def pytest_configure(config):
     rounds = config.getoption("rounds") or (7 if given["full"] else 3)
     config.progress = Progress(config.getoption("progress"), rounds)
     config.bench = suite.Suite(Options(rounds=rounds, **given), config.progress.one_round)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end through the clean-up
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # servers and loads inherit it
 
@@ -70,11 +72,14 @@ def pytest_collection_modifyitems(config, items):
     known = {server.peer for server in chosen(servers.SERVERS, config)}
     if unknown := set(config.getoption("servers") or []) - known:
         raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")
-    left_out = [] if config.getoption("full") else [item for item in items if item.get_closest_marker("full")]
+    full = config.getoption("full")
+    left_out = [item for item in items if item.get_closest_marker("full") and not full]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
     for item in items:
-        item.add_marker(pytest.mark.timeout(SECONDS_A_CASE[config.getoption("full")]))
+        if item.path.is_relative_to(programs.HERE):
+            # By a signal: servers and loads are ended on the way out.
+            item.add_marker(pytest.mark.timeout(SECONDS_A_CASE[full], method="signal"))
 
 
 def pytest_collection_finish(session):

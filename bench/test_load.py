@@ -20,9 +20,9 @@ def raw_c(request):
     if reason := server.missing():
         pytest.skip(reason)
     running = Running(server, "echo", request.config.bench.options.cpus)
+    request.addfinalizer(running.discard)
     yield running
     running.end()
-    running.discard()
 
 
 def redis_benchmark(port, placement):

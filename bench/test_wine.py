@@ -2,8 +2,9 @@
 import os
 from pathlib import Path
 
-import calls
 import pytest
+
+import calls
 from servers import Unavailable
 
 ECHOES = 200  # the difference between two runs

@@ -101,7 +101,7 @@ def run_suite(suite: Path, arguments: list[Path | str]) -> int:
             try:
                 show_progress(process, steps)
             except BaseException:
-                process.terminate()
+                process.terminate()  # it ends its servers first
                 raise
         print_line(output.read_text(errors="replace").rstrip())
         return process.returncode
