@@ -190,9 +190,9 @@ def pytest_benchmark_group_stats(config, benchmarks, group_by):
     return None if config.getoption("benchmark_compare") else []
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if not config.bench.has_measured():
-        return
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    if exitstatus == pytest.ExitCode.INTERRUPTED or not config.bench.has_measured():
+        return  # in the middle of a round some have done more than others
     terminalreporter.section("what a server spends")
     for case in config.bench.cases():
         for line in table.lines(case):
