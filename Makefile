@@ -22,8 +22,7 @@ test-native: build/$(VARIANT)/installed packages
 test-windows:
 	tests/windows/run
 
-bench: build/$(VARIANT)/installed
-	.venv/bin/python -m pip install -q -r <(.venv/bin/python tools/requirements.py bench)
+bench: build/$(VARIANT)/installed .venv/bench
 	.venv/bin/python bench/native_echo.py
 
 lint: .venv/ready
@@ -63,7 +62,7 @@ valgrind: .venv/ready
 	tools/valgrind
 
 # The Windows wheel comes first, so that the test of the packages finds all of them.
-check: lint
+check: lint .venv/bench
 	IOCPCORE_WINDOWS=required tests/windows/build-wheel
 	IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict types docs
 	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
@@ -78,6 +77,10 @@ clean:
 
 .venv/ready: pyproject.toml tools/prepare tools/apt.sh
 	tools/prepare && touch $@
+
+# What draws the report is large, and nothing else needs it.
+.venv/bench: .venv/ready
+	.venv/bin/python -m pip install -q -r <(.venv/bin/python tools/requirements.py bench) && touch $@
 
 build/$(VARIANT)/installed: .venv/ready $(SOURCES)
 	tools/wheel $(VARIANT) && .venv/bin/python -m pip install -q --no-index --no-deps --force-reinstall build/$(VARIANT)/*.whl && touch $@
