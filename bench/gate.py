@@ -51,7 +51,10 @@ DETERMINED = {
     "LC_ALL": "C.UTF-8",
     # Freed blocks go to the thread's cache, in a batch's number, and none to the system: how long malloc searches, and
     # whether it trims its heap, would else depend on every path and variable that the interpreter has read.
-    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=127:glibc.malloc.trim_threshold=1073741824:glibc.malloc.top_pad=16777216",
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}={value}"
+        for name, value in {"tcache_count": 127, "trim_threshold": 1 << 30, "top_pad": 1 << 24}.items()
+    ),
 }
 
 
