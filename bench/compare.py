@@ -124,7 +124,8 @@ def only_in(run: Run, other: Run) -> list[str]:
 
 # ---- output ----
 
-STYLES = {"worse": "bold red", "better": "green", **dict.fromkeys(("reference", "noise", "same", "too few rounds"), "dim")}
+STYLES = {"worse": "bold red", "better": "green"}
+STYLES |= dict.fromkeys(("reference", "noise", "same", "too few rounds"), "dim")
 
 
 def shown(change: Change, value: float) -> str:

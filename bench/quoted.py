@@ -153,10 +153,13 @@ def digest(run: Run) -> str:
 
 
 def draw(run: Run, root: Path) -> None:
+    names = sorted(figures(root))
+    if not names:
+        return
     import charts
 
     known = {chart.name: chart for chart in charts.charts(run)}
-    for name in sorted(figures(root)):
+    for name in names:
         chart = found(known.get(name), f"chart {name!r}")
         for theme in (charts.LIGHT, charts.DARK):
             path = picture(name, theme.name, root)
