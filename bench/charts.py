@@ -18,8 +18,9 @@ from typing import Any
 
 import matplotlib
 
-from looks import LOOKS, SAME_BACKEND, in_order, label, look, number, size, times
+from looks import LOOKS, OTHER, in_order, label, look, number, size, split, times
 from results import Case, Run, Server, Summary
+from tables import base_label
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -62,7 +63,7 @@ DARK = Theme("dark", "#14171c", "#e6e9ed", "#9aa2ad", "#2c323a")
 def variables(theme: Theme) -> dict[str, str]:
     """Name and value of the CSS variables that svg() refers to. No two colours of the light theme may be equal."""
     chrome = {key: getattr(theme, key) for key in ("background", "text", "faint", "grid")}
-    return chrome | {name: getattr(a_look, theme.name) for name, a_look in (*LOOKS.items(), ("other", look("")))}
+    return chrome | {name: getattr(a_look, theme.name) for name, a_look in (*LOOKS.items(), ("other", OTHER))}
 
 
 # ---- what all charts share ----
@@ -130,15 +131,19 @@ def panel(axes: Axes, case: Case, names: list[str], theme: Theme, labelled: bool
         if name in costs:
             text, at = bar_text(case, name, costs[name]), costs[name].high + far * 0.02
             axes.text(at, row, text, va="center", fontsize=8, color=theme.text, bbox=behind(theme))
-    if case.base in costs:
-        axes.axvline(costs[case.base].median, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
+    if case.reference in costs:
+        axes.axvline(costs[case.reference].median, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
+    bar_axes(axes, far, [label(name) if labelled else "" for name in names], theme)
+    title(axes, case.name, theme)
+
+
+def bar_axes(axes: Axes, far: float, labels: list[str], theme: Theme) -> None:
     axes.set_xlim(0, far * 1.38)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_yticks(range(len(names)), [label(name) for name in names] if labelled else [""] * len(names))
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", labelcolor=theme.text)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    title(axes, case.name, theme)
 
 
 def bars(cases: Sequence[Case], theme: Theme) -> Figure:
@@ -161,10 +166,8 @@ def bars_note(cases: Sequence[Case]) -> str:
     if any(case.figure == "total_ns" and user_share(s) is not None for case in cases for s in case.servers.values()):
         parts.append("strong colour: user, pale: system")
     parts.append("thin line: lowest to highest round")
-    bases = {case.base for case in cases if case.base}
-    if len(bases) == 1:
-        own = any(server.base for case in cases for server in case.servers.values())
-        parts.append(f"dashes: {label(bases.pop())}; ×: ratio to {SAME_BACKEND if own else 'it'}")
+    if len(references := {case.reference for case in cases} - {None}) == 1:
+        parts.append(f"dashes: {label(references.pop())}; ×: ratio to {base_label(cases[0])}")
     return "; ".join(parts)
 
 
@@ -184,7 +187,7 @@ def by_size(cases: Sequence[Case], theme: Theme) -> Figure:
         each.set_xticks(range(len(sizes)), [size(s) if s in chosen else "" for s in sizes])
         title(each, f"{count:,} connection{'s' if count > 1 else ''}", theme)
     legend(figure, names, theme)
-    bases = ", ".join(sorted({label(case.base) for case in cases if case.base}))
+    bases = ", ".join(sorted({label(case.reference) for case in cases if case.reference}))
     note(figure, f"server CPU per request as a multiple of {bases}, lower is better", theme)
     return figure
 
@@ -193,7 +196,7 @@ def size_row(axes: Axes, cases: Sequence[Case | None], names: list[str], theme: 
     width, top = 0.88 / len(names), 1.0
     for group, case in enumerate(cases):
         for place, name in enumerate(names):
-            ratio = case.ratio(name, base=case.base) if case else None
+            ratio = case.ratio(name, base=case.reference) if case else None
             if not ratio:
                 continue
             at = group + (place - (len(names) - 1) / 2) * width
@@ -245,44 +248,80 @@ def apart(values: list[float], gap: float) -> list[float]:
     return [moved[order.index(i)] + order.index(i) * gap for i in range(len(values))]
 
 
-def latency_panel(axes: Axes, case: Case, theme: Theme, alone: bool) -> None:
-    shares, names = percentiles(case), in_order(case.servers)
-    places = range(len(shares))
-    lines = {name: [case.servers[name].summary(figure) for figure in shares] for name in names}
-    for name, line in lines.items():
-        axes.plot(places, [s.median for s in line], color=theme.colour(name), linewidth=1.8, marker="o", markersize=3.5)
-        axes.fill_between(
-            places, [s.low for s in line], [s.high for s in line], color=theme.colour(name), alpha=0.15, linewidth=0
-        )
+def draw_line(axes: Axes, line: list[Summary], shift: float, colour: str) -> None:
+    """Medians, and from the lowest to the highest round beside each, so that ranges do not hide each other."""
+    axes.plot(range(len(line)), [s.median for s in line], color=colour, linewidth=1.8, marker="o", markersize=3.5)
+    beside = [place + shift for place in range(len(line))]
+    axes.vlines(beside, [s.low for s in line], [s.high for s in line], color=colour, linewidth=0.8, alpha=0.6)
+
+
+def milliseconds(us: float, _: int = 0) -> str:
+    return f"{us:g} µs" if us < 1000 else f"{us / 1000:g} ms"
+
+
+def scale(axes: Axes, theme: Theme) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    ends = [math.log10(line[-1].median) for line in lines.values()]
-    for name, line, end in zip(names, lines.values(), apart(ends, math.log10(high / low) * 0.058), strict=True):
-        leader = places[-1], places[-1] + 0.12
-        axes.plot(leader, (line[-1].median, 10**end), color=theme.colour(name), linewidth=0.8)
-        text = f"{label(name)}  {number(line[-1].median)}"
-        axes.text(leader[1] + 0.02, 10**end, text, va="center", fontsize=8, color=theme.text, bbox=behind(theme))
-    axes.set_xlim(-0.1, len(shares) * (1.16 if alone else 1.45) - 1)
-    axes.set_xticks(places, [f"p{share:g}" for share in shares.values()])
-    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g} µs")
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+    axes.yaxis.set_major_formatter(milliseconds)
     axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes.grid(axis="y", color=theme.grid, linewidth=0.7)
     axes.spines["left"].set_visible(False)
-    title(axes, case.name, theme)
+
+
+def label_lines(axes: Axes, lines: dict[str, list[Summary]], theme: Theme) -> None:
+    """At their ends, moved apart, with a thin line from each end to its label."""
+    low, high = axes.get_ylim()
+    last = max(len(line) for line in lines.values()) - 1
+    ends = [math.log10(line[-1].median) for line in lines.values()]
+    for (name, line), end in zip(lines.items(), apart(ends, math.log10(high / low) * 0.058), strict=True):
+        axes.plot((last + 0.08, last + 0.2), (line[-1].median, 10**end), color=theme.colour(name), linewidth=0.8)
+        text = f"{label(split(name)[0])}  {milliseconds(float(f'{line[-1].median:.3g}'))}"
+        axes.text(last + 0.22, 10**end, text, va="center", fontsize=8, color=theme.text, bbox=behind(theme))
+
+
+def latency_panel(axes: Axes, case: Case, names: list[str], theme: Theme, room: float) -> None:
+    shares = percentiles(case)
+    lines = {name: [case.servers[name].summary(figure) for figure in shares] for name in names}
+    for place, (name, line) in enumerate(lines.items()):
+        draw_line(axes, line, (place - (len(lines) - 1) / 2) * 0.014, theme.colour(name))
+    scale(axes, theme)
+    label_lines(axes, lines, theme)
+    axes.set_xlim(-0.12, len(shares) * room - 1)
+    axes.set_xticks(range(len(shares)), [f"p{share:g}" for share in shares.values()])
+    variant = split(names[0])[1]
+    title(axes, f"{case.name}; {variant}" if variant else case.name, theme)
 
 
 def latency(cases: Sequence[Case], theme: Theme) -> Figure:
-    """The percentiles of each server, a panel a case."""
-    cases = [case for case in cases if percentiles(case)]
-    columns = min(2, len(cases))
-    rows = math.ceil(len(cases) / columns)
-    figure, axes = blank(theme, rows, columns, 3.6 * rows + 0.3)
-    for case, each in zip(cases, axes, strict=False):
-        latency_panel(each, case, theme, alone=columns == 1)
-    for each in axes[len(cases) :]:
+    """The percentiles of each server, a panel a case; servers that ran in another way have a panel of their own."""
+    panels = []
+    for case in (case for case in cases if percentiles(case)):
+        for variant in sorted({split(name)[1] for name in case.servers}):
+            panels.append((case, [name for name in in_order(case.servers) if split(name)[1] == variant]))
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = blank(theme, rows, columns, 3.6 * rows + 0.3, sharey=True)
+    for (case, names), each in zip(panels, axes, strict=False):
+        latency_panel(each, case, names, theme, room=1.22 if columns == 1 else 1.55)
+    for each in axes[len(panels) :]:
         each.set_visible(False)
-    note(figure, "latency by percentile, medians of the rounds; shade: lowest to highest round", theme)
+    note(figure, "latency by percentile, medians of the rounds; thin lines: lowest to highest round", theme)
+    return figure
+
+
+# ---- one server in many cases ----
+
+
+def list_of(cases: Sequence[Case], theme: Theme) -> Figure:
+    """Cases that have one server each: a bar a case."""
+    figure, (axes,) = blank(theme, 1, 1, 0.27 * len(cases) + 0.6)
+    costs = [draw_bar(axes, row, case, *case.servers, theme) for row, case in enumerate(cases)]
+    far = max(cost.high for cost in costs)
+    for row, cost in enumerate(costs):
+        axes.text(cost.high + far * 0.02, row, number(cost.median), va="center", fontsize=8, color=theme.text)
+    bar_axes(axes, far, [case.name for case in cases], theme)
+    note(figure, bars_note(cases), theme)
     return figure
 
 
@@ -332,6 +371,7 @@ GROUPS = {
     "start": "Start-up and import",
     "micro": "Without sockets",
     "wine": "Calls per echo under wine",
+    "load": "The load generator beside another",
 }
 
 
@@ -342,6 +382,8 @@ def group_chart(run: Run, group: str) -> Chart | None:
     heading = GROUPS.get(group, group)
     if any(percentiles(case) and case.figure in percentiles(case) for case in cases):
         return Chart(group, heading, lambda theme: latency(cases, theme))
+    if len(cases) > 1 and all(len(case.servers) == 1 for case in cases):
+        return Chart(group, heading, lambda theme: list_of(cases, theme))
     return Chart(group, heading, lambda theme: bars(cases, theme))
 
 

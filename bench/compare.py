@@ -83,7 +83,7 @@ class Change:
     def verdict(self) -> str:
         if abs(self.share) <= self.least:
             return "same"
-        if self.server in (self.case.base, self.case.base_of(self.server)):
+        if self.server in (self.case.reference, self.case.base_of(self.server)):
             return "reference"
         if not self.tells:
             return "too few rounds"

@@ -26,6 +26,7 @@ LOOKS = {
     "iocpcore-epoll": Look("iocpcore native, epoll", "#4d9ee0", "#4a93d1"),
     "iocpcore-uring": Look("iocpcore native, io_uring", "#0b62a8", "#86c1f2"),
     "iocpcore-windows": Look("iocpcore native", "#0c63a9", "#87c2f3"),
+    "iocpcore": Look("iocpcore", "#0a61a7", "#85c0f1"),
     "python-epoll": Look("iocpcore Python, epoll", "#3fb894", "#35a583"),
     "python-uring": Look("iocpcore Python, io_uring", "#007a5a", "#7dd9bd"),
     "python-windows": Look("iocpcore Python", "#017b5b", "#7edabe"),
@@ -39,18 +40,29 @@ LOOKS = {
 }
 
 
+OTHER = Look("", "#5b6470", "#9aa3af")
+
+
+def split(name: str) -> tuple[str, str]:
+    """A server, and how it ran where that was not as usual: `uvloop, loop outside`."""
+    server, _, variant = name.partition(", ")
+    return (server, variant) if server in LOOKS else (name, "")
+
+
 def look(name: str) -> Look:
-    return LOOKS.get(name, Look(name, "#5b6470", "#9aa3af"))
+    return LOOKS.get(split(name)[0], OTHER)
 
 
 def label(name: str) -> str:
-    return look(name).label
+    server, variant = split(name)
+    known = LOOKS[server].label if server in LOOKS else server
+    return f"{known}, {variant}" if variant else known
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Known ones as in the table above, others after them by name."""
+    """Known ones as in the table above, each before its variants; others after them by name."""
     places = {name: place for place, name in enumerate(LOOKS)}
-    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
+    return sorted(names, key=lambda name: (places.get(split(name)[0], len(places)), name))
 
 
 def number(value: float) -> str:

@@ -2,8 +2,8 @@
 
     python bench/report.py result.json --html report.html     one self-contained page
     python bench/report.py result.json --png DIR              the charts, each for light and for dark pages
-    python bench/report.py --readme                           fills README and docs from bench/published.json
-    python bench/report.py --check                            fails where they say something else than that file
+    python bench/report.py result.json --readme               publishes it: bench/published.json, README and docs
+    python bench/report.py --check                            fails where README or docs say something else than that
 """
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import quoted
 import tables
-from looks import LOOKS, label
-from results import Invalid, Run, load
+from looks import LOOKS, label, split
+from results import Invalid, Run, load, save
 
 if TYPE_CHECKING:  # matplotlib is needed only where something is drawn
     import charts
@@ -32,6 +32,7 @@ def section(run: Run, chart: charts.Chart) -> dict:
 
 
 def mark(server: str) -> str:
+    server, _ = split(server)
     return f"var(--{server if server in LOOKS else 'other'})"
 
 
@@ -88,9 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
         if options.png:
             pictures(run, options.png)
         if options.readme:
+            save(run, quoted.PUBLISHED)
             quoted.fill(run)
         if options.check and (stale := quoted.stale(run)):
-            sys.exit("\n".join(["not in line with the result, run `python bench/report.py --readme`:", *stale]))
+            sys.exit("\n".join(["not in line with the result, run `python bench/report.py --readme` again:", *stale]))
     except (Invalid, quoted.Unknown) as problem:
         sys.exit(f"report: {problem}")
 

@@ -77,6 +77,11 @@ class Case:
     def base_of(self, name: str) -> str | None:
         return self.servers[name].base or self.base
 
+    @property
+    def reference(self) -> str | None:
+        """What all servers of the case can be compared with: its base, or the first server that is its own."""
+        return self.base or next((name for name, server in self.servers.items() if server.base == name), None)
+
     def ratios(self, name: str, base: str | None = None, figure: str | None = None) -> list[float] | None:
         """A server's figure as a multiple of the base's, for each round; None where one of the two was not measured."""
         base, figure = base or self.base_of(name), figure or self.figure

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from looks import SAME_BACKEND, in_order, label, number, times
+from looks import SAME_BACKEND, in_order, label, number, split, times
 from results import Case, Run, Summary
 
 # Beside the figure of the case, in this order, with their headings; what else was measured stands in the JSON.
@@ -43,7 +43,7 @@ def median(summary: Summary | None, text=number) -> str:
 def others_of(case: Case) -> list[str]:
     """First the known ones, then those that only this case has."""
     known = [figure for figure in OTHERS if figure in case.units]
-    return [figure for figure in [*known, *(set(case.units) - set(known))] if figure != case.figure]
+    return [figure for figure in dict.fromkeys([*known, *case.units]) if figure != case.figure]
 
 
 def heading(case: Case, figure: str) -> str:
@@ -59,9 +59,13 @@ def row(case: Case, name: str) -> Row:
 
 def base_label(case: Case) -> str:
     """What the ratios of a case are to."""
-    if any(server.base for server in case.servers.values()):
-        return SAME_BACKEND
-    return label(case.base) if case.base else "the base"
+    bases = {case.base_of(name) for name in case.servers} - {None}
+    if len(bases) == 1:
+        return label(bases.pop())
+    variants = {split(base)[1] for base in bases}
+    if len(variants) == 1 and variants != {""}:
+        return f"the same server, {variants.pop()}"
+    return SAME_BACKEND if bases else "nothing"
 
 
 def table(case: Case) -> Table:

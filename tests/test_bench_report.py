@@ -89,6 +89,30 @@ def test_a_table_has_median_spread_ratio_and_rounds_of_each_server():
     ]
 
 
+def with_bases(bases):
+    servers = {name: results.Server([{"ns": 1.0}], base) for name, base in bases.items()}
+    return results.Case("echo", "one", "ns", {"ns": "ns"}, servers)
+
+
+@pytest.mark.parametrize(
+    ("bases", "text"),
+    [
+        ({"c-epoll": "c-epoll", "uvloop": "c-epoll"}, "raw C, epoll"),
+        ({"python-epoll": "c-epoll", "python-uring": "c-uring"}, "the C server of the same backend"),
+        ({"asyncio": "asyncio, loop outside", "uvloop": "uvloop, loop outside"}, "the same server, loop outside"),
+    ],
+)
+def test_a_table_says_what_its_ratios_are_to(bases, text):
+    assert tables.base_label(with_bases(bases)) == text
+
+
+def test_a_server_that_ran_in_another_way_keeps_its_place_and_colour():
+    names = looks.in_order(["asyncio", "uvloop, loop outside", "uvloop", "unknown, as such"])
+    assert names == ["uvloop", "uvloop, loop outside", "asyncio", "unknown, as such"]
+    assert looks.look("uvloop, loop outside") == looks.look("uvloop")
+    assert looks.label("c-epoll, loop outside") == "raw C, epoll, loop outside"
+
+
 # ---- what README and docs quote ----
 
 

@@ -53,6 +53,17 @@ def test_a_servers_own_base_goes_before_that_of_the_case(case):
     assert case.ratios("python-uring") == [2.0, 1.0]
 
 
+def test_the_reference_of_a_case_is_its_base(case):
+    assert case.reference == "c-epoll"
+
+
+def test_without_a_base_the_reference_is_the_server_that_is_its_own(document):
+    del document["cases"][0]["base"]
+    servers = document["cases"][0]["servers"]
+    servers["c-uring"]["base"] = servers["c-epoll"]["base"] = "c-epoll"
+    assert results.parse(document).cases[0].reference == "c-epoll"
+
+
 def test_there_is_no_ratio_to_a_base_that_was_not_measured(case):
     assert case.ratio("uvloop", base="asyncio") is None
 
