@@ -55,10 +55,11 @@ def figure(run: Run, words: list[str], page: Path) -> str:
         )
         return f"\n{images}\n{source(run, [], page)}\n"
     dark_source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-    return f'\n<picture>{dark_source}<img alt="{ALT}" src="{light}"></picture>\n\n{source(run, [], page)}\n'
+    image = f'<img alt="{ALT}" src="{light}">'
+    return f"\n<picture>\n{dark_source}\n{image}\n</picture>\n\n{source(run, [], page)}\n"
 
 
-ALT = "Bars of server CPU time per request; the figures are in the text and in bench/published.json"
+ALT = "A chart; its figures are in bench/published.json"
 
 
 def cell(case: Case, name: str) -> str:

@@ -114,6 +114,6 @@ def machine(run: Run) -> str:
     words = [str(known[key]) for key in ("cpu", "kernel") if known.get(key)]
     if known.get("cpus"):
         words.insert(1, f"{known['cpus']} CPUs")
-    if "python" in run.versions:
-        words.append(f"Python {run.versions['python']}")
+    if python := run.versions.get("python"):
+        words.append(f"Python {python}" if python[0].isdigit() else python)
     return ", ".join(words)
