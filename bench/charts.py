@@ -56,8 +56,8 @@ class Theme:
         return getattr(look(server), self.name)
 
 
-LIGHT = Theme("light", "#fdfdfc", "#1f242b", "#626a75", "#e2e4e8")
-DARK = Theme("dark", "#14171c", "#e6e9ed", "#9aa2ad", "#2c323a")
+LIGHT = Theme("light", "#ffffff", "#1f242b", "#626a75", "#e2e4e8")
+DARK = Theme("dark", "#0d1117", "#e6e9ed", "#9aa2ad", "#2c323a")
 
 
 def variables(theme: Theme) -> dict[str, str]:
