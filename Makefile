@@ -9,7 +9,7 @@ SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in READ
 
 .NOTPARALLEL:
 .PHONY: demo test test-native test-windows bench lint types docs simulate mutants pythons soak soak-windows asan tsan
-.PHONY: valgrind check packages clean
+.PHONY: valgrind gate check packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
@@ -64,11 +64,16 @@ asan tsan: .venv/ready
 valgrind: .venv/ready
 	tools/valgrind
 
+# Instructions and calls, no time: see bench/gate.py.
+gate: build/$(VARIANT)/installed
+	tools/gate
+
 # The Windows wheel comes first, so that the test of the packages finds all of them.
-check: lint
+check: lint .venv/bench
 	IOCPCORE_WINDOWS=required tests/windows/build-wheel
 	IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict types docs
 	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
+	$(MAKE) VARIANT=strict gate
 	$(MAKE) VARIANT=strict SOAK_SECONDS=30 soak
 	$(MAKE) asan
 	$(MAKE) valgrind
@@ -80,6 +85,10 @@ clean:
 
 .venv/ready: pyproject.toml tools/prepare tools/apt.sh
 	tools/prepare && touch $@
+
+# What draws the report is large, and nothing else needs it.
+.venv/bench: .venv/ready
+	.venv/bin/python -m pip install -q -r <(.venv/bin/python tools/requirements.py bench) && touch $@
 
 build/$(VARIANT)/installed: .venv/ready $(SOURCES)
 	tools/wheel $(VARIANT) && .venv/bin/python -m pip install -q --no-index --no-deps --force-reinstall build/$(VARIANT)/*.whl && touch $@

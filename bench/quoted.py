@@ -1,0 +1,186 @@
+"""What README and docs quote from a result stands between marks, and is written by a program:
+
+    <!-- bench:figure echo -->            a chart, with the command that made it, and its date; a block of its own
+    <!-- bench:table echo -->             a table of a group: server by case, medians and ratios
+    <!-- bench:source -->                 when, where and how the figures were made
+    <!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->    within a sentence; | user_ns: of that figure
+    <!-- bench:value memory | 1,000 idle | uvloop -->                     likewise
+
+and each of these ends with <!-- bench:end -->. What stands between is replaced.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import tables
+from looks import in_order, label, number, times
+from results import Case, Run, Summary, document
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "bench" / "published.json"
+END = "<!-- bench:end -->"
+MARKED = re.compile(rf"(<!-- bench:(\w+) ?(.*?) -->)(.*?)({re.escape(END)})", re.DOTALL)
+
+
+class Unknown(Exception):
+    """A mark asks for what the result does not have."""
+
+
+def found(value, what: str):
+    if value is None:
+        raise Unknown(f"the result has no {what}")
+    return value
+
+
+# ---- what may be asked for: each takes the run, the mark's words and the file it stands in ----
+
+
+def source(run: Run, words: list[str], page: Path) -> str:
+    commit = f" at commit {run.commit}" if run.commit else ""
+    return f"Made by `{run.command}`{commit} on {run.date}; {tables.machine(run)}."
+
+
+def figure(run: Run, words: list[str], page: Path) -> str:
+    name = words[0]
+    light, dark = (from_page(picture(name, theme, page_root(page)), page) for theme in ("light", "dark"))
+    if page.parent.name == "docs":  # Sphinx copies only the pictures that it knows of
+        images = "".join(
+            f"```{{image}} {path}\n:class: only-{theme}\n:alt: {ALT}\n```\n"
+            for theme, path in (("light", light), ("dark", dark))
+        )
+        return f"\n{images}\n{source(run, [], page)}\n"
+    dark_source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+    image = f'<img alt="{ALT}" src="{light}">'
+    return f"\n<picture>\n{dark_source}\n{image}\n</picture>\n\n{source(run, [], page)}\n"
+
+
+ALT = "A chart; its figures are in bench/published.json"
+
+
+def cell(case: Case, name: str) -> str:
+    if name not in case.servers:
+        return "–"
+    ratio = case.ratio(name)
+    return number(case.servers[name].summary(case.figure).median) + (f" ({times(ratio.median)})" if ratio else "")
+
+
+def table(run: Run, words: list[str], page: Path) -> str:
+    cases = found(run.group(words[0]) or None, f"group {words[0]!r}")
+    lines = [["", *(case.name for case in cases)], ["---", *("---:" for _ in cases)]]
+    for name in in_order({name for case in cases for name in case.servers}):
+        lines.append([label(name), *(cell(case, name) for case in cases)])
+    units = " or ".join(dict.fromkeys(case.units[case.figure] for case in cases))
+    counts = sorted({len(server.rounds) for case in cases for server in case.servers.values()})
+    rounds = " or ".join(map(str, counts)) + (" rounds" if counts[-1] > 1 else " round")
+    bases = " or ".join(dict.fromkeys(tables.base_label(case) for case in cases))
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"\n{rows}\n\n{units}; medians of {rounds}, in brackets the ratio to {bases}\n"
+
+
+def case_of(run: Run, words: list[str]) -> Case:
+    return found(run.case(words[0], words[1]), f"case {words[1]!r} in group {words[0]!r}")
+
+
+def ratio(run: Run, words: list[str], page: Path) -> str:
+    group_and_case, (name, base, *which) = words[:2], words[2:]
+    summary = case_of(run, group_and_case).ratio(name, base, *which)
+    return times(found(summary, f"ratio of {name} to {base} in {words[1]!r}").median)
+
+
+def value(run: Run, words: list[str], page: Path) -> str:
+    case, (name, *which) = case_of(run, words), words[2:]
+    server = found(case.servers.get(name), f"{name} in {words[1]!r}")
+    summary: Summary | None = server.summary(which[0] if which else case.figure)
+    return number(found(summary, f"{words[3:]} of {name} in {words[1]!r}").median)
+
+
+KINDS: dict[str, Callable[[Run, list[str], Path], str]] = {
+    "figure": figure,
+    "ratio": ratio,
+    "source": source,
+    "table": table,
+    "value": value,
+}
+
+
+# ---- pages and pictures ----
+
+
+def from_page(path: Path, page: Path) -> str:
+    return Path(os.path.relpath(path, page.parent)).as_posix()
+
+
+def page_root(page: Path) -> Path:
+    """The checkout that the page belongs to."""
+    return next(folder for folder in page.parents if (folder / "README.md").exists() and (folder / "docs").exists())
+
+
+def picture(name: str, theme: str, root: Path) -> Path:
+    return root / "docs" / "figures" / f"{name}-{theme}.png"
+
+
+def pages(root: Path) -> Iterator[Path]:
+    yield from (path for path in (root / "README.md", root / "bench" / "README.md") if path.exists())
+    yield from sorted((root / "docs").rglob("*.md"))
+
+
+def filled(text: str, run: Run, page: Path) -> str:
+    def replace(match: re.Match[str]) -> str:
+        mark, kind, words, _, end = match.groups()
+        if kind not in KINDS:
+            raise Unknown(f"{page.name}: no mark is called bench:{kind}")
+        try:
+            return mark + KINDS[kind](run, [word.strip() for word in words.split("|")], page) + end
+        except (Unknown, ValueError, IndexError) as problem:
+            raise Unknown(f"{page.name}: {mark}: {problem}") from None
+
+    return MARKED.sub(replace, text)
+
+
+def figures(root: Path) -> set[str]:
+    """The names of the charts that some page shows."""
+    marks = (match for page in pages(root) for match in MARKED.finditer(page.read_text(encoding="utf-8")))
+    return {match[3].strip() for match in marks if match[2] == "figure"}
+
+
+def digest(run: Run) -> str:
+    """Stands in each picture: which result it shows."""
+    return hashlib.sha256(json.dumps(document(run), sort_keys=True).encode()).hexdigest()
+
+
+def draw(run: Run, root: Path) -> None:
+    names = sorted(figures(root))
+    if not names:
+        return
+    import charts
+
+    known = {chart.name: chart for chart in charts.charts(run)}
+    for name in names:
+        chart = found(known.get(name), f"chart {name!r}")
+        for theme in (charts.LIGHT, charts.DARK):
+            path = picture(name, theme.name, root)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            charts.png(chart, theme, path, digest(run))
+
+
+def fill(run: Run, root: Path = ROOT) -> None:
+    """Every page and picture, from this run."""
+    draw(run, root)
+    for page in pages(root):
+        text = page.read_text(encoding="utf-8")
+        if (new := filled(text, run, page)) != text:
+            page.write_text(new, encoding="utf-8")
+
+
+def stale(run: Run, root: Path = ROOT) -> list[str]:
+    """The pages and pictures that say something else than this run."""
+    old = [page for page in pages(root) if filled(text := page.read_text(encoding="utf-8"), run, page) != text]
+    shown = [picture(name, theme, root) for name in sorted(figures(root)) for theme in ("light", "dark")]
+    mark = digest(run).encode()
+    old += [path for path in shown if not path.exists() or mark not in path.read_bytes()]
+    return [path.relative_to(root).as_posix() for path in old]

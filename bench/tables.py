@@ -1,0 +1,119 @@
+"""The figures of a case as rows of text, for every page that shows them."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from looks import SAME_BACKEND, in_order, label, number, split, times
+from results import Case, Run, Summary
+
+# Beside the figure of the case, in this order, with their headings; what else was measured stands in the JSON.
+OTHERS = {
+    "user_ns": "user, ns",
+    "system_ns": "system, ns",
+    "requests_per_s": "requests/s",
+    "p50_us": "p50, µs",
+    "p99_us": "p99, µs",
+    "p999_us": "p99.9, µs",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    server: str
+    label: str
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    case: Case
+    unit: str
+    headings: list[str]
+    rows: list[Row]
+
+
+def spread(summary: Summary | None, text=number) -> str:
+    return f"{text(summary.low)} … {text(summary.high)}" if summary else "–"
+
+
+def median(summary: Summary | None, text=number) -> str:
+    return text(summary.median) if summary else "–"
+
+
+def others_of(case: Case) -> list[str]:
+    """First the known ones, then those that only this case has."""
+    known = [figure for figure in OTHERS if figure in case.units]
+    return [figure for figure in dict.fromkeys([*known, *case.units]) if figure != case.figure]
+
+
+def heading(case: Case, figure: str) -> str:
+    return OTHERS.get(figure) or case.units[figure]
+
+
+def row(case: Case, name: str) -> Row:
+    server = case.servers[name]
+    cost, ratio = server.summary(case.figure), case.ratio(name)
+    cells = [median(cost), spread(cost), median(ratio, times), spread(ratio, times), str(cost.rounds)]
+    return Row(name, label(name), cells + [median(server.summary(figure)) for figure in others_of(case)])
+
+
+def base_label(case: Case) -> str:
+    """What the ratios of a case are to."""
+    bases = {case.base_of(name) for name in case.servers} - {None}
+    if len(bases) == 1:
+        return label(bases.pop())
+    variants = {split(base)[1] for base in bases}
+    if len(variants) == 1 and variants != {""}:
+        return f"the same server, {variants.pop()}"
+    return SAME_BACKEND if bases else "nothing"
+
+
+def table(case: Case) -> Table:
+    headings = ["median", "lowest … highest", f"to {base_label(case)}", "lowest … highest", "rounds"]
+    headings += [heading(case, figure) for figure in others_of(case)]
+    unit = case.units[case.figure] + (", higher is better" if case.better == "higher" else "")
+    return Table(case, unit, headings, [row(case, name) for name in in_order(case.servers)])
+
+
+FACTS = {
+    "cpu": "processor",
+    "cpus": "CPUs",
+    "kernel": "kernel",
+    "memory_bytes": "memory",
+    "governor": "governor",
+    "virtual": "virtual machine",
+    "load_before": "load before",
+    "cpus_used": "server and load",
+}
+
+
+def fact(key: str, value: object) -> str:
+    if key == "memory_bytes":
+        return f"{value / 2**30:.1f} GiB"
+    if key == "cpus_used":
+        return {"same": "on one CPU", "apart": "on a CPU each"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """All that is known about how the run was made."""
+    found = [("made", run.made), ("command", run.command)]
+    if run.commit:
+        found.append(("commit", run.commit))
+    if run.seconds is not None:
+        found.append(("took", f"{run.seconds:,.0f} s"))
+    found += [(FACTS.get(key, key), fact(key, value)) for key, value in run.machine.items()]
+    return found + sorted(run.versions.items())
+
+
+def machine(run: Run) -> str:
+    """In a few words."""
+    known = run.machine
+    words = [str(known[key]) for key in ("cpu", "kernel") if known.get(key)]
+    if known.get("cpus"):
+        words.insert(1, f"{known['cpus']} CPUs")
+    if python := run.versions.get("python"):
+        words.append(f"Python {python}" if python[0].isdigit() else python)
+    return ", ".join(words)

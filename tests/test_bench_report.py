@@ -1,0 +1,197 @@
+"""The report of a result, and what README and docs quote from it."""
+
+import pytest
+
+import bench_sample
+import looks
+import quoted
+import results
+import tables
+
+RUN = bench_sample.sample()
+
+
+@pytest.fixture(scope="module")
+def page():
+    pytest.importorskip("matplotlib", reason="`pip install .[bench]` has what draws the report")
+    pytest.importorskip("jinja2", reason="`pip install .[bench]` has what writes the report")
+    import report
+
+    return report.html(RUN)
+
+
+# ---- the page ----
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    links = page.replace('href="#', "").replace('xlink:href="#', "")
+    assert "href=" not in links and "src=" not in links and "@import" not in links and "url(http" not in links
+
+
+def test_every_case_and_every_server_is_on_the_page(page):
+    assert all(case.name in page for case in RUN.cases)
+    assert all(looks.label(name) in page for name in bench_sample.COSTS)
+
+
+def test_the_page_says_who_was_not_measured_and_why(page):
+    assert "<td>rsloop</td><td>no wheel for this &lt;Python&gt;</td>" in page
+
+
+def test_the_page_says_when_where_and_how_it_was_made(page):
+    for fact in ("2026-01-02", "make bench", "abc1234", "a processor &lt;of no name&gt;", "Linux 6.18", "0.22.1"):
+        assert fact in page
+
+
+def test_a_chart_takes_its_colours_from_the_page(page):
+    assert "fill: var(--uvloop)" in page and "prefers-color-scheme: dark" in page
+    assert all(page.count(looks.look(name).light) == 1 for name in bench_sample.COSTS)  # where the variable is set
+
+
+def test_every_chart_is_a_picture_for_light_and_for_dark_pages(page, tmp_path):
+    import charts
+    import report
+
+    # Two suffice: drawing is slow.
+    run = results.Run(RUN.made, RUN.command, [*RUN.group("memory"), *RUN.group("busy")])
+    names = {path.name for path in report.pictures(run, tmp_path)}
+    assert names == {f"{chart.name}-{theme}.png" for chart in charts.charts(run) for theme in ("light", "dark")}
+    assert {path.read_bytes()[:4] for path in tmp_path.iterdir()} == {b"\x89PNG"}
+
+
+def test_labels_are_moved_apart_no_further_than_it_takes(page):
+    import charts
+
+    assert charts.apart([5.0, 1.0, 1.0], 1.0) == [5.0, 0.5, 1.5]
+
+
+# ---- colours and numbers ----
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_two_servers_share_a_colour(theme):
+    colours = [getattr(look, theme) for look in looks.LOOKS.values()]
+    assert len(set(colours)) == len(colours)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.0123, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (12345, "12,345")],
+)
+def test_a_number_shows_the_digits_that_count(value, text):
+    assert looks.number(value) == text
+
+
+def test_a_table_has_median_spread_ratio_and_rounds_of_each_server():
+    table = tables.table(RUN.cases[0])
+    summary = RUN.cases[0].servers["c-epoll"].summary("total_ns")
+    assert table.rows[0].cells[:5] == [
+        f"{summary.median:,.0f}", f"{summary.low:,.0f} … {summary.high:,.0f}", "1.00×", "1.00× … 1.00×", "5",
+    ]
+
+
+def with_bases(bases):
+    servers = {name: results.Server([{"ns": 1.0}], base) for name, base in bases.items()}
+    return results.Case("echo", "one", "ns", {"ns": "ns"}, servers)
+
+
+@pytest.mark.parametrize(
+    ("bases", "text"),
+    [
+        ({"c-epoll": "c-epoll", "uvloop": "c-epoll"}, "raw C, epoll"),
+        ({"python-epoll": "c-epoll", "python-uring": "c-uring"}, "the C server of the same backend"),
+        ({"asyncio": "asyncio, loop outside", "uvloop": "uvloop, loop outside"}, "the same server, loop outside"),
+    ],
+)
+def test_a_table_says_what_its_ratios_are_to(bases, text):
+    assert tables.base_label(with_bases(bases)) == text
+
+
+def test_a_server_that_ran_in_another_way_keeps_its_place_and_colour():
+    names = looks.in_order(["asyncio", "uvloop, loop outside", "uvloop", "unknown, as such"])
+    assert names == ["uvloop", "uvloop, loop outside", "asyncio", "unknown, as such"]
+    assert looks.look("uvloop, loop outside") == looks.look("uvloop")
+    assert looks.label("c-epoll, loop outside") == "raw C, epoll, loop outside"
+
+
+# ---- what README and docs quote ----
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A checkout with a README that quotes."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("nothing yet\n")
+    return tmp_path
+
+
+def fill(root, text):
+    (root / "README.md").write_text(text)
+    quoted.fill(RUN, root)
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_ratio_within_a_sentence_is_filled_in(root):
+    ratio = RUN.case("echo", "echo 14 B x 50").ratio("python-epoll", "uvloop").median
+    mark = "<!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->"
+    assert fill(root, f"It takes {mark}old<!-- bench:end --> of uvloop.") == (
+        f"It takes {mark}{ratio:.2f}×<!-- bench:end --> of uvloop."
+    )
+
+
+def test_a_table_of_a_group_is_filled_in(root):
+    text = fill(root, "<!-- bench:table memory --><!-- bench:end -->\n")
+    assert "|  | 1,000 idle | 10,000 idle |" in text
+    assert "| uvloop | " in text and "medians of 1 round," in text
+
+
+def test_what_is_filled_in_is_in_line_with_the_result(root):
+    text = "<!-- bench:source --><!-- bench:end --> <!-- bench:value start | import | uvloop -->?<!-- bench:end -->"
+    fill(root, text)
+    assert quoted.stale(RUN, root) == []
+
+
+def test_a_figure_changed_by_hand_is_found(root):
+    text = fill(root, "<!-- bench:value start | import | uvloop --><!-- bench:end -->")
+    (root / "README.md").write_text(text.replace("-->", "-->9", 1))
+    assert quoted.stale(RUN, root) == ["README.md"]
+
+
+def test_another_result_makes_the_pages_stale(root):
+    fill(root, "<!-- bench:value memory | 1,000 idle | asyncio --><!-- bench:end -->")
+    assert quoted.stale(bench_sample.sample(seed=2), root) == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "problem"),
+    [
+        ("table nothing", "no group 'nothing'"),
+        ("value start | import | nobody", "no nobody in 'import'"),
+        ("ratio start | import | uvloop | nobody", "no ratio of uvloop to nobody"),
+        ("value start", "README.md: <!-- bench:value start -->"),
+        ("sum start", "no mark is called bench:sum"),
+    ],
+)
+def test_a_mark_that_asks_for_what_is_not_there_is_an_error(root, mark, problem):
+    with pytest.raises(quoted.Unknown, match=problem):
+        fill(root, f"<!-- bench:{mark} --><!-- bench:end -->")
+
+
+def test_a_chart_on_a_page_has_a_picture_for_each_theme_and_its_source(root, page):
+    text = fill(root, "<!-- bench:figure memory --><!-- bench:end -->\n")
+    assert 'media="(prefers-color-scheme: dark)" srcset="docs/figures/memory-dark.png"' in text
+    assert 'src="docs/figures/memory-light.png"' in text
+    assert "Made by `make bench` at commit abc1234 on 2026-01-02" in text
+    assert quoted.stale(RUN, root) == []
+
+
+def test_a_picture_of_another_result_is_found(root, page):
+    fill(root, "<!-- bench:figure memory --><!-- bench:end -->\n")
+    old = root / "docs" / "figures" / "memory-dark.png"
+    old.write_bytes(old.read_bytes().replace(quoted.digest(RUN).encode(), b"0" * 64))
+    assert quoted.stale(RUN, root) == ["docs/figures/memory-dark.png"]
+
+
+def test_the_pages_of_this_checkout_are_in_line_with_the_published_result():
+    if not quoted.PUBLISHED.exists():
+        pytest.skip("no result is published yet")
+    assert quoted.stale(results.load(quoted.PUBLISHED)) == []
