@@ -115,12 +115,27 @@ cdef inline void buffer_append(Buffer *buffer, const char *data, size_t length) 
 
 
 cdef inline bint buffer_has_room(const Buffer *buffer, size_t length) noexcept nogil:
-    return buffer.kind == COPIED and <size_t> (buffer.end - buffer.data) - buffer.length >= length
+    return (buffer.kind == COPIED or buffer.kind == POOLED) and <size_t> (buffer.end - buffer.data) - buffer.length >= length
 
 
 cdef inline Buffer *buffer_copy(const char *data, size_t length) noexcept nogil:
     """A copy of these bytes, or NULL."""
     cdef Buffer *buffer = buffer_new(COPIED, max(length, <size_t> COPY_SIZE))
+    if buffer != NULL:
+        buffer_append(buffer, data, length)
+    return buffer
+
+
+cdef inline Buffer *buffer_copy_here(Worker *worker, const char *data, size_t length) noexcept nogil:
+    """As buffer_copy(), for the worker itself: what is not small goes into a pooled buffer.
+
+    A batch's copies, taken from the heap and given back together, make the C library return its pages to the system
+    and ask for them again in the next batch: page faults that cost more than the copies.
+    """
+    cdef Buffer *buffer
+    if length <= COPY_SIZE or length > RECEIVE_SIZE:
+        return buffer_copy(data, length)
+    buffer = buffer_take(worker, length)
     if buffer != NULL:
         buffer_append(buffer, data, length)
     return buffer

@@ -6,7 +6,7 @@
 # Threads: the session's worker.
 from iocp cimport (
     DWORD, InterlockedCompareExchange, InterlockedExchange, InterlockedExchangeAdd64, WSABUF, WSAGetLastError, WSASend)
-from buffer cimport buffer_append, buffer_copy, buffer_has_room, buffer_release
+from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
 from link cimport link_count_sent, link_queued
 from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, UNSENT_MISCOUNTED, mutant
 from operation cimport CLOSING, COPIED, FAILED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker
@@ -45,7 +45,7 @@ cdef inline bint enqueue_bytes(Worker *worker, Session *session, const char *dat
     """Append a copy; False without memory."""
     cdef Buffer *tail = session.queue_tail
     if session.queue_head == NULL or not buffer_has_room(tail, length):
-        tail = buffer_copy(data, length)
+        tail = buffer_copy_here(worker, data, length)
         if tail == NULL:
             return False
         enqueue(worker, session, tail)

@@ -23,6 +23,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The same number: Winsock's is the thread's last error (Go's runtime relies on it too). Asking Winsock would be a call
+ * into another DLL for each operation that pends. */
+#define WSAGetLastError() ((int)GetLastError())
+
 #ifndef XP1_IFS_HANDLES
 #define XP1_IFS_HANDLES 0x00020000
 #endif
