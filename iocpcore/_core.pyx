@@ -55,8 +55,8 @@ from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
 from stats cimport Stats as StatsRow
 from worker cimport (
-    defer, listen as listen_here, session_do, session_takes, worker_free, worker_init, worker_over, worker_run,
-    worker_turn)
+    defer, listen as listen_here, send_early, session_do, session_takes, worker_free, worker_init, worker_over,
+    worker_run, worker_turn)
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1

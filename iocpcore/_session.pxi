@@ -324,6 +324,10 @@ cdef void deliver_all(Worker *worker, NativeSession *session) noexcept:
     deliver_items(worker)
     while session != NULL and not worker.abandoned:
         deliver(worker, session)
+        if session.queue_bytes > RECEIVE_SIZE and not worker.abandoned:
+            # Before the next callback makes as much again: its bytes then take the place of these in memory.
+            send_early(worker, session)
+            drop_pinned(worker)
         session = session.next_call
     worker.thread = before
     drop_pinned(worker)

@@ -115,7 +115,9 @@ cdef inline void buffer_append(Buffer *buffer, const char *data, size_t length) 
 
 
 cdef inline bint buffer_has_room(const Buffer *buffer, size_t length) noexcept nogil:
-    return (buffer.kind == COPIED or buffer.kind == POOLED) and <size_t> (buffer.end - buffer.data) - buffer.length >= length
+    if buffer.kind != COPIED and buffer.kind != POOLED:
+        return False
+    return <size_t> (buffer.end - buffer.data) - buffer.length >= length
 
 
 cdef inline Buffer *buffer_copy(const char *data, size_t length) noexcept nogil:

@@ -117,6 +117,12 @@ cdef inline bint step_send(Worker *worker, Session *session) noexcept nogil:
     return True
 
 
+cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
+    """What a callback has queued goes out at once, with the GIL held: for much of it, that is the cheaper way."""
+    if session.state == OPEN and not session.sending:
+        step_send(worker, session)
+
+
 cdef inline bint step_receive(Worker *worker, Session *session, bint waiting) noexcept nogil:
     cdef DWORD received = 0
     cdef Started started = start_receive(worker, session, waiting, &received)

@@ -1,5 +1,6 @@
 """poll(): a proactor without threads, driven by its user's loop."""
 
+import contextlib
 import select
 import socket
 import threading
@@ -103,6 +104,27 @@ def test_sends_between_polls_go_out_in_the_next(polled, connect):
     assert session.unsent == 7
     poll_until(polled, lambda: session.unsent == 0)
     assert receive_exactly(peer, 7) == b"between"
+
+
+def test_much_that_a_callback_sends_goes_out_before_the_next_callback(polled):
+    """Else all that a batch's callbacks make is in memory at a time."""
+    if polled.backend != "epoll":
+        pytest.skip("a send ends by its packet there, after the batch")
+    waiting = []
+
+    def answer(session, data):
+        waiting.append(sum(session.unsent for session, _ in handler.of("on_connect")))
+        session.send(bytes(100_000))
+
+    handler = Acting(on_receive=answer)
+    listener = polled.listen(handler)
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(socket.create_connection(listener.address, timeout=WAIT)) for _ in range(2)]
+        poll_until(polled, lambda: len(handler.of("on_connect")) == 2)
+        for peer in peers:
+            peer.sendall(b"x")
+        poll_until(polled, lambda: len(waiting) == 2)
+    assert waiting == [0, 0]
 
 
 def test_another_thread_may_send_while_one_polls(polled, connect):

@@ -1,4 +1,5 @@
 /* Included before all else by the core and its calls: their memory is the simulation's. */
+#define _GNU_SOURCE /* this comes before what a file itself says */
 #include <stdlib.h>
 
 #include "blocks.h"
