@@ -24,7 +24,7 @@ from results import Case, Run, Summary, document
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "bench" / "published.json"
 END = "<!-- bench:end -->"
-MARKED = re.compile(rf"(<!-- bench:(\w+) ?(.*?) -->)(.*?)({re.escape(END)})", re.DOTALL)
+MARKED = re.compile(rf"(<!-- bench:(\w+)([^>]*?) -->)(.*?)({re.escape(END)})", re.DOTALL)
 
 
 class Unknown(Exception):

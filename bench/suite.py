@@ -79,7 +79,8 @@ def as_case(comparison):
 
 def command():
     program = Path(sys.argv[0]).name
-    return shlex.join(["python -m pytest" if program == "__main__.py" else program, *sys.argv[1:]]).replace(
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # no machine's own paths
+    return shlex.join(["python -m pytest" if program == "__main__.py" else program, *words]).replace(
         "'python -m pytest'", "python -m pytest"
     )
 

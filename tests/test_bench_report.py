@@ -176,6 +176,11 @@ def test_a_mark_that_asks_for_what_is_not_there_is_an_error(root, mark, problem)
         fill(root, f"<!-- bench:{mark} --><!-- bench:end -->")
 
 
+def test_what_stands_between_two_marks_stays(root):
+    text = "<!-- bench:source --><!-- bench:end -->\n## Stays\n<!-- bench:source -->old<!-- bench:end -->\n"
+    assert "\n## Stays\n" in fill(root, text)
+
+
 def test_a_chart_on_a_page_has_a_picture_for_each_theme_and_its_source(root, page):
     text = fill(root, "<!-- bench:figure memory --><!-- bench:end -->\n")
     assert 'media="(prefers-color-scheme: dark)" srcset="docs/figures/memory-dark.png"' in text
