@@ -170,7 +170,7 @@ cdef class Proactor:
     def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True):
         if self.native != NULL or self.closing:
             raise RuntimeError("a proactor is made once")
-        cdef int i, error, chosen
+        cdef int i, chosen
         _start_up()
         cdef int count = max(<uint64_t> 1, whole("workers", workers, 0, WORKERS_MOST))
         cdef int most = 0 if max_sessions is None else whole("max_sessions", max_sessions, 1, 1 << 30)
@@ -181,17 +181,13 @@ cdef class Proactor:
         self.begun = set()
         self.close_by = INFINITY
         self.process_id = iocp_process_id()
-        self.native = <Worker *> calloc(count, sizeof(Worker))
-        self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
-        if self.native == NULL or self.ended == NULL:
-            raise MemoryError()
-        self.count = count
-        for i in range(count):
-            self.native[i].ended = self.ended[i] = held_lock()
-            error = worker_init(&self.native[i], i, self.native, count, chosen, bool(skip_on_success))
-            if error != 0:
-                raise system_error(error)
-            self.native[i].attach = attach
+        try:
+            self.make_workers(count, chosen, bool(skip_on_success))
+        except BaseException:
+            self.closing = True
+            self.last_rows = self.rows()
+            self.let_go(True)
+            raise
         self.native[0].limit.most = most
         self.polled = workers == 0
         _live.add(self)
@@ -207,10 +203,9 @@ cdef class Proactor:
             raise
 
     def __dealloc__(self):
-        # Threads hold a reference: here none has ever started, or close() has freed all.
+        # Threads hold a reference, so there are none. If workers are here still, nobody has closed them: in a child
+        # they are the parent's, and at the interpreter's end what they refer to may be gone. They are not touched.
         cdef int i
-        if self.native != NULL:
-            free_workers(self.native, self.count)
         for i in range(self.count if self.ended != NULL else 0):
             if self.ended[i] != NULL:
                 PyThread_free_lock(self.ended[i])
@@ -478,6 +473,21 @@ cdef class Proactor:
         self.raise_failure()
 
     # ---- for the classes above ----
+
+    cdef int make_workers(self, int count, int backend, bint skip_on_success) except -1:
+        cdef int i, error
+        self.native = <Worker *> calloc(count, sizeof(Worker))
+        self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
+        if self.native == NULL or self.ended == NULL:
+            raise MemoryError()
+        self.count = count
+        for i in range(count):
+            self.native[i].ended = self.ended[i] = held_lock()
+            error = worker_init(&self.native[i], i, self.native, count, backend, skip_on_success)
+            if error != 0:
+                raise system_error(error)
+            self.native[i].attach = attach
+        return 0
 
     cdef int check_process(self) except -1:
         if self.process_id == 0:
@@ -832,4 +842,5 @@ def _close_all():
             try:
                 proactor.close(0)
             except BaseException:
+                Py_INCREF(proactor)     # for ever: the system may still write to what it holds
                 logging.getLogger("iocpcore").exception("a proactor that was left open did not close")

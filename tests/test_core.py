@@ -740,3 +740,82 @@ with socket.create_connection(proactor.listen(Echo()).address, timeout=30) as pe
     lines = output.splitlines()
     assert "process that forked" in lines[0]
     assert lines[1:] == ["b'fork'"]
+
+
+# ---- what was never closed, and what could not be made ----
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_child_that_ends_in_order_leaves_what_its_parent_polls_alone(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+import os, sys
+proactor = iocpcore.Proactor(0, {backend!r})
+listener = proactor.listen(iocpcore.ECHO)
+peer = socket.create_connection(listener.address, timeout=30)
+while not proactor.stats().active:
+    proactor.poll(30)
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+peer.sendall(b"x")
+while not proactor.stats().bytes_sent:
+    proactor.poll(30)
+print(peer.recv(1))
+peer.close()
+proactor.close()
+"""
+    )
+    assert output.splitlines() == ["7", "b'x'"]
+
+
+def test_the_interpreter_ends_in_order_though_the_thread_that_polled_did_not_close(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+proactor = iocpcore.Proactor(0, {backend!r})
+def poll():
+    listener = proactor.listen(iocpcore.ECHO)
+    peers.append(socket.create_connection(listener.address))
+    while not proactor.stats().active:
+        proactor.poll(30)
+peers = []
+poller = threading.Thread(target=poll)
+poller.start()
+poller.join()
+print("ended")
+"""
+    )
+    assert output.strip() == "ended"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of handles to set")
+def test_a_proactor_that_could_not_be_made_is_a_closed_one(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+import os, resource
+class Many(iocpcore.Proactor):
+    def __init__(self):
+        try:
+            super().__init__(50, {backend!r})
+        except OSError as error:
+            print(error.errno == 24)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+before = os.listdir("/proc/self/fd")
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 8, limits[1]))
+many = Many()
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+print(len(os.listdir("/proc/self/fd")) - len(before))
+for use in (lambda: many.post(print, worker=40), lambda: many.listen(iocpcore.ECHO)):
+    try:
+        use()
+    except RuntimeError as error:
+        print(error)
+print(many.stats().active)
+many.close()
+"""
+    )
+    assert output.splitlines() == ["True", "0", "the proactor is closed", "the proactor is closed", "0"]
