@@ -592,16 +592,16 @@ cdef class Proactor:
     # ---- listening ----
 
     cdef object serving(self, Listener listener, workers):
-        """The numbers of those that serve its sessions."""
+        """The numbers of those that serve its sessions: a list that nobody else has."""
         cdef int i
-        serving = range(self.count) if workers is None else workers
-        if not isinstance(serving, (list, tuple, range)):
+        given = range(self.count) if workers is None else workers
+        if not isinstance(given, (list, tuple, range)):
             raise TypeError(f"workers must be a list of their numbers, not {type(workers).__name__}")
-        for worker in serving:
-            i = whole("a worker's number", worker, 0, self.count - 1)
-            listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
-        if not len(serving):
+        serving = [whole("a worker's number", worker, 0, self.count - 1) for worker in given]
+        if not serving:
             raise ValueError("workers must name at least one")
+        for i in serving:
+            listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
         return serving
 
     cdef int choose_worker(self, Listener listener, serving) except -1:

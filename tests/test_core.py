@@ -819,3 +819,17 @@ many.close()
 """
     )
     assert output.splitlines() == ["True", "0", "the proactor is closed", "the proactor is closed", "0"]
+
+
+def test_numbers_of_workers_that_change_while_listening_are_those_that_were_given(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+class Numbers(list):
+    def __getitem__(self, i):
+        return 1 << 30
+with iocpcore.Proactor(2, {backend!r}) as proactor:
+    print(proactor.listen(iocpcore.ECHO, workers=Numbers([1])).port > 0)
+"""
+    )
+    assert output.strip() == "True"
