@@ -4,7 +4,7 @@
 # flight for longer, until the packet's step is over. Operations are embedded in what they work for (a session, an
 # accept), so that memory is never freed while one of them is in flight.
 # Threads: everything below a Worker belongs to that worker's thread, but for what stands under "any thread".
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from cpython.pythread cimport PyThread_type_lock
 from iocp cimport HANDLE, IOCP_EVENT, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK
 from stats cimport Stats
@@ -305,6 +305,9 @@ cdef struct Worker:
     Stats published             # any thread, under published_lock
     Stats stats
     uint64_t now                # nanoseconds, read once a batch
+    uint64_t seen_at            # what had come by then has been handled: deadlines are counted up to here
+    uint64_t behind_at          # what had come by then has been handled once `behind` packets more have been
+    int64_t behind
     SessionTable sessions
     BufferPool buffers
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use

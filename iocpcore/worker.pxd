@@ -500,7 +500,7 @@ cdef inline bint is_too_late(Worker *worker, Session *session) noexcept nogil:
     if session.state == FINISHING:
         return True
     by = deadline_of(session) if session.state == CONNECTING else timeout_of(session)
-    return by != 0 and by <= worker.now
+    return by != 0 and by <= worker.seen_at
 
 
 cdef inline void give_up_session(Worker *worker, Session *session) noexcept nogil:
@@ -528,19 +528,36 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
             session.input = NULL
 
 
+cdef inline void note_seen(Worker *worker, unsigned int count) noexcept nogil:
+    """So many packets came. While any come, another may wait that would spare its session the deadline.
+
+    But not for ever: packets come in their order, so those that waited at a time are among as many as were in flight.
+    """
+    worker.behind -= count
+    if count == 0:      # not every backend fills a batch, though it could
+        worker.seen_at = worker.now
+    elif worker.behind <= 0:
+        worker.seen_at = worker.behind_at
+    else:
+        return
+    worker.behind_at = worker.now
+    worker.behind = worker.stats.in_flight
+
+
 cdef inline void run_timers(Worker *worker) noexcept nogil:
+    """Those due by when all that came was seen: a long callback, or the batches behind it, are not the peer's time."""
     cdef Session *session
     cdef uint64_t deadline
-    while worker.timers.count > 0 and timer_first(worker) <= worker.now:
+    while worker.timers.count > 0 and timer_first(worker) <= worker.seen_at:
         session = worker.timers.timers[0].session
         timer_drop(worker, session)
         deadline = deadline_of(session)
         if deadline == 0:
             continue
-        if deadline <= worker.now:
+        if deadline <= worker.seen_at:
             on_deadline(worker, session)
             deadline = deadline_of(session)
-            if deadline > worker.now:
+            if deadline > worker.seen_at:
                 timer_set(worker, session, deadline)
         elif not mutant(TIMER_NOT_RENEWED):
             timer_set(worker, session, deadline)
@@ -796,6 +813,7 @@ cdef inline void publish(Worker *worker) noexcept nogil:
 cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
     cdef unsigned int i, count = port_dequeue(worker, min(most, milliseconds_left(worker)))
+    note_seen(worker, count)
     if mutant(FREED_AT_DEQUEUE):
         drop_batch(worker, count)
     for i in range(count):

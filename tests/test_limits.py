@@ -170,6 +170,29 @@ def test_a_session_that_does_something_is_not_idle(pair, who):
     assert not session.closed
 
 
+@pytest.mark.parametrize("sessions", [2, 300], ids=["in one batch", "in several batches"])
+def test_who_sends_while_a_callback_lasts_is_not_idle(proactor, connect, sessions):
+    """What the system has already taken in is looked at before anybody is told that his time is over."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block_once(session, data):
+        if data == b"block":
+            begun.set()
+            assert go_on.wait(WAIT)
+
+    handler = Acting(on_receive=block_once)
+    listener = proactor.listen(handler, idle_timeout=1.0, receive_size=5)
+    peers = [connect(listener) for _ in range(sessions)]
+    handler.wait_for("on_connect", sessions)
+    peers[0].sendall(b"block")
+    assert begun.wait(WAIT)
+    for peer in peers:
+        peer.sendall(b"x")
+    threading.Event().wait(1.1)
+    go_on.set()
+    handler.wait_for("on_receive", sessions + 1)
+
+
 def test_an_idle_native_session_is_closed(proactor, connect):
     peer = connect(proactor.listen(iocpcore.ECHO, idle_timeout=0.3))
     assert ended(peer)
