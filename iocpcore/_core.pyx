@@ -757,9 +757,16 @@ cdef class Proactor:
         """Of the workers: nobody finds them any more. Of several threads that close one does it."""
         cdef Worker *native = self.native
         self.native = NULL
-        if native != NULL:
-            self.leaked = not ended or not free_workers(native, self.count)
-            _leaked.append(self.kept) if self.leaked else self.kept.clear()
+        if native == NULL:
+            return 0
+        self.leaked = not ended or not free_workers(native, self.count)
+        if ended:   # else some still count
+            self.last_rows = [native[i].stats for i in range(self.count)]
+        if self.leaked:
+            _leaked.append(self.kept)
+        else:
+            free(native)
+            self.kept.clear()
         return 0
 
 
@@ -769,8 +776,6 @@ cdef bint free_workers(Worker *native, int count):
     cdef bint drained = True
     for i in range(count):
         drained &= worker_free(&native[i])
-    if drained:
-        free(native)
     return drained
 
 

@@ -565,6 +565,14 @@ def test_a_load_of_a_worker_that_never_ran_is_over(held_back):
     assert load.result()["errors"] == 2
 
 
+def test_what_a_worker_that_never_ran_does_at_its_end_is_counted(held_back):
+    iocpcore.Load(connections=2, messages=1).start(held_back, "127.0.0.1", 9)
+    held_back.post(list)
+    held_back.close()
+    stats = held_back.stats()
+    assert (stats.connect_failures, stats.callbacks) == (2, 1)
+
+
 def test_a_listener_of_a_worker_that_never_ran_is_refused_and_closes_its_own_socket_only(held_back):
     asked = threading.Event()
     errors = []
