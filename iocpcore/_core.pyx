@@ -243,8 +243,8 @@ cdef class Proactor:
         """listen(handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None, max_sessions=None,
                when_full="wait", workers=None, **options)
 
-        Accept connections for the handler; returns armed, with the accepts posted. (With workers=0 and nobody polling
-        yet, the first poll() posts them; until then the backlog holds those who connect.)
+        Accept connections for the handler; returns armed, with the accepts posted. With workers=0 the first thread that
+        listens or polls is the one that polls; in another, listen() waits until that polls.
 
         - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
@@ -631,12 +631,12 @@ cdef class Proactor:
         except BaseException:
             sock.close()
             raise
-        if self.polled and self.native[0].thread == 0:
-            return 0    # nobody polls yet: the first poll() arms it, and until then the backlog holds who connects
         try:
             while not wait_for(listener.native.armed, time.monotonic() + 1):
                 if self.leaked:     # its worker may never come back
                     raise RuntimeError("the proactor is closed")
+                if self.polled and self.native != NULL and not self.poller_lives():
+                    self.own()
         except BaseException:
             sock.detach()
             listener.close()
@@ -654,9 +654,12 @@ cdef class Proactor:
         """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
         self.claim()
         if self.native[0].thread != PyThread_get_thread_ident():
-            lives = self.native[0].thread in sys._current_frames()
-            raise RuntimeError(f"another thread polls this proactor{'' if lives else ', and ended without closing it'}")
+            ended = "" if self.poller_lives() else ", and ended without closing it"
+            raise RuntimeError(f"another thread polls this proactor{ended}")
         return 0
+
+    cdef bint poller_lives(self) except -1:
+        return self.native[0].thread in sys._current_frames()
 
     cdef int check_polls(self) except -1:
         self.check_process()

@@ -188,6 +188,23 @@ except RuntimeError as error:
     assert output.strip() == "another thread polls this proactor, and ended without closing it"
 
 
+def test_who_listens_after_the_polling_thread_has_ended_is_told_so(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+proactor = iocpcore.Proactor(0, {backend!r})
+thread = threading.Thread(target=proactor.poll, args=(0,))
+thread.start()
+thread.join()
+try:
+    proactor.listen(iocpcore.ECHO)
+except RuntimeError as error:
+    print(error)
+"""
+    )
+    assert output.strip() == "another thread polls this proactor, and ended without closing it"
+
+
 def test_another_thread_may_listen_while_one_polls(polled, connect):
     polled.poll(0)
     listeners = []
