@@ -378,8 +378,11 @@ cdef void failed(Worker *worker, Proactor proactor, object error, str what, tupl
     worker.stats.callback_errors += 1
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         proactor.stop_because_of(error)
-    else:
+        return
+    try:
         logging.getLogger("iocpcore").error(what + " raised an exception", *arguments, exc_info=error)
+    except (KeyboardInterrupt, SystemExit) as ending:   # Ctrl+C may come here too
+        proactor.stop_because_of(ending)
 
 
 cdef void session_failed(Worker *worker, NativeSession *native, Session session, object error, str name) noexcept:

@@ -334,6 +334,15 @@ def test_what_ends_programs_is_raised_even_if_its_function_cannot_be_named(backe
         proactor.close()
 
 
+def test_an_interrupt_that_comes_while_an_exception_is_logged_is_raised_from_close(backend, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("iocpcore"), "handle", raising(KeyboardInterrupt()))
+    proactor = iocpcore.Proactor(1, backend)
+    proactor.post(raising(LookupError()))
+    until(lambda: proactor.closing)
+    with pytest.raises(KeyboardInterrupt):
+        proactor.close()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_what_ends_programs_is_raised_from_poll(backend, error):
     proactor = iocpcore.Proactor(0, backend)
