@@ -9,7 +9,7 @@ import time
 import pytest
 
 import iocpcore
-from support import SCALE, WAIT, balanced, receive_exactly, receive_to_end, until
+from support import SCALE, WAIT, balanced, receive_exactly, receive_to_end, refusing_port, until
 
 FIELDS = dataclasses.fields(iocpcore.WorkerStats)
 COUNTERS = [field.name for field in FIELDS if field.metadata["kind"] == "counter"]
@@ -89,6 +89,28 @@ def test_every_field_says_its_unit_and_what_it_means():
         assert meaning.endswith(".")
         for made in (iocpcore.Stats, iocpcore.WorkerStats):
             assert f"    - {field.name} ({unit}): {meaning}" in made.__doc__.splitlines()
+
+
+def test_sessions_add_up_whichever_way_they_came(proactor):
+    echo = Echo()
+    listener = proactor.listen(echo, max_sessions=1, when_full="refuse")
+    with socket.create_server(("127.0.0.1", 0)) as server, refusing_port() as refusing:
+        peers = [socket.create_connection(listener.address, timeout=WAIT)]
+        until(lambda: proactor.stats().active == 1)
+        with socket.create_connection(listener.address, timeout=WAIT) as refused:
+            assert receive_to_end(refused) == b""
+        until(lambda: proactor.stats().refused == 1)
+        proactor.adopt(echo, socket.create_connection(server.getsockname(), timeout=WAIT))
+        proactor.connect(echo, *server.getsockname())
+        proactor.connect(echo, "127.0.0.1", refusing)
+        peers += [server.accept()[0] for _ in range(2)]
+        until(lambda: len(echo.sessions) == 3 and proactor.stats().connect_failures == 1)
+    for active in (3, 2, 1, 0):
+        until(lambda active=active: proactor.stats().active == active)
+        stats = proactor.stats()
+        assert stats.accepted + stats.connected + stats.adopted == stats.active + stats.closed + stats.refused == 4
+        if peers:
+            peers.pop().close()
 
 
 def test_counters_never_fall_and_every_snapshot_balances(backend):
