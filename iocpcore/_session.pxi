@@ -21,6 +21,8 @@ cdef long process_id = iocp_process_id()    # of this process: asking the system
 cdef class Session:
     """A connection. Made by listen(), connect() and adopt(); its methods may be called in any thread.
 
+    After its end too: only send() raises then, the others do nothing.
+
     handler's callbacks, each optional: on_connect(session), on_receive(session, data), on_drain(session),
     on_end(session), on_close(session, error).
 
