@@ -1,10 +1,15 @@
-"""What the README promises."""
+"""What the README promises; the pages written by hand: their links, their lines."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from support import run_python
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "bench" / "README.md"])
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 @pytest.fixture
@@ -31,3 +36,17 @@ def test_the_example_of_handlers_in_python_runs_as_it_stands(examples):
 
 def test_no_example_is_left_out(examples):
     assert len(examples) == 2
+
+
+@every_page
+def test_every_file_that_a_page_links_to_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r' (?:src|srcset)="([^"]+)"', text)
+    assert [name for name in linked if ":" not in name and not (page.parent / name).exists()] == []
+
+
+@every_page
+def test_no_line_of_a_page_is_longer_than_120_characters(page):
+    """But for rows of tables, which cannot be wrapped, and what the benchmark's report writes."""
+    text = re.sub(r"<!-- bench:\w.*?<!-- bench:end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")] == []
