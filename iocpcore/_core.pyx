@@ -294,6 +294,7 @@ cdef class Proactor:
             sock.close()
         self.check()
         self.choose_worker(listener, serving)
+        listener.closed = False     # it has a worker to tell
         listener.native.family = sock.family
         listener.native.socket = <SOCKET> <size_t> sock.fileno()
         if self.here() >= 0:
@@ -612,7 +613,6 @@ cdef class Proactor:
             self.listened += 1
         listener.worker = i
         listener.native.worker = &self.native[i]
-        listener.closed = False
         return 0
 
     cdef int arm_here(self, Listener listener) except -1:

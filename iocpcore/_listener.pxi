@@ -19,7 +19,7 @@ cdef class Listener:
         listener_init(self.native)
         self.native.armed = held_lock()
         self.native.python = <void *> self
-        self.closed = True      # until it has a proactor
+        self.closed = True      # until it has a worker
 
     def __init__(self):
         raise TypeError("a Listener is made by Proactor.listen()")

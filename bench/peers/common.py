@@ -56,7 +56,6 @@ class Hog:
 
     def __init__(self):
         self.wanted = threading.Event()
-
         threading.Thread(target=self.compute, daemon=True).start()
 
     def obey(self):

@@ -1,7 +1,8 @@
 /* The io_uring backend: a start only queues an SQE; the next dequeue submits all of them and waits, in one system call.
  *
- * Ownership: the kernel owns a pending OVERLAPPED; its address is the user_data that comes back. iovec arrays and
- * connect addresses were copied by socket.c and live in the OVERLAPPED until then.
+ * Ownership: the kernel owns a pending OVERLAPPED; its address is the user_data that comes back. Of a listener's accepts
+ * it has the first only, as a poll; the others wait in the socket's queue. iovec arrays and connect addresses were copied
+ * by socket.c and live in the OVERLAPPED until then.
  * Threads: the ring is SINGLE_ISSUER and created disabled, so that another thread than its maker may own it.
  */
 #define _GNU_SOURCE
