@@ -30,6 +30,8 @@ class Relay:
 
     def on_close(self, session: iocpcore.Session, error: OSError | None) -> None:
         other, session.data = session.data, None  # they refer to each other: let one be freed at once
+        if other is None:
+            return  # on_connect has failed
         if error is None:
             other.close()
         else:

@@ -37,7 +37,7 @@ from inbox cimport (
 from iocp cimport (
     AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, AcquireSRWLockExclusive, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
-    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAENOBUFS, iocp_backend_find,
+    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
     iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
 from link cimport (
@@ -45,7 +45,7 @@ from link cimport (
 from mutant cimport (
     FOREIGN_SEND_OVERTAKEN, ON_CLOSE_TWICE, RECEIVE_AFTER_CLOSE, REFERENCE_DROPPED_EARLY, mutant)
 from operation cimport (
-    BY_ERROR, BY_TIMEOUT, BY_US, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
+    BY_ERROR, BY_EXCEPTION, BY_TIMEOUT, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
     DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
     DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND,
     Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, PYTHON as PYTHON_KIND, RECEIVE_SIZE,
@@ -93,6 +93,7 @@ include "_listener.pxi"
 # ---- the proactor ----
 
 _live = set()   # proactors that are not closed: without threads nothing else might hold one
+_waiting = {}   # threads in listen(): thread -> the proactor and the number of the worker whose turn they wait for
 _leaked = []    # what an operation that never ended may still write to
 
 
@@ -626,11 +627,27 @@ cdef class Proactor:
             sock.close()
             raise MemoryError()
         self.keep(listener)
+        _waiting[PyThread_get_thread_ident()] = self, listener.worker
         try:
-            self.put(listener.worker, item, False)
+            self.put_unless_in_circle(listener.worker, item, sock)
+            self.wait_until_armed(listener, sock)
+        finally:
+            _waiting.pop(PyThread_get_thread_ident(), None)     # a signal's handler may have listened meanwhile
+        return 0
+
+    cdef int put_unless_in_circle(self, int index, InboxItem *item, sock) except -1:
+        try:
+            if in_circle():
+                inbox_item_free(item)
+                raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
+                                   "callback's listen(), for the worker that this callback keeps busy")
+            self.put(index, item, False)
         except BaseException:
             sock.close()
             raise
+        return 0
+
+    cdef int wait_until_armed(self, Listener listener, sock) except -1:
         try:
             while not wait_for(listener.native.armed, time.monotonic() + 1):
                 if self.leaked:     # its worker may never come back
@@ -773,6 +790,21 @@ cdef class Proactor:
         return 0
 
 
+cdef bint in_circle():
+    """Does this thread wait for a worker whose thread waits, perhaps through others, for this one?"""
+    cdef Proactor proactor
+    cdef int index, _step
+    thread = PyThread_get_thread_ident()
+    for _step in range(len(_waiting)):
+        if thread not in _waiting:
+            return False
+        proactor, index = _waiting[thread]
+        thread = proactor.native[index].thread if proactor.native != NULL else 0    # 0: it is not in a callback
+        if thread == PyThread_get_thread_ident():
+            return True
+    return False
+
+
 cdef bint free_workers(Worker *native, int count):
     """Whether nothing had to be left behind. Calls who has not been told yet."""
     cdef int i
@@ -832,6 +864,7 @@ def _after_fork():
     cdef Proactor proactor
     cdef int i
     process_id = iocp_process_id()
+    _waiting.clear()
     for proactor in _live:
         for i in range(proactor.count if proactor.native != NULL else 0):
             proactor.native[i].abandoned = 1

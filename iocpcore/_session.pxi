@@ -392,7 +392,9 @@ cdef void session_failed(Worker *worker, NativeSession *native, Session session,
     if native != NULL and not worker.abandoned:
         session.ending = session.leaving = True
         worker.now = iocp_now(worker.port)
-        abort_session(worker, native, BY_US)
+        abort_session(worker, native, BY_EXCEPTION)
+        native.reason = BY_EXCEPTION    # also if the callback had closed or aborted it before
+        native.error = WSAECONNABORTED
     failed(worker, proactor, error, "%s of session %d with %s", (name, session.number, session.peername))
 
 
@@ -482,7 +484,8 @@ cdef inline void deliver_data(Worker *worker, NativeSession *native, Session ses
 
 cdef object error_of(NativeSession *native, Session session):
     """Why it ended; None if nobody is to blame: it was closed, and nothing was lost."""
-    if native.error == 0 or (session.leaving and native.reason != BY_TIMEOUT and link_queued(session.link) == 0):
+    cdef bint asked = session.leaving and native.reason != BY_TIMEOUT and native.reason != BY_EXCEPTION
+    if native.error == 0 or (asked and link_queued(session.link) == 0):
         return None
     return system_error(native.error)
 

@@ -52,6 +52,7 @@ cdef extern from "iocp.h" nogil:
     const int ERROR_WORKING_SET_QUOTA
     const int ERROR_NOT_ENOUGH_QUOTA
     const int WSAEMFILE
+    const int WSAECONNABORTED
     const int WSAENOBUFS
     const int WSAETIMEDOUT
 

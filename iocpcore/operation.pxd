@@ -101,6 +101,7 @@ cdef enum CloseReason:
     BY_PEER         # the peer has ended, and we have answered
     BY_ERROR        # a receive or send failed: reset, lost, refused
     BY_TIMEOUT      # the peer neither read nor ended in time
+    BY_EXCEPTION    # a callback has raised it: aborted by us
 
 cdef struct Session:
     Operation receive

@@ -1,8 +1,10 @@
 """Accepting goes on, whatever becomes of single connections."""
 
 import os
+import queue
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -55,6 +57,47 @@ def test_a_listener_is_armed_when_listen_returns(proactor):
     before = proactor.stats().submitted
     proactor.listen(iocpcore.ECHO)
     until(lambda: proactor.stats().submitted >= before + 16)  # the row is published after the batch
+
+
+def listen_or_error(proactor):
+    try:
+        return proactor.listen(iocpcore.ECHO)
+    except RuntimeError as error:
+        return error
+
+
+def test_of_two_callbacks_that_listen_on_each_others_proactors_one_is_refused(backend):
+    both_busy = threading.Barrier(2)
+    results = queue.Queue()
+
+    def listen_on(other):
+        both_busy.wait(WAIT)
+        results.put(listen_or_error(other))
+
+    with iocpcore.Proactor(1, backend) as one, iocpcore.Proactor(1, backend) as two:
+        one.post(listen_on, two)
+        two.post(listen_on, one)
+        outcomes = [results.get(timeout=WAIT) for _ in range(2)]
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Listener", "RuntimeError"]
+        assert all(isinstance(listen_or_error(proactor), iocpcore.Listener) for proactor in (one, two))
+
+
+def test_a_polling_thread_and_a_callback_that_listen_on_each_others_proactors_do_not_wait_for_ever(backend):
+    busy = threading.Event()
+    results = queue.Queue()
+
+    def listen_on(other):
+        busy.set()
+        results.put(listen_or_error(other))
+
+    with iocpcore.Proactor(1, backend) as worked, iocpcore.Proactor(0, backend) as polled:
+        polled.poll(0)
+        worked.post(listen_on, polled)
+        assert busy.wait(WAIT)
+        outcomes = [listen_or_error(worked)]
+        until(lambda: not polled.poll(0) and not results.empty())
+        outcomes.append(results.get(timeout=WAIT))
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Listener", "RuntimeError"]
 
 
 def test_many_listeners_share_a_proactor(proactor, connect):

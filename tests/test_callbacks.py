@@ -241,7 +241,9 @@ def test_an_exception_is_logged_and_counted_once_and_ends_its_session_alone(proa
     others = Acting(on_receive=lambda session, data: session.send(data))
     other = connect(proactor.listen(others))
     session = provoke(connect, listener, victims, name)
-    assert victims.wait_for("on_close") == (session, None)
+    ended, error = victims.wait_for("on_close")
+    assert ended == session
+    assert type(error) is (type(None) if name == "on_close" else ConnectionAbortedError)
     until(lambda: len(logged()) == 1)
     (record,) = logged()
     assert record.levelno == logging.ERROR
@@ -267,6 +269,18 @@ def test_a_session_whose_callback_fails_is_reset_and_what_it_has_queued_is_lost(
     finally:
         logging.getLogger("iocpcore").disabled = False
     assert session.unsent > 0
+
+
+@pytest.mark.parametrize("ending", ["close", "abort"])
+def test_on_close_tells_of_a_callbacks_failure_though_it_had_ended_its_session(pair, caplog, ending):
+    def end_and_fail(session, data):
+        getattr(session, ending)()
+        raise LookupError
+
+    session, peer, handler = pair(Acting(on_receive=end_and_fail))
+    peer.sendall(b"x")
+    _, error = handler.wait_for("on_close")
+    assert isinstance(error, ConnectionAbortedError)
 
 
 def test_a_failing_logger_harms_nobody(backend):

@@ -49,7 +49,7 @@ class Counters:
     connected: int = field(metadata=_counter("connections", "Made by us."))
     connect_failures: int = field(metadata=_counter("connections", "Tried by us, and never came to be."))
     active: int = field(metadata=_gauge("sessions", "There are; those that connect or close still are among them."))
-    closed_by_us: int = field(metadata=_counter("sessions", "Ended by close() or abort()."))
+    closed_by_us: int = field(metadata=_counter("sessions", "Ended by close() or abort(), or as a callback raised."))
     closed_by_peer: int = field(metadata=_counter("sessions", "Ended because the peer did."))
     closed_by_error: int = field(metadata=_counter("sessions", "Ended by a receive or send that failed."))
     closed_by_timeout: int = field(metadata=_counter("sessions", "Ended by a time limit: idle, send or linger."))
