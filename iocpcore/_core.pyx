@@ -39,9 +39,9 @@ from iocp cimport (
     InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
     ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
-    iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
+    iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
 from link cimport (
-    link_add, link_drop, link_hold, link_new, link_queued, link_received, link_sent, link_subtract)
+    link_drop, link_give, link_hold, link_new, link_queued, link_received, link_sent)
 from mutant cimport (
     FOREIGN_SEND_OVERTAKEN, ON_CLOSE_TWICE, RECEIVE_AFTER_CLOSE, REFERENCE_DROPPED_EARLY, mutant)
 from operation cimport (

@@ -185,7 +185,7 @@ cdef class Session:
             raise RuntimeError("this session belongs to the process that forked")
         return &self.proactor.native[self.worker]
 
-    cdef NativeSession *here(self, Worker *worker):
+    cdef NativeSession *here(self, Worker *worker) noexcept:
         """The native session, or NULL: this thread must go through the inbox, or it has gone."""
         if worker.thread != PyThread_get_thread_ident():
             return NULL
@@ -205,9 +205,9 @@ cdef class Session:
         if settings.send_limit != 0 and queued >= settings.send_limit:
             raise SendLimitExceeded(f"{self!r} has {queued} bytes queued")
         if length == 0:
-            return InterlockedCompareExchange(&self.link.above, 0, 0) == 0
+            return iocp_read32(&self.link.above) == 0
         native = self.here(worker)
-        link_add(self.link, length)
+        link_give(self.link, length)
         if queued + length > self.high_water:
             InterlockedExchange(&self.link.above, 1)    # before the worker can send any of it
         if length <= RECEIVE_SIZE:
@@ -218,7 +218,7 @@ cdef class Session:
             else:
                 self.send_there(worker, data, length, pinned)
         except BaseException:
-            link_subtract(self.link, length)
+            link_give(self.link, -<long long> length)
             raise
         return queued + length <= self.high_water
 

@@ -1,14 +1,14 @@
 # Buffers: what is received into and what is sent from, in chains.
 #
-# Ownership: a buffer has one owner: the pool, a session's `input`, a session's send queue, or an inbox item. Echoing
+# Ownership: a buffer has one owner: a pool, a session's `input`, a session's send queue, or an inbox item. Echoing
 # moves it from input to queue without a copy. One that an operation refers to is in flight, and its owner keeps it till
 # the packet. A pinned one, once released, waits until the worker has the GIL.
-# Threads: a pool belongs to its worker; buffer_copy() and buffer_pin() are for any.
+# Threads: pools belong to their worker; buffer_copy() and buffer_pin() are for any.
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from iocp cimport iocp_give_pages, iocp_take_pages
 from operation cimport (
-    BORROWED, COPIED, COPY_SIZE, PINNED, POOLED, RECEIVE_SIZE, SLAB_BUFFERS, Buffer, Slab, Worker)
+    BORROWED, COPIED, COPY_SIZE, PINNED, POOLED, RECEIVE_SIZE, SLAB_BUFFERS, SMALL, Buffer, BufferPool, Slab, Worker)
 
 cdef extern from *:
     """
@@ -27,54 +27,97 @@ cdef extern from *:
     const unsigned long long TRIM_TIME  # nanoseconds from a slab's last use to giving it back to the system
 
 
-cdef inline bint slab_add(Worker *worker) noexcept nogil:
+cdef inline bint slab_add(BufferPool *pool) noexcept nogil:
     """Spare buffers for the pool; False without memory."""
     cdef Slab *slab = <Slab *> calloc(1, sizeof(Slab))
     cdef Buffer *buffer
     cdef int i
     if slab == NULL:
         return False
-    slab.pages = <char *> iocp_take_pages(SLAB_BUFFERS * RECEIVE_SIZE)
+    slab.pages = <char *> iocp_take_pages(SLAB_BUFFERS * pool.size)
     if slab.pages == NULL:
         free(slab)
         return False
     for i in range(SLAB_BUFFERS - 1, -1, -1):
         buffer = &slab.buffers[i]
-        buffer.kind = POOLED
+        buffer.kind = pool.kind
         buffer.slab = slab
-        buffer.end = slab.pages + (i + 1) * RECEIVE_SIZE
-        buffer.next = worker.buffers.pooled
-        worker.buffers.pooled = buffer
-    slab.next = worker.buffers.slabs
-    worker.buffers.slabs = slab
-    worker.stats.buffers_spare += SLAB_BUFFERS
+        buffer.end = slab.pages + (i + 1) * pool.size
+        buffer.next = pool.spare
+        pool.spare = buffer
+    slab.next = pool.slabs
+    pool.slabs = slab
+    pool.made += SLAB_BUFFERS
     return True
 
 
-cdef inline void forget_unused(Worker *worker) noexcept nogil:
+cdef inline Buffer *pool_take(BufferPool *pool) noexcept nogil:
+    """An empty buffer, or NULL without memory."""
+    cdef Buffer *buffer
+    if pool.spare == NULL and not slab_add(pool):
+        return NULL
+    buffer = pool.spare
+    pool.spare = buffer.next
+    buffer.next = NULL
+    buffer.data = buffer.end - pool.size
+    buffer.length = 0
+    buffer.slab.used += 1
+    return buffer
+
+
+cdef inline void pool_give(Worker *worker, BufferPool *pool, Buffer *buffer) noexcept nogil:
+    if BUFFERS_SPOILT:
+        memset(buffer.end - pool.size, 0xDB, pool.size)
+    buffer.next = pool.spare
+    pool.spare = buffer
+    buffer.slab.used -= 1
+    if buffer.slab.used == 0 and worker.trim_at == 0:
+        worker.trim_at = worker.now + TRIM_TIME
+
+
+cdef inline void forget_unused(BufferPool *pool) noexcept nogil:
     """Take the buffers of slabs that nobody uses out of the pool."""
-    cdef Buffer **at = &worker.buffers.pooled
+    cdef Buffer **at = &pool.spare
     while at[0] != NULL:
         if at[0].slab.used == 0:
             at[0] = at[0].next
-            worker.stats.buffers_spare -= 1
         else:
             at = &at[0].next
 
 
-cdef inline void slabs_trim(Worker *worker) noexcept nogil:
+cdef inline void pool_trim(BufferPool *pool) noexcept nogil:
     """Give slabs that nobody uses back to the system."""
-    cdef Slab **at = &worker.buffers.slabs
+    cdef Slab **at = &pool.slabs
     cdef Slab *slab
-    forget_unused(worker)
+    forget_unused(pool)
     while at[0] != NULL:
         slab = at[0]
         if slab.used == 0:
             at[0] = slab.next
-            iocp_give_pages(slab.pages, SLAB_BUFFERS * RECEIVE_SIZE)
+            iocp_give_pages(slab.pages, SLAB_BUFFERS * pool.size)
             free(slab)
+            pool.made -= SLAB_BUFFERS
         else:
             at = &slab.next
+
+
+cdef inline void buffers_init(Worker *worker) noexcept nogil:
+    worker.buffers.kind = POOLED
+    worker.buffers.size = RECEIVE_SIZE
+    worker.copies.kind = SMALL
+    worker.copies.size = COPY_SIZE
+
+
+cdef inline void count_used(Worker *worker, int more) noexcept nogil:
+    worker.stats.buffers_used += more
+    worker.stats.buffers_spare = worker.buffers.made - worker.stats.buffers_used
+
+
+cdef inline void buffers_trim(Worker *worker) noexcept nogil:
+    """What nobody uses goes back to the system."""
+    pool_trim(&worker.buffers)
+    pool_trim(&worker.copies)
+    count_used(worker, 0)
 
 
 cdef inline Buffer *buffer_new(unsigned char kind, size_t size) noexcept nogil:
@@ -95,16 +138,9 @@ cdef inline Buffer *buffer_take(Worker *worker, size_t size) noexcept nogil:
     cdef Buffer *buffer
     if size > RECEIVE_SIZE:
         return buffer_new(COPIED, size)
-    if worker.buffers.pooled == NULL and not slab_add(worker):
-        return NULL
-    buffer = worker.buffers.pooled
-    worker.buffers.pooled = buffer.next
-    buffer.next = NULL
-    buffer.data = buffer.end - RECEIVE_SIZE
-    buffer.length = 0
-    buffer.slab.used += 1
-    worker.stats.buffers_spare -= 1
-    worker.stats.buffers_used += 1
+    buffer = pool_take(&worker.buffers)
+    if buffer != NULL:
+        count_used(worker, 1)
     return buffer
 
 
@@ -115,7 +151,7 @@ cdef inline void buffer_append(Buffer *buffer, const char *data, size_t length) 
 
 
 cdef inline bint buffer_has_room(const Buffer *buffer, size_t length) noexcept nogil:
-    if buffer.kind != COPIED and buffer.kind != POOLED:
+    if buffer.kind == BORROWED or buffer.kind == PINNED:
         return False
     return <size_t> (buffer.end - buffer.data) - buffer.length >= length
 
@@ -129,15 +165,15 @@ cdef inline Buffer *buffer_copy(const char *data, size_t length) noexcept nogil:
 
 
 cdef inline Buffer *buffer_copy_here(Worker *worker, const char *data, size_t length) noexcept nogil:
-    """As buffer_copy(), for the worker itself: what is not small goes into a pooled buffer.
+    """As buffer_copy(), for the worker itself: what is not large goes into a pooled buffer.
 
-    A batch's copies, taken from the heap and given back together, make the C library return its pages to the system
-    and ask for them again in the next batch: page faults that cost more than the copies.
+    A batch's copies, taken from the heap and given back together, are more than malloc's cache of a thread holds, and
+    larger ones make it return its pages to the system and ask for them again in the next batch.
     """
     cdef Buffer *buffer
-    if length <= COPY_SIZE or length > RECEIVE_SIZE:
+    if length > RECEIVE_SIZE:
         return buffer_copy(data, length)
-    buffer = buffer_take(worker, length)
+    buffer = pool_take(&worker.copies) if length <= COPY_SIZE else buffer_take(worker, length)
     if buffer != NULL:
         buffer_append(buffer, data, length)
     return buffer
@@ -155,9 +191,9 @@ cdef inline Buffer *buffer_pin(void *pinned, const char *data, size_t length) no
 
 cdef inline Buffer *buffer_borrow(Worker *worker, const char *data, unsigned int length) noexcept nogil:
     """A buffer that refers to bytes which outlive every session, or NULL."""
-    cdef Buffer *buffer = worker.buffers.headers
+    cdef Buffer *buffer = worker.headers
     if buffer != NULL:
-        worker.buffers.headers = buffer.next
+        worker.headers = buffer.next
     else:
         buffer = <Buffer *> malloc(sizeof(Buffer))
         if buffer == NULL:
@@ -171,8 +207,8 @@ cdef inline Buffer *buffer_borrow(Worker *worker, const char *data, unsigned int
 
 cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
     if buffer.kind == BORROWED:
-        buffer.next = worker.buffers.headers
-        worker.buffers.headers = buffer
+        buffer.next = worker.headers
+        worker.headers = buffer
         return
     if buffer.kind == PINNED:
         buffer.next = worker.unpinned
@@ -183,24 +219,20 @@ cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
             memset(buffer + 1, 0xDB, <char *> buffer.end - <char *> (buffer + 1))
         free(buffer)
         return
-    if BUFFERS_SPOILT:
-        memset(buffer.end - RECEIVE_SIZE, 0xDB, RECEIVE_SIZE)
-    buffer.next = worker.buffers.pooled
-    worker.buffers.pooled = buffer
-    buffer.slab.used -= 1
-    worker.stats.buffers_used -= 1
-    worker.stats.buffers_spare += 1
-    if buffer.slab.used == 0 and worker.trim_at == 0:
-        worker.trim_at = worker.now + TRIM_TIME
+    if buffer.kind == SMALL:
+        pool_give(worker, &worker.copies, buffer)
+        return
+    pool_give(worker, &worker.buffers, buffer)
+    count_used(worker, -1)
 
 
-cdef inline void buffer_pool_free(Worker *worker) noexcept nogil:
+cdef inline void buffers_free(Worker *worker) noexcept nogil:
     """What is still in use, the kernel may write to: it is left."""
-    cdef Buffer *buffer = worker.buffers.headers
+    cdef Buffer *buffer = worker.headers
     cdef Buffer *after
     while buffer != NULL:
         after = buffer.next
         free(buffer)
         buffer = after
-    worker.buffers.headers = NULL
-    slabs_trim(worker)
+    worker.headers = NULL
+    buffers_trim(worker)

@@ -113,6 +113,7 @@ cdef extern from "iocp.h" nogil:
     LONG InterlockedExchange(LONG *p, LONG value)
     LONG64 InterlockedExchange64(LONG64 *p, LONG64 value)
     LONG64 InterlockedExchangeAdd64(LONG64 *p, LONG64 value)
+    LONG iocp_read32(LONG *p)
     LONG64 iocp_read64(LONG64 *p)
     void iocp_write64(LONG64 *p, LONG64 value)
     LONG InterlockedCompareExchange(LONG *p, LONG value, LONG expected)

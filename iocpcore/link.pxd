@@ -1,12 +1,13 @@
 # Links: what may be known of a session by those who do not own it.
 #
 # A link names its session by slot and generation, and only the session's worker resolves that: whoever has a link to a
-# connection that has gone reaches nobody. The counts of bytes are exact at any time, in any thread.
+# connection that has gone reaches nobody. Each count of bytes has one writer, and is exact at any time, in any thread;
+# what is queued is what was given and has not been sent.
 # Ownership: counted; whoever has one holds it.
-# Threads: any, but for the name, which the worker writes once.
+# Threads: any, but for the name, which the worker writes once. Giving is under the GIL.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from iocp cimport InterlockedDecrement, InterlockedExchangeAdd64, InterlockedIncrement, iocp_read64, iocp_write64
+from iocp cimport InterlockedDecrement, InterlockedIncrement, iocp_read64, iocp_write64
 from operation cimport Link
 
 cdef enum:
@@ -33,27 +34,23 @@ cdef inline void link_drop(Link *link) noexcept nogil:
 
 
 cdef inline size_t link_queued(Link *link) noexcept nogil:
-    return <size_t> InterlockedExchangeAdd64(&link.queued, 0)
+    """Asked with the GIL, or by the worker: one of both counts stands still then."""
+    return <size_t> (iocp_read64(&link.given) - iocp_read64(&link.sent))
 
 
-cdef inline void link_add(Link *link, size_t bytes) noexcept nogil:
-    InterlockedExchangeAdd64(&link.queued, <long long> bytes)
+cdef inline void link_give(Link *link, long long bytes) noexcept nogil:
+    """Less than none: they were not taken."""
+    iocp_write64(&link.given, link.given + bytes)
 
 
-cdef inline void link_subtract(Link *link, size_t bytes) noexcept nogil:
-    InterlockedExchangeAdd64(&link.queued, -<long long> bytes)
-
-
-# The worker's own counts: nobody else writes them, so adding needs no lock.
+# The worker's own counts.
 
 cdef inline void link_count_received(Link *link, size_t bytes) noexcept nogil:
     iocp_write64(&link.received, link.received + <long long> bytes)
 
 
 cdef inline void link_count_sent(Link *link, size_t bytes) noexcept nogil:
-    """They are in the queue no more."""
     iocp_write64(&link.sent, link.sent + <long long> bytes)
-    link_subtract(link, bytes)
 
 
 cdef inline uint64_t link_received(Link *link) noexcept nogil:

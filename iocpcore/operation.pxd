@@ -40,7 +40,8 @@ cdef struct Operation:
 # ---- buffers ----
 
 cdef enum BufferKind:
-    POOLED      # RECEIVE_SIZE bytes of a slab; goes back to the pool
+    POOLED      # RECEIVE_SIZE bytes of a slab; goes back to its pool
+    SMALL       # COPY_SIZE bytes, likewise
     BORROWED    # refers to bytes that outlive every session
     COPIED      # storage of its own behind it
     PINNED      # refers to a Python object's bytes, and holds the object
@@ -62,9 +63,11 @@ cdef struct Slab:
     Buffer buffers[64]          # SLAB_BUFFERS
 
 cdef struct BufferPool:
-    Buffer *pooled          # spare, with storage
-    Buffer *headers         # spare, without
+    Buffer *spare
     Slab *slabs
+    size_t size                 # bytes of each buffer
+    int64_t made                # buffers, spare or in use
+    unsigned char kind
 
 
 # ---- sessions ----
@@ -74,7 +77,7 @@ cdef struct BufferPool:
 cdef struct Link:
     LONG holds                  # any thread
     LONG above                  # any thread: a sender was told that the queue is above the high-water mark
-    LONG64 queued               # any thread: bytes that senders have given and the kernel has not taken
+    LONG64 given                # any thread, but only under the GIL it is written: bytes that senders have given
     LONG64 low_water            # any thread: bytes queued at which senders may go on
     LONG64 received             # any thread, but only the worker writes: bytes
     LONG64 sent                 # so too: bytes the kernel has taken
@@ -290,6 +293,7 @@ cdef struct Inbox:
     SRWLOCK lock
     InboxItem *head
     InboxItem *tail
+    LONG waiting                # any thread reads it without the lock: 1 while there is an item
     unsigned char posted        # a packet is on its way that will make the worker look
     unsigned char closed        # nothing is taken any more, but for what ends a session at once
     uint64_t close_by           # when what is left must be aborted, 0: nobody has asked the worker to close
@@ -310,7 +314,9 @@ cdef struct Worker:
     uint64_t behind_at          # what had come by then has been handled once `behind` packets more have been
     int64_t behind
     SessionTable sessions
-    BufferPool buffers
+    BufferPool buffers          # to receive into, and for larger copies
+    BufferPool copies           # for small ones
+    Buffer *headers             # spare buffers without storage
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
     Session *ready_head         # sessions that have used up their turn and go on in the next

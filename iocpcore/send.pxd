@@ -5,7 +5,7 @@
 # unchanged, until its packet; at most one send is in flight, so order is the order of enqueue().
 # Threads: the session's worker.
 from iocp cimport (
-    DWORD, InterlockedCompareExchange, InterlockedExchange, InterlockedExchangeAdd64, WSABUF, WSAGetLastError, WSASend)
+    DWORD, InterlockedExchange, WSABUF, WSAGetLastError, WSASend, iocp_read32, iocp_read64)
 from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
 from link cimport link_count_sent, link_queued
 from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, UNSENT_MISCOUNTED, mutant
@@ -64,9 +64,9 @@ cdef inline bint queue_above_water(Session *session) noexcept nogil:
 cdef inline bint queue_drained(Session *session) noexcept nogil:
     """A sender was told to wait, and need not any more. Asked once for each time."""
     cdef Link *link = session.link
-    if not InterlockedCompareExchange(&link.above, 0, 0):
+    if not iocp_read32(&link.above):
         return False
-    if link_queued(link) > <size_t> InterlockedExchangeAdd64(&link.low_water, 0):
+    if link_queued(link) > <size_t> iocp_read64(&link.low_water):
         return False
     InterlockedExchange(&link.above, 0)
     return True

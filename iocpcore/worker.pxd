@@ -17,7 +17,7 @@ from iocp cimport (
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)
-from buffer cimport buffer_pool_free, buffer_release, slabs_trim
+from buffer cimport buffer_release, buffers_free, buffers_init, buffers_trim
 from call cimport call, call_with_item, calls_are_due
 from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
 from connect cimport end_connect, on_connect, start_connect
@@ -827,7 +827,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
         retry_accepts(worker)
     if worker.trim_at != 0 and worker.trim_at <= worker.now:
         worker.trim_at = 0
-        slabs_trim(worker)
+        buffers_trim(worker)
     if worker.close_at != 0 and worker.close_at <= worker.now:
         give_up(worker)
     publish(worker)
@@ -851,6 +851,7 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
     worker.peers = peers
     worker.peer_count = peer_count
     worker.skip_on_success = skip_on_success
+    buffers_init(worker)
     worker.port = iocp_open_port(backend)
     if worker.port == NULL:
         return <int> GetLastError()
@@ -866,7 +867,7 @@ cdef inline bint worker_free(Worker *worker) noexcept nogil:
     run_inbox(worker)       # what came too late for it
     run_calls(worker)
     free(worker.timers.timers)
-    buffer_pool_free(worker)
+    buffers_free(worker)
     session_table_free(worker)
     if drained and worker.port != NULL:
         CloseHandle(worker.port)

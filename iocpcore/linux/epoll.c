@@ -168,7 +168,7 @@ static int try_send(struct iocp_socket *s, OVERLAPPED *overlapped)
     size_t left = overlapped_length(overlapped);
     ssize_t n;
 
-    do {
+    for (;;) {
         if (overlapped->buffers == 1)
             n = send_now(s->fd, overlapped->first.iov_base, left);
         else
@@ -180,10 +180,11 @@ static int try_send(struct iocp_socket *s, OVERLAPPED *overlapped)
         if (n < 0)
             return errno;
         overlapped->InternalHigh += (size_t)n;
-        overlapped_advance(overlapped, (size_t)n);
         left -= (size_t)n;
-    } while (left > 0);
-    return 0;
+        if (left == 0)
+            return 0;
+        overlapped_advance(overlapped, (size_t)n);
+    }
 }
 
 static int try_connect(struct iocp_socket *s, OVERLAPPED *overlapped)

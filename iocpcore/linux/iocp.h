@@ -204,7 +204,8 @@ static inline LONG iocp_compare_exchange(volatile LONG *p, LONG value, LONG expe
     return expected;
 }
 
-/* For a counter that one thread writes: whoever reads it sees a whole number, and no order is promised. */
+/* Without a lock: whoever reads sees a whole number, and no order is promised. Writing is for counts of one writer. */
+#define iocp_read32(p) (__atomic_load_n((p), __ATOMIC_RELAXED))
 #define iocp_read64(p) (__atomic_load_n((p), __ATOMIC_RELAXED))
 #define iocp_write64(p, v) (__atomic_store_n((p), (v), __ATOMIC_RELAXED))
 

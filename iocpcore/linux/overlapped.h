@@ -79,6 +79,8 @@ static inline size_t overlapped_length(OVERLAPPED *overlapped)
     const struct iovec *buffers = overlapped_buffers(overlapped);
     size_t length = 0;
 
+    if (overlapped->buffers == 1)
+        return overlapped->first.iov_len; /* nearly always */
     for (unsigned i = 0; i < overlapped->buffers; i++)
         length += buffers[i].iov_len;
     return length;

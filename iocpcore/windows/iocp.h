@@ -321,7 +321,8 @@ static inline void iocp_error_text(int error, char *text, size_t room)
         snprintf(text, room, "error %d", error); /* wine has no words for Winsock's errors */
 }
 
-/* 64 bits that are aligned are read and written as a whole. */
+/* What is aligned is read and written as a whole. */
+#define iocp_read32(p) (*(const volatile LONG *)(p))
 #define iocp_read64(p) (*(const volatile LONG64 *)(p))
 #define iocp_write64(p, v) ((void)(*(volatile LONG64 *)(p) = (v)))
 
