@@ -125,7 +125,7 @@ def _resolve(host, port, least_port, flags):
     return family, address
 
 
-def _listening_socket(host, port, backlog):
+def _listening_socket(host, port, backlog, no_delay):
     """A socket that is bound and listens; the system's OSError if the address cannot be had."""
     if host == "" or host is None:
         host = "::" if _socket.has_dualstack_ipv6() else "0.0.0.0"
@@ -137,6 +137,7 @@ def _listening_socket(host, port, backlog):
         sock.setsockopt(_socket.SOL_SOCKET, exclusive or _socket.SO_REUSEADDR, 1)
         if family == _socket.AF_INET6:
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, address[0] != "::")
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, no_delay)
         sock.bind(address)
         sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
     except OSError as error:

@@ -35,8 +35,8 @@ from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
-    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, AcquireSRWLockExclusive, InitializeSRWLock,
-    InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
+    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, IOCP_INHERITS_NO_DELAY, AcquireSRWLockExclusive,
+    InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
     ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
     iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
@@ -289,7 +289,12 @@ cdef class Proactor:
         serving = self.serving(listener, workers)
         if backlog is not None:
             whole("backlog", backlog, 1, 65535)
-        sock = _listening_socket(host, port, backlog) if sock is None else _given_socket(sock, backlog)
+        if sock is None:
+            sock = _listening_socket(host, port, backlog, listener.handler.native.settings.no_delay)
+        else:
+            sock = _given_socket(sock, backlog)
+        if IOCP_INHERITS_NO_DELAY:
+            listener.native.no_delay = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY) != 0
         listener.address = sock.getsockname()
         if self.closing:    # resolving takes its time, and the handler's attributes and a given sock run others' code
             sock.close()

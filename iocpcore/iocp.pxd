@@ -92,6 +92,7 @@ cdef extern from "iocp.h" nogil:
     int iocp_skip_on_success(SOCKET s)
     void iocp_linger_zero(SOCKET s)
     int iocp_no_delay(SOCKET s)
+    bint IOCP_INHERITS_NO_DELAY
     int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
     int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
     int iocp_shutdown_send(SOCKET s)

@@ -197,6 +197,7 @@ cdef struct Listener:
     LONG64 refused              # any thread: of them, those closed at once
     unsigned char refuses       # connections beyond that, instead of letting them wait
     unsigned char shared        # other processes listen on the socket too
+    unsigned char no_delay      # its sessions' sockets have that from its own
     unsigned char closing
     uint64_t serving[4]         # bits, WORKERS_MOST of them: the workers that its sessions may go to
     int error                   # why it could not be armed, or 0

@@ -76,11 +76,11 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
         if not session.sending or mutant(SENT_TWICE):
             return step_send(worker, session)
     elif session.state == FINISHING:
+        if session.peer_ended or mutant(CLOSED_WITH_UNREAD_INPUT):
+            close_session(worker, session, session.reason)      # which sends our end
+            return True
         if not session.end_sent:
             send_end(worker, session)
-            return True
-        if session.peer_ended or mutant(CLOSED_WITH_UNREAD_INPUT):
-            close_session(worker, session, session.reason)
             return True
     elif session.ending and not session.end_sent:
         send_end(worker, session)
@@ -176,7 +176,7 @@ cdef inline void connected_or_failed(Worker *worker, Session *session, int statu
 
 cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
     cdef Settings *settings = &session.handler.settings
-    if settings.no_delay:
+    if settings.no_delay and (session.listener == NULL or not session.listener.no_delay):
         iocp_no_delay(session.socket)
     if settings.keep_alive_idle != 0:
         iocp_keep_alive(session.socket, settings.keep_alive_idle, settings.keep_alive_interval,

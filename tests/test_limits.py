@@ -1,6 +1,9 @@
 """Limits and times: sessions, timeouts, socket options; workers that are kept apart; close() from everywhere."""
 
+import contextlib
+import os
 import socket
+import stat
 import sys
 import threading
 import time
@@ -278,6 +281,29 @@ def test_no_delay_is_set_unless_it_is_not_wanted(proactor, wanted):
     peer, duplicate = adopted(proactor, no_delay=wanted)
     with peer, duplicate:
         assert bool(duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) == wanted
+
+
+def other_end(peer):
+    """A duplicate of the socket that this process has at the other end."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                with socket.socket(fileno=os.dup(int(name))) as sock:
+                    if sock.getpeername() == peer.getsockname():
+                        return sock.dup()
+    raise LookupError("it is not open here")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no list of descriptors to find the socket in")
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_accepted_connections_have_no_delay_unless_it_is_not_wanted(proactor, connect, wanted, given):
+    sock = socket.create_server(("127.0.0.1", 0)) if given else None
+    handler = Recorder()
+    peer = connect(proactor.listen(handler, sock=sock, no_delay=wanted))
+    handler.wait_for("on_connect")
+    with other_end(peer) as end:
+        assert bool(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) == wanted
 
 
 def test_keep_alive_is_off_unless_it_is_wanted(proactor):

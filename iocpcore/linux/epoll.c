@@ -140,10 +140,14 @@ static int try_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
 static int try_receive(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
     size_t length = overlapped_length(overlapped);
+    int arrived = s->arrived;
     ssize_t n;
     char peek;
 
-    if (length == 0)
+    s->arrived = 0;
+    if (length == 0 && arrived)
+        n = 0;
+    else if (length == 0)
         n = recv(s->fd, &peek, 1, MSG_PEEK | MSG_DONTWAIT);
     else if (overlapped->buffers == 1)
         n = receive_now(s->fd, overlapped->first.iov_base, length);
@@ -295,7 +299,9 @@ static void on_edges(uint64_t data, uint32_t edges)
         s->sticky = 1;
     if (edges & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) {
         s->readable = 1;
+        s->arrived = !s->sticky; /* else it may be an error, which a receive of no bytes tells too */
         serve_queue(s, &s->reading);
+        s->arrived = 0;
     }
     if (edges & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
         s->writable = 1;

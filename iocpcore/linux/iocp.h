@@ -151,6 +151,7 @@ int iocp_bind_for_connect(SOCKET s, int family);     /* to any address: ConnectE
 int iocp_skip_on_success(SOCKET s);                  /* 1: inline successes will post no packet */
 void iocp_linger_zero(SOCKET s);                     /* closing will reset */
 int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so the two below */
+#define IOCP_INHERITS_NO_DELAY 1                     /* an accepted socket has it from the listening one */
 int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
 int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer);
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */

@@ -218,6 +218,8 @@ static inline int iocp_no_delay(SOCKET s)
     return setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on) == 0 ? 0 : WSAGetLastError();
 }
 
+#define IOCP_INHERITS_NO_DELAY 0 /* what an accepted socket has from the listening one is not documented */
+
 /* The number of probes is the system's own (10): setting it needs Windows 10 1703. */
 static inline int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
 {
