@@ -93,6 +93,7 @@ cdef extern from "iocp.h" nogil:
     void iocp_linger_zero(SOCKET s)
     int iocp_no_delay(SOCKET s)
     bint IOCP_INHERITS_NO_DELAY
+    int IOCP_BUFFERS_ENOUGH
     int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
     int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
     int iocp_shutdown_send(SOCKET s)

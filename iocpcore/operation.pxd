@@ -126,6 +126,7 @@ cdef struct Session:
     unsigned char skips         # inline successes post no packet
     unsigned char receiving     # a receive is in flight
     unsigned char waiting       # ... of zero bytes: it holds no buffer
+    unsigned char data_waits    # such a receive has said so, and none with a buffer has begun since
     unsigned char yielding      # its buffer is to be given back: it was cancelled for that
     unsigned char sending       # a send is in flight
     unsigned char peer_ended
@@ -318,6 +319,7 @@ cdef struct Worker:
     BufferPool buffers          # to receive into, and for larger copies
     BufferPool copies           # for small ones
     Buffer *headers             # spare buffers without storage
+    int64_t buffers_enough      # with more of them in use, sessions wait for data without one
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
     Session *ready_head         # sessions that have used up their turn and go on in the next

@@ -1,7 +1,7 @@
 # The receive step: start_receive() posts a buffer, on_receive() takes what became of it.
 #
 # Ownership: the posted buffer is session.input; the kernel writes to it until the packet. A session holds itself in
-# flight meanwhile. An idle session posts a zero-byte receive, which holds no buffer.
+# flight meanwhile. An idle session, or one of many, first posts a zero-byte receive, which holds no buffer.
 # Threads: the session's worker.
 from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv
 from libc.string cimport memset
@@ -36,6 +36,9 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     """Post a receive: of a buffer, or of zero bytes if it is only `waiting`. INLINE: `received` bytes are there."""
     cdef int error
     cdef Started started
+    if waiting and session.input != NULL:
+        buffer_release(worker, session.input)
+        session.input = NULL
     if not waiting and session.input == NULL:
         session.input = buffer_take(worker, session.handler.settings.receive_size)
         if session.input == NULL:
@@ -44,6 +47,7 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     operation_begin(worker, &session.receive, RECEIVE, session)
     session.receiving = 1
     session.waiting = waiting
+    session.data_waits = 0
     if not mutant(RECEIVE_NOT_COUNTED):
         session_hold(session)
     error = call_receive(session, received)
@@ -78,6 +82,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
         session.error = status
         return RECEIVED_ERROR
     session.active_at = worker.now
+    session.data_waits = waiting
     if waiting:
         return RECEIVED_NOTHING
     if bytes == 0:

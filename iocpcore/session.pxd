@@ -149,6 +149,7 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     session.skips = 0
     session.receiving = 0
     session.waiting = 0
+    session.data_waits = 0
     session.yielding = 0
     session.sending = 0
     session.peer_ended = 0

@@ -9,9 +9,9 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
-    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, SOCKET, AcquireSRWLockExclusive, CancelIoEx, CloseHandle,
-    DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement,
-    OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket,
+    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, SOCKET, AcquireSRWLockExclusive,
+    CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement,
+    InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket,
     iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
     iocp_status)
 from accept cimport (
@@ -89,7 +89,12 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
         return session.state == OPEN and step_end(worker, session)    # else the queue is going out: nothing will come
     if session.receiving or not handler_wants_data(session):
         return False
-    return step_receive(worker, session, False)
+    return step_receive(worker, session, has_to_wait(worker, session))
+
+
+cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
+    """Without a buffer, until there is data: where many hold one, they would be many pages that hold nothing."""
+    return worker.stats.buffers_used > worker.buffers_enough and not session.data_waits
 
 
 cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:
@@ -852,6 +857,7 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
     worker.peer_count = peer_count
     worker.skip_on_success = skip_on_success
     buffers_init(worker)
+    worker.buffers_enough = IOCP_BUFFERS_ENOUGH
     worker.port = iocp_open_port(backend)
     if worker.port == NULL:
         return <int> GetLastError()

@@ -1,6 +1,7 @@
 """Receiving."""
 
 import socket
+import sys
 
 import pytest
 
@@ -23,6 +24,18 @@ def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, conne
         peer.sendall(b"again")
         assert receive_exactly(peer, 5) == b"again"
     until(lambda: proactor.stats().buffers_used == 5)
+
+
+def test_sessions_beyond_a_number_wait_without_a_buffer_and_all_answer(proactor, echo, connect):
+    enough = 1024 if sys.platform == "win32" else 128  # IOCP_BUFFERS_ENOUGH
+    peers = [connect(echo) for _ in range(enough + 50)]
+    for word in b"first", b"again":
+        for peer in peers:
+            peer.sendall(word)
+        for peer in peers:
+            assert receive_exactly(peer, 5) == word
+    until(lambda: 0 < proactor.stats().buffers_used <= enough + 1)
+    assert proactor.stats().active == len(peers)
 
 
 @pytest.mark.valgrind
