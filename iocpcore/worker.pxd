@@ -11,9 +11,9 @@ from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, SOCKET, AcquireSRWLockExclusive,
     CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement,
-    InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket,
-    iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
-    iocp_status)
+    InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT,
+    WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port,
+    iocp_skip_on_success, iocp_socket, iocp_status)
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)

@@ -218,7 +218,7 @@ cdef class Cast:
         return 0
 
     cdef int raise_something(self) except -1:
-        if not sim_one_in(16):
+        if not sim_one_in(8):
             raise Mishap()
         sim_tell("a callback stops all")
         warn(self.run, True)
