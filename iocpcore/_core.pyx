@@ -18,6 +18,7 @@ import warnings
 
 from iocpcore._stats import ListenerStats, SessionStats, Stats, WorkerStats
 
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset

@@ -88,6 +88,7 @@ cdef class Session:
         """Bytes that send() has taken and the system has not. In on_close: those that will never be sent."""
         return link_queued(self.link)
 
+    @cython.binding(False)  # the interpreter has a shorter way to plain methods of C
     def send(self, data):
         """send(data)
 
