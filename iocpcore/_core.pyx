@@ -30,7 +30,7 @@ from cpython.pythread cimport (
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from accept cimport listener_init
-from buffer cimport buffer_copy, buffer_pin
+from buffer cimport buffer_copy, buffer_pin, chain_cut, chain_length
 from close cimport abort_session
 from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
@@ -49,8 +49,8 @@ from operation cimport (
     BY_ERROR, BY_EXCEPTION, BY_TIMEOUT, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
     DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
     DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND,
-    Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, PYTHON as PYTHON_KIND, RECEIVE_SIZE,
-    Session as NativeSession, Settings, WORKERS_MOST, Worker)
+    Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, PYTHON as PYTHON_KIND, RECEIVE_MOST,
+    RECEIVE_SIZE, Session as NativeSession, Settings, WORKERS_MOST, Worker)
 from pitfalls cimport pitfall_run
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
@@ -268,7 +268,8 @@ cdef class Proactor:
         - linger (seconds, 5.0): for its peer to end, after we have.
         - keep_alive: None, or (idle, interval, probes) in seconds, seconds and a number that Windows ignores.
         - no_delay (True): small segments go out at once.
-        - receive_size (bytes, 16384): of one receive, at most.
+        - receive_size (bytes, 131072; at most 262144): of one receive, and so of one on_receive, at most. A session has
+          room for 16 KiB, and for more only while what comes fills that.
         - high_water, low_water (bytes, 65536 and 16384): above the first send() says so and a native echo stops
           receiving, at the second on_drain follows.
         - send_limit (bytes, 64 MiB; None: none): with so many queued send() raises.

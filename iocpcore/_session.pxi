@@ -469,16 +469,33 @@ cdef inline void deliver_call(Worker *worker, NativeSession *native, Session ses
         session_failed(worker, native, session, error, name)
 
 
+cdef bytes input_of(Worker *worker, NativeSession *native):
+    """What has come, in one piece. Of its buffers one is kept for the next receive."""
+    cdef Buffer *buffer = native.input
+    cdef bytes data
+    cdef char *to
+    if buffer.next == NULL:
+        return PyBytes_FromStringAndSize(buffer.data, buffer.length)
+    data = PyBytes_FromStringAndSize(NULL, chain_length(buffer))
+    to = PyBytes_AS_STRING(data)
+    while buffer != NULL:
+        memcpy(to, buffer.data, buffer.length)
+        to += buffer.length
+        buffer = buffer.next
+    chain_cut(worker, native.input)
+    return data
+
+
 cdef inline void deliver_data(Worker *worker, NativeSession *native, Session session) noexcept:
     if not (is_to_hear(native, session) or mutant(RECEIVE_AFTER_CLOSE)) or session.handler.on_receive is None:
-        worker.stats.bytes_discarded += native.input.length
+        worker.stats.bytes_discarded += chain_length(native.input)
         return
     if session.paused:
         native.calls |= CALL_RECEIVE
         return
     worker.stats.callbacks += 1
     try:
-        session.handler.on_receive(session, PyBytes_FromStringAndSize(native.input.data, native.input.length))
+        session.handler.on_receive(session, input_of(worker, native))
     except BaseException as error:
         session_failed(worker, native, session, error, "on_receive")
 

@@ -133,11 +133,9 @@ cdef inline Buffer *buffer_new(unsigned char kind, size_t size) noexcept nogil:
     return buffer
 
 
-cdef inline Buffer *buffer_take(Worker *worker, size_t size) noexcept nogil:
-    """An empty buffer to receive so many bytes into, or NULL."""
+cdef inline Buffer *buffer_take(Worker *worker) noexcept nogil:
+    """An empty pooled buffer, or NULL."""
     cdef Buffer *buffer
-    if size > RECEIVE_SIZE:
-        return buffer_new(COPIED, size)
     buffer = pool_take(&worker.buffers)
     if buffer != NULL:
         count_used(worker, 1)
@@ -173,7 +171,7 @@ cdef inline Buffer *buffer_copy_here(Worker *worker, const char *data, size_t le
     cdef Buffer *buffer
     if length > RECEIVE_SIZE:
         return buffer_copy(data, length)
-    buffer = pool_take(&worker.copies) if length <= COPY_SIZE else buffer_take(worker, length)
+    buffer = pool_take(&worker.copies) if length <= COPY_SIZE else buffer_take(worker)
     if buffer != NULL:
         buffer_append(buffer, data, length)
     return buffer
@@ -224,6 +222,30 @@ cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
         return
     pool_give(worker, &worker.buffers, buffer)
     count_used(worker, -1)
+
+
+cdef inline void chain_release(Worker *worker, Buffer *buffer) noexcept nogil:
+    """This one and those behind it; NULL is none."""
+    cdef Buffer *after
+    while buffer != NULL:
+        after = buffer.next
+        buffer_release(worker, buffer)
+        buffer = after
+
+
+cdef inline void chain_cut(Worker *worker, Buffer *last) noexcept nogil:
+    """Release those behind it."""
+    chain_release(worker, last.next)
+    last.next = NULL
+
+
+cdef inline size_t chain_length(const Buffer *buffer) noexcept nogil:
+    """Bytes of them all."""
+    cdef size_t length = 0
+    while buffer != NULL:
+        length += buffer.length
+        buffer = buffer.next
+    return length
 
 
 cdef inline void buffers_free(Worker *worker) noexcept nogil:

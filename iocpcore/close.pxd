@@ -5,6 +5,7 @@
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
 from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_linger_zero, iocp_shutdown_send
+from buffer cimport chain_length
 from mutant cimport CLOSED_BEFORE_CANCEL, RECEIVE_AFTER_CLOSE, mutant
 from operation cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
 from session cimport session_close_socket
@@ -28,7 +29,7 @@ cdef inline void cancel_operations(Session *session) noexcept nogil:
 cdef inline void drop_calls(Worker *worker, Session *session) noexcept nogil:
     """What is due to its handler, but for on_close, will not be told."""
     if session.calls & CALL_RECEIVE:
-        worker.stats.bytes_discarded += session.input.length
+        worker.stats.bytes_discarded += chain_length(session.input)
     if not mutant(RECEIVE_AFTER_CLOSE):
         session.calls = 0
 

@@ -9,15 +9,15 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 from cpython.pythread cimport PyThread_release_lock
-from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now
-from buffer cimport buffer_borrow
+from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now, unlikely
+from buffer cimport buffer_borrow, chain_length
 from operation cimport (
     BY_US, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, DISCARD, ECHO, FINISHING, LATENCY_BUCKETS, LATENCY_OCTAVE,
-    LOAD, PYTHON, RECEIVE_SIZE, Buffer, Handler, Load, LoadRow, Session, Worker)
+    LOAD, PYTHON, RECEIVE_DEFAULT, Buffer, Handler, Load, LoadRow, Session, Worker)
 from call cimport call
 from close cimport finish
 from mutant cimport CONNECT_END_NOT_TOLD, DRAIN_LOST, mutant
-from send cimport enqueue, queue_above_water, queue_drained
+from send cimport enqueue, enqueue_chain, queue_above_water, queue_drained
 
 cdef extern from *:
     """
@@ -165,11 +165,14 @@ cdef inline bint load_data(Worker *worker, Session *session) noexcept nogil:
     """False if a byte is wrong, or one too many."""
     cdef Load *load = session.handler.load
     cdef LoadSession *own = <LoadSession *> session.handler_data
-    if not load_matches(load, own, session.input):
-        load_count_mismatch(worker, load)
-        return False
-    own.received += session.input.length
-    load_count_echoes(worker, load, own, session.input.length)
+    cdef Buffer *input = session.input
+    while input != NULL:
+        if not load_matches(load, own, input):
+            load_count_mismatch(worker, load)
+            return False
+        own.received += input.length
+        input = input.next
+    load_count_echoes(worker, load, own, chain_length(session.input))
     if own.echoed < load.messages:
         return load_fill(worker, session)
     finish(worker, session, BY_US)
@@ -201,7 +204,7 @@ cdef inline void handler_init(Handler *handler, unsigned char kind) noexcept nog
     handler.settings.high_water = 65536
     handler.settings.low_water = 16384
     handler.settings.send_limit = 64 << 20
-    handler.settings.receive_size = RECEIVE_SIZE
+    handler.settings.receive_size = RECEIVE_DEFAULT
     handler.settings.no_delay = True
 
 
@@ -226,7 +229,10 @@ cdef inline bint handler_data(Worker *worker, Session *session) noexcept nogil:
     cdef Buffer *input = session.input
     if session.handler.kind == ECHO:
         session.input = NULL
-        enqueue(worker, session, input)
+        if unlikely(input.next != NULL):
+            enqueue_chain(worker, session, input)
+        else:
+            enqueue(worker, session, input)
         return True
     if session.handler.kind == LOAD:
         return load_data(worker, session)
@@ -258,7 +264,7 @@ cdef inline bint handler_must_be_told(Session *session) noexcept nogil:
 cdef inline void handler_discards(Worker *worker, Session *session) noexcept nogil:
     """session.input came after finish(). If a load had all its answers by then, this is one byte too many."""
     cdef LoadSession *own = <LoadSession *> session.handler_data
-    worker.stats.bytes_discarded += session.input.length
+    worker.stats.bytes_discarded += chain_length(session.input)
     if session.handler.kind == LOAD and own.echoed == session.handler.load.messages:
         load_count_mismatch(worker, session.handler.load)
 

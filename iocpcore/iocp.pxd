@@ -119,3 +119,6 @@ cdef extern from "iocp.h" nogil:
     LONG64 iocp_read64(LONG64 *p)
     void iocp_write64(LONG64 *p, LONG64 value)
     LONG InterlockedCompareExchange(LONG *p, LONG value, LONG expected)
+
+cdef extern from *:
+    bint unlikely(bint condition) noexcept nogil    # Cython's own: what follows stays out of the usual path

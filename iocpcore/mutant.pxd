@@ -44,6 +44,7 @@ cdef enum Mutant:
     CONNECT_END_NOT_TOLD        # a session that never was connected has no on_close
     PAUSE_NOT_COUNTED           # a resume takes back what no pause has given
     PEERS_END_OVERTAKES         # what a callback has sent through the inbox waits until the peer's end was acted on
+    LATER_BUFFERS_FREED_EARLY   # of a receive's buffers, all but the first go back to the pool at its start
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

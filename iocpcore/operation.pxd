@@ -13,11 +13,27 @@ cdef enum:
     WORKERS_MOST = 256
     BATCH = 128             # packets a dequeue may return
     ACCEPTS = 16            # AcceptEx pre-posted by each listener
-    RECEIVE_SIZE = 16384    # bytes of a pooled buffer
     SEND_GATHER = 16        # WSABUFs of one WSASend
     SEND_LIMIT = 262144     # bytes of one WSASend: more would show no progress for too long
     SLAB_BUFFERS = 64       # pooled buffers that are made, and given back, together
     COPY_SIZE = 960         # bytes that a copy for sending has room for, at least: later small ones join it
+
+cdef extern from *:
+    """
+    #ifdef IOCPCORE_SIMULATED
+    #define RECEIVE_SIZE 1024u
+    #else
+    #define RECEIVE_SIZE 16384u
+    #endif
+    #define RECEIVE_DEFAULT (8 * RECEIVE_SIZE)
+    #define RECEIVE_MOST (RECEIVE_GATHER * RECEIVE_SIZE)
+    #define RECEIVE_GATHER 16
+    """
+    const unsigned int RECEIVE_SIZE     # bytes of a pooled buffer; few in the simulation: its receives take several
+    const unsigned int RECEIVE_DEFAULT  # bytes of one receive, at most, if nothing else is wanted
+    const unsigned int RECEIVE_MOST     # ... whatever is wanted
+    enum:
+        RECEIVE_GATHER                  # pooled buffers of one WSARecv, at most
 
 cdef enum OperationKind:
     ACCEPT = 1
@@ -127,6 +143,7 @@ cdef struct Session:
     unsigned char receiving     # a receive is in flight
     unsigned char waiting       # ... of zero bytes: it holds no buffer
     unsigned char data_waits    # such a receive has said so, and none with a buffer has begun since
+    unsigned char more_buffers  # beside the first, to receive into: as many as what came before has asked for
     unsigned char yielding      # its buffer is to be given back: it was cancelled for that
     unsigned char sending       # a send is in flight
     unsigned char peer_ended
@@ -139,7 +156,7 @@ cdef struct Session:
     unsigned char end_told      # CALL_END is due or over
     unsigned char close_told    # CALL_CLOSE is over, or will never be
     int error                   # the system's number of what ended it, or 0
-    Buffer *input               # received into
+    Buffer *input               # received into: a chain
     Buffer *queue_head          # to be sent, the part that is in flight included
     Buffer *queue_tail
     unsigned int queue_buffers
@@ -224,7 +241,7 @@ cdef struct Settings:
     size_t high_water           # bytes queued above which senders are told, and a native handler stops receiving
     size_t low_water            # bytes queued at which they may go on
     size_t send_limit           # bytes queued from which on a send is refused, 0: never
-    unsigned int receive_size   # bytes of one receive, at most
+    unsigned int receive_size   # bytes of one receive, at most RECEIVE_MOST
     unsigned int keep_alive_idle    # seconds, 0: no keep-alive
     unsigned int keep_alive_interval
     unsigned int keep_alive_probes

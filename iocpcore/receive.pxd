@@ -1,15 +1,19 @@
-# The receive step: start_receive() posts a buffer, on_receive() takes what became of it.
+# The receive step: start_receive() posts buffers, on_receive() takes what became of them.
 #
-# Ownership: the posted buffer is session.input; the kernel writes to it until the packet. A session holds itself in
-# flight meanwhile. An idle session, or one of many, first posts a zero-byte receive, which holds no buffer.
+# One buffer as a rule. After a receive that fills all of its buffers the next has four times as many, after one that
+# leaves three quarters empty half: a large message comes in few pieces, and whoever says little holds little.
+# Ownership: the posted buffers are session.input, a chain; the kernel writes to all of them until the packet. Those
+# that stay empty go back then. A session holds itself in flight meanwhile. An idle session, or one of many, first posts
+# a zero-byte receive, which holds no buffer.
 # Threads: the session's worker.
-from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv
+from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from libc.string cimport memset
-from buffer cimport buffer_release, buffer_take
+from buffer cimport buffer_take, chain_cut, chain_release
 from link cimport link_count_received
 from mutant cimport (
-    FAILED_START_KEPT, IDLE_DATA_DROPPED, RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant)
-from operation cimport FAILED, INLINE, RECEIVE, Session, Started, Worker
+    FAILED_START_KEPT, IDLE_DATA_DROPPED, LATER_BUFFERS_FREED_EARLY, RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant)
+from operation cimport (
+    FAILED, INLINE, RECEIVE, RECEIVE_GATHER, RECEIVE_SIZE, Buffer, Session, Started, Worker)
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from status cimport status_cancelled
@@ -21,29 +25,77 @@ cdef enum Received:
     RECEIVED_ERROR      # session.error says why
 
 
+cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
+    """Have something to receive into; False without memory."""
+    if session.input == NULL:
+        session.input = buffer_take(worker)
+        if session.input == NULL:
+            return False
+        if session.more_buffers == 0:
+            return True
+    elif session.more_buffers == 0 and session.input.next == NULL:
+        return True
+    take_more(worker, session)
+    return True
+
+
+cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
+    """As many as are wanted beside the first, and no more. Without memory fewer will do."""
+    cdef Buffer *last = session.input
+    cdef int _more
+    for _more in range(session.more_buffers):
+        if last.next == NULL:
+            last.next = buffer_take(worker)
+            if last.next == NULL:
+                return
+        last = last.next
+    chain_cut(worker, last)
+
+
+cdef inline int receive_into_several(Session *session, DWORD *received) noexcept nogil:
+    """As call_receive(), which is for one."""
+    cdef WSABUF buffers[RECEIVE_GATHER]
+    cdef Buffer *buffer = session.input
+    cdef unsigned int left = session.handler.settings.receive_size
+    cdef DWORD flags = 0
+    cdef DWORD count = 0
+    while buffer != NULL:
+        buffers[count].buf = buffer.data
+        buffers[count].len = min(left, RECEIVE_SIZE)
+        left -= buffers[count].len
+        count += 1
+        buffer = buffer.next
+    if WSARecv(session.socket, buffers, count, received, &flags, &session.receive.overlapped, NULL) == 0:
+        return 0
+    return WSAGetLastError()
+
+
 cdef inline int call_receive(Session *session, DWORD *received) noexcept nogil:
     """WSARecv; 0, WSA_IO_PENDING or why it failed."""
     cdef WSABUF buffer
     cdef DWORD flags = 0
-    buffer.buf = NULL if session.input == NULL else session.input.data
-    buffer.len = 0 if session.input == NULL else session.handler.settings.receive_size
+    buffer.buf = NULL
+    buffer.len = 0
+    if session.input != NULL:
+        if session.input.next != NULL:
+            return receive_into_several(session, received)
+        buffer.buf = session.input.data
+        buffer.len = min(session.handler.settings.receive_size, RECEIVE_SIZE)
     if WSARecv(session.socket, &buffer, 1, received, &flags, &session.receive.overlapped, NULL) == 0:
         return 0
     return WSAGetLastError()
 
 
 cdef inline Started start_receive(Worker *worker, Session *session, bint waiting, DWORD *received) noexcept nogil:
-    """Post a receive: of a buffer, or of zero bytes if it is only `waiting`. INLINE: `received` bytes are there."""
+    """Post a receive: into buffers, or of zero bytes if it is only `waiting`. INLINE: `received` bytes are there."""
     cdef int error
     cdef Started started
-    if waiting and session.input != NULL:
-        buffer_release(worker, session.input)
+    if waiting:
+        chain_release(worker, session.input)
         session.input = NULL
-    if not waiting and session.input == NULL:
-        session.input = buffer_take(worker, session.handler.settings.receive_size)
-        if session.input == NULL:
-            session.error = WSAENOBUFS
-            return FAILED
+    elif not take_input(worker, session):
+        session.error = WSAENOBUFS
+        return FAILED
     operation_begin(worker, &session.receive, RECEIVE, session)
     session.receiving = 1
     session.waiting = waiting
@@ -51,6 +103,8 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     if not mutant(RECEIVE_NOT_COUNTED):
         session_hold(session)
     error = call_receive(session, received)
+    if mutant(LATER_BUFFERS_FREED_EARLY) and session.input != NULL:
+        chain_cut(worker, session.input)
     if mutant(WRITTEN_AFTER_SUBMIT):
         memset(&session.receive.overlapped, 0, sizeof(OVERLAPPED))
     started = operation_started(worker, error, session.skips)
@@ -68,6 +122,51 @@ cdef inline void end_receive(Session *session) noexcept nogil:
         session_drop(session)
 
 
+cdef inline void release_input(Worker *worker, Session *session) noexcept nogil:
+    chain_release(worker, session.input)
+    session.input = NULL
+
+
+cdef inline unsigned int input_count(Session *session) noexcept nogil:
+    cdef Buffer *buffer = session.input.next
+    cdef unsigned int count = 1
+    while buffer != NULL:
+        count += 1
+        buffer = buffer.next
+    return count
+
+
+cdef inline unsigned int buffers_for(unsigned int bytes) noexcept nogil:
+    cdef unsigned int count = 1
+    while count * RECEIVE_SIZE < bytes:
+        count += 1
+    return count
+
+
+cdef inline void plan_next(Session *session, unsigned int bytes) noexcept nogil:
+    """How many buffers the next receive is to have, after one that brought so many bytes into these."""
+    cdef unsigned int most = session.handler.settings.receive_size
+    cdef unsigned int count = input_count(session)
+    cdef unsigned int room = min(count * RECEIVE_SIZE, most)
+    if bytes == room:
+        count = buffers_for(min(<unsigned int> (4 * room), most))
+    elif 4 * bytes <= room:
+        count >>= 1
+    session.more_buffers = <unsigned char> (count - 1)
+
+
+cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) noexcept nogil:
+    """Of several buffers, or a full one: note what each holds, give back those that hold nothing."""
+    cdef Buffer *buffer = session.input
+    plan_next(session, bytes)
+    while bytes > RECEIVE_SIZE:
+        buffer.length = RECEIVE_SIZE
+        bytes -= RECEIVE_SIZE
+        buffer = buffer.next
+    buffer.length = bytes
+    chain_cut(worker, buffer)
+
+
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     """A receive has ended, with 0 or an error number. Its operation is over when end_receive() was called, later."""
     cdef bint waiting = session.waiting
@@ -75,8 +174,8 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.waiting = 0
     session.yielding = 0
     if yielding and (status_cancelled(status) or mutant(IDLE_DATA_DROPPED)):
-        buffer_release(worker, session.input)
-        session.input = NULL
+        release_input(worker, session)
+        session.more_buffers = 0
         return RECEIVED_NOTHING
     if status != 0:
         session.error = status
@@ -87,8 +186,11 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
         return RECEIVED_NOTHING
     if bytes == 0:
         session.peer_ended = 1
+        release_input(worker, session)  # it may go on sending for long
         return RECEIVED_END
     session.input.length = bytes
+    if unlikely(bytes >= RECEIVE_SIZE or session.input.next != NULL):
+        divide(worker, session, bytes)
     worker.stats.bytes_received += bytes
     if session.link != NULL:
         link_count_received(session.link, bytes)

@@ -31,6 +31,16 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexc
     worker.stats.bytes_queued += buffer.length
 
 
+cdef inline void enqueue_chain(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
+    cdef Buffer *after
+    while True:
+        after = buffer.next
+        enqueue(worker, session, buffer)
+        if after == NULL:
+            return
+        buffer = after
+
+
 cdef inline void enqueue_merged(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
     """As enqueue(); a small copy joins the one before it: so a hundred of them are one WSABUF."""
     cdef Buffer *tail = session.queue_tail

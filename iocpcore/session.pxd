@@ -7,7 +7,7 @@
 # Threads: the worker's own, but for the counts: a worker's load, holds, places.
 from libc.stdlib cimport calloc, free, realloc
 from iocp cimport INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket
-from buffer cimport buffer_release
+from buffer cimport buffer_release, chain_release
 from link cimport link_drop
 from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, mutant
 from operation cimport CLOSING, FREE, Buffer, Handler, Limit, Listener, Session, SessionTable, Worker
@@ -97,9 +97,8 @@ cdef inline void session_close_socket(Session *session) noexcept nogil:
 
 cdef inline void session_free_buffers(Worker *worker, Session *session) noexcept nogil:
     cdef Buffer *buffer
-    if session.input != NULL:
-        buffer_release(worker, session.input)
-        session.input = NULL
+    chain_release(worker, session.input)
+    session.input = NULL
     while session.queue_head != NULL:
         buffer = session.queue_head
         session.queue_head = buffer.next
@@ -150,6 +149,7 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     session.receiving = 0
     session.waiting = 0
     session.data_waits = 0
+    session.more_buffers = 0
     session.yielding = 0
     session.sending = 0
     session.peer_ended = 0

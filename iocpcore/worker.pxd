@@ -17,7 +17,7 @@ from iocp cimport (
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)
-from buffer cimport buffer_release, buffers_free, buffers_init, buffers_trim
+from buffer cimport buffer_release, buffers_free, buffers_init, buffers_trim, chain_release
 from call cimport call, call_with_item, calls_are_due
 from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
 from connect cimport end_connect, on_connect, start_connect
@@ -44,7 +44,7 @@ from status cimport status_cancelled
 from timer cimport timer_drop, timer_first, timer_set
 
 cdef enum:
-    TURNS = 32      # transitions of one session before the others have their turn
+    TURNS = 32      # buffers' worth of transitions of one session before the others have their turn
 
 cdef extern from *:
     """
@@ -57,14 +57,15 @@ cdef extern from *:
 
 cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
     """Start whatever is due; release the session when it is over."""
-    cdef int _turn
-    for _turn in range(TURNS):
+    cdef int turns = TURNS
+    while turns > 0:
         if session.state == CLOSING:
             if session_releasable(session):
                 tell_or_release(worker, session)
             return
         if not transition(worker, session):
             return
+        turns -= 1 + session.more_buffers
     defer(worker, session)
 
 
@@ -529,7 +530,7 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
         session.yielding = 1
         CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.receive.overlapped)
         if mutant(IDLE_BUFFER_FREED_EARLY):
-            buffer_release(worker, session.input)
+            chain_release(worker, session.input)
             session.input = NULL
 
 

@@ -2,11 +2,26 @@
 
 import socket
 import sys
+import threading
 
 import pytest
 
 import iocpcore
-from support import receive_exactly, until
+from support import WAIT, Acting, receive_exactly, until
+
+BUFFER = 16384  # bytes; a session begins with one
+
+
+@pytest.fixture
+def much(pair):
+    """As pair(), after two receives: the first has filled its buffer, the second found twice as much and had four."""
+    session, peer, handler = pair(Acting(on_connect=lambda session: session.pause()))
+    data = bytes(range(256)) * (3 * BUFFER // 256)
+    peer.sendall(data)
+    session.resume()
+    until(lambda: len(handler.received()) == len(data))
+    assert handler.received() == data
+    return session, peer, handler
 
 
 @pytest.mark.parametrize("idle_timeout", [None, 3600])
@@ -61,3 +76,87 @@ def test_bytes_that_come_one_by_one_come_back_one_by_one(echo, connect):
     for byte in b"slowly":
         peer.sendall(bytes([byte]))
         assert receive_exactly(peer, 1) == bytes([byte])
+
+
+# ---- more than a buffer holds ----
+
+
+def test_after_a_full_buffer_a_larger_piece_comes(much):
+    _, _, handler = much
+    assert [len(piece) for _, piece in handler.of("on_receive")] == [BUFFER, 2 * BUFFER]
+
+
+def test_a_session_that_receives_little_again_has_one_buffer_again(proactor, much):
+    _, peer, handler = much
+    for buffers in (4, 2, 1, 1):
+        until(lambda buffers=buffers: proactor.stats().buffers_used == buffers)
+        before = len(handler.received())
+        peer.sendall(b"little")
+        until(lambda before=before: len(handler.received()) > before)
+
+
+def test_an_idle_session_gives_all_its_buffers_back_and_begins_with_one_again(proactor, much):
+    _, peer, handler = much
+    until(lambda: proactor.stats().buffers_used == 4)
+    until(lambda: proactor.stats().buffers_used == 0)
+    peer.sendall(b"again")
+    until(lambda: handler.received().endswith(b"again"))
+    until(lambda: proactor.stats().buffers_used == 1)
+
+
+def test_a_session_whose_peer_has_ended_holds_no_buffer(proactor, much):
+    session, peer, handler = much
+    peer.shutdown(socket.SHUT_WR)
+    handler.wait_for("on_end")
+    until(lambda: proactor.stats().buffers_used == 0)
+    session.send(b"still here")
+    assert receive_exactly(peer, 10) == b"still here"
+
+
+def test_of_a_session_that_is_aborted_all_buffers_go_back(proactor, much):
+    session, _, handler = much
+    until(lambda: proactor.stats().buffers_used == 4)
+    session.abort()
+    handler.wait_for("on_close")
+    until(lambda: proactor.stats().buffers_used == 0)
+
+
+def test_what_a_paused_session_has_not_heard_when_it_is_aborted_is_discarded(proactor, much):
+    session, peer, handler = much
+    is_paused = threading.Event()
+    session.pause()
+    proactor.post(is_paused.set)
+    assert is_paused.wait(WAIT)
+    peer.sendall(bytes(3 * BUFFER))
+    until(lambda: session.stats().bytes_received > 3 * BUFFER)
+    session.abort()
+    handler.wait_for("on_close")
+    until(lambda: proactor.stats().buffers_used == 0)
+    assert len(handler.received()) == 3 * BUFFER
+    assert proactor.stats().bytes_discarded == session.stats().bytes_received - 3 * BUFFER
+
+
+def exchange(peer, data):
+    """Send it and receive as much, at the same time."""
+    sender = threading.Thread(target=peer.sendall, args=(data,))
+    sender.start()
+    returned = receive_exactly(peer, len(data))
+    sender.join()
+    return returned
+
+
+@pytest.mark.parametrize("size", [1000, BUFFER, 40_000, 1 << 18])
+@pytest.mark.parametrize("native", [True, False])
+def test_a_long_stream_comes_back_the_same_whatever_a_receive_may_bring(proactor, connect, native, size):
+    handler = iocpcore.ECHO if native else Acting(on_receive=lambda session, data: session.send(data))
+    peer = connect(proactor.listen(handler, receive_size=size))
+    data = bytes(i * i % 251 for i in range(1_000_000))
+    assert exchange(peer, data) == data
+
+
+def test_a_load_of_large_messages_finds_each_byte(proactor, echo):
+    load = iocpcore.Load(connections=4, messages=20, size=(1, 300_000), pipeline=3)
+    load.start(proactor, *echo.address)
+    assert load.wait(60)
+    result = load.result()
+    assert (result["echoes"], result["mismatches"], result["errors"]) == (80, 0, 0)

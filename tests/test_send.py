@@ -12,6 +12,7 @@ from support import WAIT, receive_exactly, reset, send_until_nothing_moves, unti
 MIB = 1 << 20
 WATER = 65536  # bytes queued above which an echo stops receiving
 BUFFER = 16384  # bytes of a receive buffer
+RECEIVE = 8 * BUFFER  # bytes that one receive may bring
 
 
 def resident():
@@ -28,8 +29,8 @@ def test_a_peer_that_does_not_read_costs_little_and_loses_nothing(proactor, echo
     assert sent < len(data)
     after = resident() if sys.platform == "linux" else 0
     assert after - before < MIB + 2 * WATER
-    assert proactor.stats().bytes_queued <= WATER + BUFFER
-    assert proactor.stats().buffers_used <= WATER // BUFFER + 2
+    assert proactor.stats().bytes_queued < WATER + RECEIVE
+    assert proactor.stats().buffers_used <= (WATER + RECEIVE) // BUFFER + 2
 
     rest = threading.Thread(target=lambda: (peer.sendall(data[sent:]), peer.shutdown(socket.SHUT_WR)))
     rest.start()

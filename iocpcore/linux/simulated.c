@@ -724,21 +724,32 @@ static uint64_t checksum(const struct operation *o)
 
 static void scribble(struct operation *o)
 {
-    const struct iovec *buffer = o->buffers;
-
     o->scribble = (unsigned char)sim_random();
-    if (buffer->iov_len > 0)
-        memset(buffer->iov_base, o->scribble, buffer->iov_len);
+    for (unsigned i = 0; i < o->buffer_count; i++) {
+        if (o->buffers[i].iov_len > 0)
+            memset(o->buffers[i].iov_base, o->scribble, o->buffers[i].iov_len);
+    }
+}
+
+static int is_full_of(unsigned char byte, const unsigned char *bytes, size_t count)
+{
+    return count == 0 || (bytes[0] == byte && memcmp(bytes, bytes + 1, count - 1) == 0);
 }
 
 /* Is what no byte was received into as the kernel left it? */
 static int scribble_stands(const struct operation *o)
 {
-    const struct iovec *buffer = o->buffers;
-    const unsigned char *rest = (const unsigned char *)buffer->iov_base + o->bytes;
-    size_t left = buffer->iov_len - o->bytes;
+    size_t taken = o->bytes;
 
-    return left == 0 || (rest[0] == o->scribble && memcmp(rest, rest + 1, left - 1) == 0);
+    for (unsigned i = 0; i < o->buffer_count; i++) {
+        const struct iovec *buffer = &o->buffers[i];
+        size_t here = taken < buffer->iov_len ? taken : buffer->iov_len;
+
+        if (!is_full_of(o->scribble, (const unsigned char *)buffer->iov_base + here, buffer->iov_len - here))
+            return 0;
+        taken -= here;
+    }
+    return 1;
 }
 
 static int overlap(const struct iovec *a, const struct iovec *b)
@@ -919,10 +930,22 @@ static int reset_status(void)
     return sim_one_in(4) ? 0 : ECONNRESET;
 }
 
+static void receive_piece(struct operation *o, size_t most)
+{
+    for (unsigned i = 0; i < o->buffer_count && o->bytes < most; i++) {
+        size_t left = most - o->bytes, here = o->buffers[i].iov_len;
+        size_t taken = ring_take(&o->connection->to_core, o->buffers[i].iov_base, here < left ? here : left);
+
+        o->bytes += taken;
+        if (taken < here)
+            return;
+    }
+}
+
 static int try_receive(struct operation *o)
 {
     struct sim_connection *c = o->connection;
-    const struct iovec *buffer = o->buffers;
+    size_t length = overlapped_length(o->overlapped);
 
     if (c->reset)
         return end(o, reset_status());
@@ -930,8 +953,8 @@ static int try_receive(struct operation *o)
         return c->peer_finished ? end(o, 0) : 0;
     if (comes(SIM_ERRORS))
         return fail(o);
-    if (buffer->iov_len > 0)
-        o->bytes = ring_take(&c->to_core, buffer->iov_base, piece(buffer->iov_len));
+    if (length > 0)
+        receive_piece(o, piece(length));
     return end(o, 0);
 }
 

@@ -142,6 +142,41 @@ static void a_receive_fills_several_buffers_in_their_order(void)
     CHECK(memcmp(a, "abc", 3) == 0 && b[0] == 'd' && memcmp(c, "efgh", 4) == 0);
 }
 
+static void several_buffers_that_are_not_all_filled_are_followed_by_what_comes_later(void)
+{
+    struct pair pair = connected_pair();
+    char a[3], b[4], c[5];
+
+    for (int i = 0; i < 20; i++) {
+        WSABUF buffers[3] = {{sizeof a, a}, {sizeof b, b}, {sizeof c, c}};
+        struct operation *receive;
+
+        memset(c, '-', sizeof c);
+        receive = start_receive_into(pair.own, buffers, 3);
+        CHECK_EQUAL(pump(0), 0);
+        peer_send(pair.peer, "abcd", 4);
+        CHECK_EQUAL(wait_for(receive), 0);
+        CHECK_EQUAL(receive->bytes, 4);
+        CHECK(memcmp(a, "abc", 3) == 0 && b[0] == 'd' && memcmp(c, "-----", 5) == 0);
+    }
+    peer_finish(pair.peer);
+    expect_end(pair.own);
+}
+
+static void a_cancelled_receive_into_several_buffers_loses_no_data(void)
+{
+    struct pair pair = connected_pair();
+    char a[3], b[10];
+    WSABUF buffers[2] = {{sizeof a, a}, {sizeof b, b}};
+    struct operation *receive = start_receive_into(pair.own, buffers, 2);
+
+    pump_all();
+    CHECK(cancel(pair.own, receive));
+    CHECK_EQUAL(wait_for(receive), ERROR_OPERATION_ABORTED);
+    peer_send(pair.peer, "hello", 5);
+    expect(start_receive(pair.own, 100), "hello");
+}
+
 static void a_zero_byte_receive_tells_of_data_and_leaves_it(void)
 {
     struct pair pair = connected_pair();
@@ -291,6 +326,8 @@ const struct test_case receive_cases[] = {
     CASE(a_full_buffer_leaves_the_rest_for_the_next),
     CASE(an_exactly_full_buffer_is_followed_by_what_comes_later),
     CASE(a_receive_fills_several_buffers_in_their_order),
+    CASE(several_buffers_that_are_not_all_filled_are_followed_by_what_comes_later),
+    CASE(a_cancelled_receive_into_several_buffers_loses_no_data),
     CASE(a_zero_byte_receive_tells_of_data_and_leaves_it),
     CASE(a_zero_byte_receive_completes_while_data_waits),
     CASE(a_zero_byte_receive_completes_at_the_end),

@@ -321,7 +321,7 @@ cdef object new_handler(Actor actor):
 
 cdef dict choose_options(Run *run, int place):
     """Of its sessions; and what its peers have to expect of them."""
-    options = {"high_water": sim_scale(1, 65536), "receive_size": sim_scale(256, 60000)}
+    options = {"high_water": sim_scale(1, 65536), "receive_size": sim_scale(256, RECEIVE_MOST)}
     if sim_one_in(4):
         options["idle_timeout"] = sim_scale(1, 20000) / 1000
     if sim_one_in(4):

@@ -274,10 +274,17 @@ cdef void check_sums(Worker *worker) noexcept nogil:
                       <int> stats.in_flight, sim_in_flight(worker.port))
 
 
+cdef int count_pooled(const Buffer *buffer) noexcept nogil:
+    cdef int count = 0
+    while buffer != NULL:
+        count += buffer.kind == POOLED
+        buffer = buffer.next
+    return count
+
+
 cdef void check_sessions(Worker *worker) noexcept nogil:
     """Sessions, buffers and queued bytes are as many as are counted."""
     cdef NativeSession *session
-    cdef Buffer *buffer
     cdef unsigned int i
     cdef int sessions = 0, buffers = 0
     cdef size_t queued = 0
@@ -289,11 +296,8 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
         if session.listener != NULL and session.listener.holds <= 0:
             sim_violation("worker %d: nobody holds the listener of the session in slot %u", worker.index, i)
         queued += session.queue_bytes
-        buffers += session.input != NULL and session.input.kind == POOLED
-        buffer = session.queue_head
-        while buffer != NULL:
-            buffers += buffer.kind == POOLED
-            buffer = buffer.next
+        buffers += count_pooled(session.input)
+        buffers += count_pooled(session.queue_head)
     if sessions != <int> worker.sessions.active or sessions != worker.stats.active:
         sim_violation("worker %d: it has %d sessions, and counts %u", worker.index, sessions, worker.sessions.active)
     if buffers != worker.stats.buffers_used:
