@@ -64,7 +64,7 @@ def chosen(offered, config):
 
 def pytest_generate_tests(metafunc):
     if "server" in metafunc.fixturenames:
-        offered = chosen(metafunc.module.SERVERS, metafunc.config)
+        offered = chosen(getattr(metafunc.module, "SERVERS", servers.SERVERS), metafunc.config)
         metafunc.parametrize("server", offered, ids=[server.name for server in offered])
 
 
@@ -200,6 +200,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
         terminalreporter.write_line("")
     run = config.bench.run()
     for missing in run.missing:
-        terminalreporter.write_line(f"not measured: {missing.server}: {missing.reason}")
+        where = f" in {missing.group}" if missing.group else ""
+        terminalreporter.write_line(f"not measured{where}: {missing.server}: {missing.reason}")
     path = suite.save(run, config.getoption("save"))
     terminalreporter.write_line(f"saved in {os.path.relpath(path)}")

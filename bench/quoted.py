@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tables
-from looks import in_order, label, number, times
+from looks import in_order, label, number, split, times
 from results import Case, Run, Summary, document
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +79,17 @@ def table(run: Run, words: list[str], page: Path) -> str:
     rounds = " or ".join(map(str, counts)) + (" rounds" if counts[-1] > 1 else " round")
     bases = " or ".join(dict.fromkeys(tables.base_label(case) for case in cases))
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"\n{rows}\n\n{units}; medians of {rounds}, in brackets the ratio to {bases}\n"
+    lines = [f"{units}; medians of {rounds}, in brackets the ratio to {bases}", *absent(run, cases)]
+    return f"\n{rows}\n\n" + "\\\n".join(lines) + "\n"
+
+
+def absent(run: Run, cases: list[Case]) -> Iterator[str]:
+    """A line for each server that is in none of the group's cases, though it was to be measured."""
+    shown = {split(name)[0] for case in cases for name in case.servers}
+    groups = {cases[0].group} | ({None} if "c-epoll" in shown else set())  # under wine there are others
+    for missing in run.missing:
+        if missing.group in groups and missing.server not in shown:
+            yield f"not measured: {label(missing.server)}: {missing.reason}"
 
 
 def case_of(run: Run, words: list[str]) -> Case:

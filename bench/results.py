@@ -101,6 +101,7 @@ class Missing:
 
     server: str
     reason: str
+    group: str | None = None  # the cases where it is missing; None: all
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,9 @@ def _case(value: Any, where: str) -> Case:
 
 def _missing(value: Any, where: str) -> Missing:
     _object(value, where, ("server", "reason"))
-    return Missing(*(_text(value[key], f"{where}.{key}") for key in ("server", "reason")))
+    group = value.get("group")
+    server, reason = (_text(value[key], f"{where}.{key}") for key in ("server", "reason"))
+    return Missing(server, reason, None if group is None else _text(group, f"{where}.group"))
 
 
 def _cases(value: Any) -> list[Case]:
@@ -234,7 +237,11 @@ def load(path: Path | str) -> Run:
 
 def document(run: Run) -> dict[str, Any]:
     """What parse() takes."""
-    return {"format": FORMAT, **asdict(run)}
+    whole = asdict(run)
+    for missing in whole["missing"]:
+        if missing["group"] is None:
+            del missing["group"]
+    return {"format": FORMAT, **whole}
 
 
 def save(run: Run, path: Path | str) -> None:

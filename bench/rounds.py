@@ -8,7 +8,7 @@ import time
 
 from load import Load
 from process import CpuTime, Failed, Running, forget_peak, peak_bytes
-from servers import Unavailable
+from servers import NotThis, Unavailable
 
 WARM_UP = 5000  # requests
 
@@ -162,7 +162,7 @@ class Comparison:
         self.tell = tell  # called when a server has done a round
         self.servers = []
         self.rounds = {}  # by the server's name, those of servers that did not fail
-        self.missing = {}  # {name: reason}
+        self.missing = {}  # {name: Unavailable}
         self.failures = {}  # {name: Failed}
 
     @contextlib.contextmanager
@@ -171,7 +171,7 @@ class Comparison:
         try:
             yield
         except Unavailable as reason:
-            self.missing[server.name] = str(reason)
+            self.missing[server.name] = reason
         except Failed as failure:
             self.failures[server.name] = failure
         if self.is_out(server):
@@ -203,6 +203,8 @@ class Comparison:
     def check(self, server):
         if reason := server.missing():
             raise Unavailable(reason)
+        if self.measure.service not in server.services:
+            raise NotThis(server.lacks)
 
     def left(self, runnings):
         return {server: running for server, running in runnings.items() if not self.is_out(server)}

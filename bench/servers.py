@@ -8,11 +8,15 @@ import iocpcore
 import programs
 
 PEERS = programs.HERE / "peers"
-PYTHON_SERVICES = frozenset({"echo", "two-writes", "bulk", "broadcast"})
+SERVICES = frozenset({"echo", "two-writes", "bulk", "broadcast"})
 
 
 class Unavailable(Exception):
     """This machine cannot run the server; the message says why."""
+
+
+class NotThis(Unavailable):
+    """It can, but the server has no part in this case."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Server:
     base: str  # the server that its figures are a multiple of: raw C on the same backend, where there is one
     check: object = None  # raises Unavailable
     module: str | None = None  # what its users import
+    lacks: str = "it does not serve that"  # why it has no other service
     hog: str | None = None  # where the busy loop of test_busy.py is: "inside" its process, or "outside"
 
     @property
@@ -35,7 +40,7 @@ class Server:
         return (*self.command, "--port", "0", "--service", service, *(["--hog"] if self.hog == "inside" else []))
 
     def missing(self):
-        """Why it cannot run here, or None."""
+        """Why it cannot run here, whatever it is to serve, or None."""
         try:
             if self.check:
                 self.check()
@@ -72,37 +77,43 @@ def script(name, *arguments):
     return (sys.executable, str(PEERS / name), *arguments)
 
 
-def raw_c(backend, services, *packages):
+def raw_c(backend, *packages):
     name = f"server_{backend}"
     check = functools.partial(built, name, *packages)
-    return Server(f"c-{backend}", (str(programs.BUILD / name),), frozenset(services), "c-epoll", check)
+    return Server(f"c-{backend}", (str(programs.BUILD / name),), SERVICES, "c-epoll", check)
 
 
-def on_iocpcore(name, backend, services, *arguments):
+def on_iocpcore(name, backend, *arguments, **more):
     command = script("iocpcore_server.py", "--backend", backend, *arguments)
     check = functools.partial(backend_usable, backend)
-    return Server(f"{name}-{backend}", command, frozenset(services), f"c-{backend}", check, "iocpcore")
+    more = {"services": SERVICES} | more
+    return Server(f"{name}-{backend}", command, base=f"c-{backend}", check=check, module="iocpcore", **more)
+
+
+def native(backend):
+    echo = frozenset({"echo"})
+    return on_iocpcore("iocpcore", backend, "--native", services=echo, lacks="the native handler only echoes")
 
 
 def on_asyncio(module):
     command = script("asyncio_server.py", "--loop", module)
-    return Server(module, command, PYTHON_SERVICES, "c-epoll", functools.partial(importable, module), module)
+    return Server(module, command, SERVICES, "c-epoll", functools.partial(importable, module), module)
 
 
 SERVERS = [
-    raw_c("epoll", PYTHON_SERVICES),
-    raw_c("uring", PYTHON_SERVICES - {"broadcast"}, "liburing"),
-    on_iocpcore("iocpcore", "epoll", {"echo"}, "--native"),
-    on_iocpcore("iocpcore", "uring", {"echo"}, "--native"),
-    on_iocpcore("python", "epoll", PYTHON_SERVICES),
-    on_iocpcore("python", "uring", PYTHON_SERVICES),
+    raw_c("epoll"),
+    raw_c("uring", "liburing"),
+    native("epoll"),
+    native("uring"),
+    on_iocpcore("python", "epoll"),
+    on_iocpcore("python", "uring"),
     on_asyncio("asyncio"),
     on_asyncio("uvloop"),
     on_asyncio("rsloop"),
     Server(
         "twisted",
         script("twisted_server.py"),
-        PYTHON_SERVICES,
+        SERVICES,
         "c-epoll",
         functools.partial(importable, "twisted"),
         "twisted.internet.reactor",
@@ -110,13 +121,9 @@ SERVERS = [
 ]
 
 
-def offering(service):
-    return [server for server in SERVERS if service in server.services]
-
-
 def from_command_line(text):
     """NAME=COMMAND: a server of the user's own, which is given --port and --service and must say where it listens."""
     name, _, command = text.partition("=")
     if not name or not command:
         raise ValueError(f"NAME=COMMAND is wanted, not {text!r}")
-    return Server(name, tuple(command.split()), PYTHON_SERVICES, "c-epoll")
+    return Server(name, tuple(command.split()), SERVICES, "c-epoll")

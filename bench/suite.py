@@ -9,6 +9,7 @@ import machine
 import programs
 import results
 from rounds import Comparison
+from servers import NotThis
 
 
 class Suite:
@@ -21,15 +22,22 @@ class Suite:
         self.machine = machine.machine(options.cpus)  # at once: later the load is ours
         self.comparisons = {}  # by measure
         self.other_cases = []
-        self.missing = {}  # {name: reason}
+        self.missing = []
 
     def comparison(self, measure, servers):
         if measure not in self.comparisons:
             self.comparisons[measure] = comparison = Comparison(measure, self.options, self.tell)
             comparison.run(servers)
-            lacking = [server for server in servers if server.name in comparison.missing]
-            self.missing |= {server.peer: comparison.missing[server.name] for server in lacking}
+            for server in servers:
+                if reason := comparison.missing.get(server.name):
+                    self.lacks(server.peer, str(reason), measure.group if isinstance(reason, NotThis) else None)
         return self.comparisons[measure]
+
+    def lacks(self, server, reason, group=None):
+        """It is not measured, in that group or in all; which is said once."""
+        missing = results.Missing(server, reason, group)
+        if missing not in self.missing:
+            self.missing.append(missing)
 
     def add(self, group, name, units, rounds, base=None):
         """A case that somebody else has measured. units: {figure: its unit}, the main one first. rounds: by server."""
@@ -45,7 +53,7 @@ class Suite:
 
     def failures(self):
         return [
-            results.Missing(name, f"FAILED in {measure.name}: {failure}")
+            results.Missing(name, f"FAILED in {measure.name}: {failure}", measure.group)
             for measure, comparison in self.comparisons.items()
             for name, failure in comparison.failures.items()
         ]
@@ -57,7 +65,7 @@ class Suite:
             cases=self.cases(),
             machine=self.machine,
             versions=machine.versions(),
-            missing=[*(results.Missing(*pair) for pair in self.missing.items()), *self.failures()],
+            missing=[*self.missing, *self.failures()],
             commit=machine.commit(),
             seconds=round(time.monotonic() - self.began, 1),
         )

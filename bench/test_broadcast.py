@@ -3,9 +3,7 @@
 A request is a delivery: one message has 1,000 of them.
 """
 from rounds import Traffic
-from servers import offering
 
-SERVERS = offering("broadcast")
 SESSIONS = 1000
 
 

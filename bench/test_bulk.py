@@ -1,8 +1,6 @@
 """Bulk: long answers to peers that read more slowly than the server could write; it must wait for them, not pile up."""
 from rounds import Bulk
-from servers import offering
 
-SERVERS = offering("bulk")
 MIB = 1 << 20
 
 

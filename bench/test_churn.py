@@ -1,8 +1,5 @@
 """Connection churn: connect, one echo, the client's end, the server's end; 50 connections at a time."""
 from rounds import Traffic
-from servers import offering
-
-SERVERS = offering("echo")
 
 
 def test_churn(compare):

@@ -2,9 +2,7 @@
 import pytest
 
 from rounds import Traffic
-from servers import offering
 
-SERVERS = offering("echo")
 SIZES = {14: "14 B", 1024: "1 KiB", 10 * 1024: "10 KiB", 100 * 1024: "100 KiB"}
 REQUESTS = {14: 10_000, 1024: 10_000, 10 * 1024: 5000, 100 * 1024: 1000}
 QUICK = {

@@ -1,9 +1,7 @@
 """Idle, then a burst: 500 connections are silent for so long that servers give back what a busy one needs; then each
 sends 16 messages at once."""
 from rounds import Traffic
-from servers import offering
 
-SERVERS = offering("echo")
 IDLE = 7.0  # seconds: more than an iocpcore session keeps its receive buffer
 CONNECTIONS, MESSAGES = 500, 16
 

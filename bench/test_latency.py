@@ -8,9 +8,7 @@ import dataclasses
 import pytest
 
 from rounds import LATENCY, Traffic
-from servers import offering
 
-SERVERS = offering("echo")
 RATES = [5000, pytest.param(20_000, marks=pytest.mark.full)]
 
 

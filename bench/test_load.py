@@ -35,7 +35,7 @@ def redis_benchmark(port, placement):
 def test_an_independent_load_costs_the_server_about_as_much(request, raw_c):
     options = request.config.bench.options
     if shutil.which("redis-benchmark") is None:
-        request.config.bench.missing["redis-benchmark"] = "it is not installed: package redis-tools"
+        request.config.bench.lacks("redis-benchmark", "it is not installed: package redis-tools", "load")
         pytest.skip("redis-benchmark is missing: package redis-tools")
     traffic = Traffic("load", "ours", size=PING, connections=CONNECTIONS, requests=REQUESTS)
     traffic.warm_up(raw_c, options)

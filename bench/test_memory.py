@@ -5,9 +5,7 @@ import pytest
 
 from process import private_bytes
 from rounds import Traffic
-from servers import offering
 
-SERVERS = offering("echo")
 IDLE = 7.0  # seconds: more than an iocpcore session keeps its receive buffer
 CONNECTIONS = [1000, pytest.param(10_000, marks=pytest.mark.full)]
 

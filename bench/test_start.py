@@ -4,9 +4,7 @@ import sys
 
 from process import STARTS_WITHIN, Failed, Process, Running, server_cpus, settled_cpu_by_thread
 from rounds import Measure
-from servers import offering
 
-SERVERS = offering("echo")
 IMPORT = "import time; began = time.perf_counter(); import {}; print((time.perf_counter() - began) * 1000)"
 
 

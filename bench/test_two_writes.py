@@ -5,9 +5,6 @@ Raw C sends them one after the other, as its program says: it is no floor for th
 import pytest
 
 from rounds import Traffic
-from servers import offering
-
-SERVERS = offering("two-writes")
 
 
 @pytest.mark.parametrize("size", [64, pytest.param(4096, marks=pytest.mark.full)])

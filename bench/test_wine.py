@@ -46,6 +46,6 @@ def test_calls(request, wine, counted, name):
         if calls.SERVERS[name]:
             calls.install(calls.SERVERS[name])
     except Unavailable as reason:
-        request.config.bench.missing[name] = str(reason)
+        request.config.bench.lacks(name, str(reason), "wine")
         pytest.skip(f"{name} is missing: {reason}")
     counted[name] = [{"calls_per_echo": calls.calls_per_echo(name, ECHOES)}]

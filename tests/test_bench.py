@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import iocpcore
 from support import WAIT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,34 @@ def test_a_server_that_cannot_run_is_named_with_the_reason(run):
     assert status == 0, output
     assert [missing["server"] for missing in document["missing"]] == ["gone"]
     assert "not measured: gone" in output
+
+
+def test_a_server_that_has_no_part_in_a_case_is_named_with_the_reason(run):
+    command = [BENCH / "test_two_writes.py", "--rounds=1", "--requests=10", "--servers=c-epoll,iocpcore-epoll"]
+    status, output, document = run(*command)
+    assert status == 0, output
+    reason = "the native handler only echoes"
+    assert document["missing"] == [{"server": "iocpcore-epoll", "reason": reason, "group": "two-writes"}]
+    assert f"not measured in two-writes: iocpcore-epoll: {reason}" in output
+
+
+def test_every_server_is_asked_in_every_case(run):
+    """Who cannot serve one is shown as missing there, and not left out."""
+    status, output, _ = run(BENCH / "test_broadcast.py", BENCH / "test_bulk.py", "--collect-only")
+    assert status == 0, output
+    for name in ("c-epoll", "c-uring", "iocpcore-epoll", "iocpcore-uring", "python-epoll", "rsloop", "twisted"):
+        assert f"test_broadcast[{name}]" in output and f"test_bulk[{name}]" in output
+
+
+@pytest.mark.skipif(iocpcore.backends().get("uring") is not None, reason="io_uring cannot be used here")
+def test_every_service_of_the_reference_on_io_uring_is_measured(run):
+    parts = ["two-writes", "broadcast", "bulk", "churn"]
+    files = [BENCH / f"test_{part.replace('-', '_')}.py" for part in parts]
+    status, output, document = run(*files, "--rounds=1", "--requests=40", "--servers=c-uring")
+    assert status == 0, output
+    if document["cases"] == []:
+        pytest.skip(document["missing"][0]["reason"])
+    assert {case["group"] for case in document["cases"]} == set(parts)
 
 
 @pytest.mark.parametrize("fault", ["lose", "change", "add", "end"])

@@ -1,5 +1,7 @@
 """The report of a result, and what README and docs quote from it."""
 
+import dataclasses
+
 import pytest
 
 import bench_sample
@@ -142,6 +144,13 @@ def test_a_table_of_a_group_is_filled_in(root):
     text = fill(root, "<!-- bench:table memory --><!-- bench:end -->\n")
     assert "|  | 1,000 idle | 10,000 idle |" in text
     assert "| uvloop | " in text and "medians of 1 round," in text
+
+
+def test_a_table_says_who_is_missing_in_it(root):
+    text = fill(root, "<!-- bench:table memory --><!-- bench:end -->\n")
+    assert "not measured: rsloop: no wheel for this <Python>\n" in text
+    elsewhere = dataclasses.replace(RUN, missing=[results.Missing("winloop", "no wine", "wine")])
+    assert "winloop" not in quoted.table(elsewhere, ["memory"], root / "README.md")
 
 
 def test_what_is_filled_in_is_in_line_with_the_result(root):

@@ -92,6 +92,13 @@ def test_a_peer_that_could_not_be_measured_keeps_its_reason(document):
     assert results.parse(document).missing == [results.Missing("rsloop", "no wheel for this Python")]
 
 
+def test_a_peer_that_is_missing_in_one_group_keeps_that_too(document):
+    document["missing"][0]["group"] = "broadcast"
+    run = results.parse(document)
+    assert run.missing[0].group == "broadcast"
+    assert results.document(run)["missing"] == document["missing"]
+
+
 def test_the_file_is_named_where_it_is_no_result(tmp_path):
     path = tmp_path / "result.json"
     path.write_text("{")
