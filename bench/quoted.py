@@ -2,6 +2,7 @@
 
     <!-- bench:figure echo -->            a chart, with the command that made it, and its date; a block of its own
     <!-- bench:table echo -->             a table of a group: server by case, medians and ratios
+    <!-- bench:goals -->                  the goals, and which of them the result reaches: goals.py
     <!-- bench:source -->                 when, where and how the figures were made
     <!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->    within a sentence; | user_ns: of that figure
     <!-- bench:value memory | 1,000 idle | uvloop -->                     likewise
@@ -17,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import goals
 import tables
 from looks import in_order, label, number, split, times
 from results import Case, Run, Summary, document
@@ -92,6 +94,10 @@ def absent(run: Run, cases: list[Case]) -> Iterator[str]:
             yield f"not measured: {label(missing.server)}: {missing.reason}"
 
 
+def all_goals(run: Run, words: list[str], page: Path) -> str:
+    return f"\n{goals.table(run)}\n"
+
+
 def case_of(run: Run, words: list[str]) -> Case:
     return found(run.case(words[0], words[1]), f"case {words[1]!r} in group {words[0]!r}")
 
@@ -111,6 +117,7 @@ def value(run: Run, words: list[str], page: Path) -> str:
 
 KINDS: dict[str, Callable[[Run, list[str], Path], str]] = {
     "figure": figure,
+    "goals": all_goals,
     "ratio": ratio,
     "source": source,
     "table": table,

@@ -1,0 +1,232 @@
+"""The goals of the project, and which of them a result reaches.
+
+    python bench/goals.py [result.json]       default: the published one
+
+Each goal is a limit for a median over the rounds; a ratio is taken round by round, as everywhere. The user part of CPU
+time is sampled by timer ticks, and so is compared as a mean of all rounds. What a result does not hold is said to be
+not measured: the cases of 5,000 and 10,000 connections are in a --full run only.
+"""
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from looks import label, number, times
+from results import Case, Invalid, Run, Summary, load, summary
+
+PUBLISHED = Path(__file__).resolve().parent / "published.json"
+BACKENDS = {"epoll": "epoll", "uring": "io_uring"}
+WINDOWS = "Windows, under wine"
+ECHO = "echo 14 B x {}".format
+
+# ---- what a goal can be about: each takes a case, the server, and whom it is compared with ----
+
+Measured = list[float] | None
+
+
+def total(case: Case, server: str, base: str) -> Measured:
+    return case.ratios(server, base)
+
+
+def user_part(case: Case, server: str, base: str) -> Measured:
+    """None where a round has none: with so few requests it fell between the ticks, and other rounds say nothing."""
+    mine, others = (case.servers[name].values("user_ns") for name in (server, base))
+    return [statistics.mean(mine) / statistics.mean(others)] if mine and others and all(mine + others) else None
+
+
+def p99(case: Case, server: str, base: str) -> Measured:
+    return case.ratios(server, base, "p99_us")
+
+
+def size(case: Case, server: str, base: str) -> Measured:
+    return case.servers[server].values("bytes_per_connection")
+
+
+def kept(case: Case, server: str, base: str) -> Measured:
+    """Of what the connections took, the part that is not given back."""
+    left, full = (case.servers[server].values(f"{figure}_per_connection") for figure in ("kept", "bytes"))
+    return [a / b for a, b in zip(left, full, strict=True)] if left and full and all(full) else None
+
+
+def more_calls(case: Case, server: str, base: str) -> Measured:
+    mine, others = (case.servers[name].values("calls_per_echo") for name in (server, base))
+    return [a - b for a, b in zip(mine, others, strict=True)] if mine and others else None
+
+
+def ratio(value: float) -> str:
+    """One digit more than on other pages: it is what parts 1.041 from a goal of 1.04."""
+    return f"{value:.3f}×" if value < 10 else times(value)
+
+
+def share(value: float) -> str:
+    return f"{value:.1%}".replace("%", " %")
+
+
+def count(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+TEXTS: dict[Callable[[Case, str, str], Measured], Callable[[float], str]] = {
+    total: ratio,
+    user_part: ratio,
+    p99: ratio,
+    size: number,
+    kept: share,
+    more_calls: count,
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    title: str
+    measure: Callable[[Case, str, str], Measured]
+    limit: float
+    group: str
+    case: str
+    server: str  # {} stands for the backend
+    base: str  # likewise; whom it is compared with, or the server itself
+    unit: str = ""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """By what stands for {}, the name of the backend."""
+        if "{}" in self.server:
+            return BACKENDS
+        return {"": WINDOWS if self.group == "wine" else BACKENDS["uring"]}
+
+    def text(self, value: float) -> str:
+        return TEXTS[self.measure](value)
+
+    @property
+    def wanted(self) -> str:
+        return f"<= {self.text(self.limit)} {self.unit}".rstrip()
+
+
+def echoes(title: str, server: str, base: str, unit: str, limits: dict[int, float]) -> Iterator[Goal]:
+    for connections, limit in limits.items():
+        name = f"{title}, {connections:,} connections"
+        yield Goal(name, total, limit, "echo", ECHO(connections), server, base, unit)
+
+
+def memory(title: str, server: str, limit: float) -> Iterator[Goal]:
+    for connections in (1000, 10_000):
+        case = f"{connections:,} idle connections"
+        yield Goal(f"{title}, each of {case}", size, limit, "memory", case, server, server, "bytes")
+        yield Goal(f"{title}, kept when {connections:,} have gone", kept, 0.1, "memory", case, server, server)
+
+
+NATIVE, PYTHON, RAW_C = "iocpcore-{}", "python-{}", "c-{}"
+SAME_BACKEND = "raw C of the same backend"
+BUSY = "busy loop, 1,000 echoes a second"
+CHURN = "connect, echo, close"
+CALLS = "calls per echo"
+GOALS = [
+    *echoes("native echo", NATIVE, RAW_C, SAME_BACKEND, {50: 1.02, 500: 1.04, 5000: 1.05}),
+    *echoes("native echo", "iocpcore-uring", "c-epoll", "raw C on epoll", {50: 0.95, 500: 0.92}),
+    *echoes("Python echo", PYTHON, RAW_C, SAME_BACKEND, {50: 1.05, 500: 1.10, 5000: 1.15}),
+    *echoes("Python echo", PYTHON, "uvloop", "uvloop", {50: 0.87, 500: 0.92, 5000: 0.75}),
+    *echoes("Python echo", PYTHON, "asyncio", "asyncio", {50: 0.70, 500: 0.75, 5000: 0.55}),
+    Goal("Python echo, user part, 50 connections", user_part, 0.45, "echo", ECHO(50), PYTHON, "uvloop", "uvloop"),
+    Goal(
+        "native echo, p99 beside a busy loop in its process", p99, 1.1, "busy", BUSY, NATIVE, f"{NATIVE}, loop outside",
+        "beside one in another process",
+    ),
+    *memory("native session", NATIVE, 640),
+    *memory("Python session", PYTHON, 1100),
+    Goal("native, connect, echo, close", total, 1.1, "churn", CHURN, NATIVE, RAW_C, SAME_BACKEND),
+    Goal("Python, connect, echo, close", total, 0.9, "churn", CHURN, PYTHON, "uvloop", "uvloop"),
+    Goal("native, calls per echo", more_calls, 0.2, "wine", CALLS, "iocpcore-windows", "c-iocp", "beside raw C"),
+    Goal("Python, calls per echo", more_calls, 0.2, "wine", CALLS, "python-windows", "c-iocp", "beside raw C"),
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A goal on one backend, and what a run shows of it."""
+
+    goal: Goal
+    column: str
+    found: Summary | None
+    why_not: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.found is None:
+            return "not measured"
+        return "reached" if self.found.median <= self.goal.limit else "missed"
+
+    @property
+    def text(self) -> str:
+        return f"{self.goal.text(self.found.median)}, {self.verdict}" if self.found else self.verdict
+
+
+def why_not(run: Run, goal: Goal, names: tuple[str, ...]) -> str:
+    case = run.case(goal.group, goal.case)
+    if case is None:
+        return f"it has no case {goal.case!r}"
+    absent = set(names) - case.servers.keys()
+    reasons = [f"{label(each.server)}: {each.reason}" for each in run.missing if each.server in absent]
+    return "; ".join(reasons) or "its figures are not in the result, or too coarse"
+
+
+def outcome(run: Run, goal: Goal, backend: str) -> Outcome:
+    case, names = run.case(goal.group, goal.case), (goal.server.format(backend), goal.base.format(backend))
+    values = goal.measure(case, *names) if case and all(name in case.servers for name in names) else None
+    if not values:
+        return Outcome(goal, goal.columns[backend], None, why_not(run, goal, names))
+    return Outcome(goal, goal.columns[backend], summary(values))
+
+
+def outcomes(run: Run, goal: Goal) -> list[Outcome]:
+    return [outcome(run, goal, backend) for backend in goal.columns]
+
+
+# ---- output ----
+
+
+def table(run: Run) -> str:
+    """For a page: a row for each goal, a column for each backend."""
+    headings = [*BACKENDS.values(), WINDOWS]
+    lines = [["", "goal", *headings], ["---"] * (2 + len(headings))]
+    for goal in GOALS:
+        cells = {each.column: each.text for each in outcomes(run, goal)}
+        lines.append([goal.title, goal.wanted.replace("<=", "≤"), *(cells.get(heading, "") for heading in headings)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def figure(of: Outcome) -> str:
+    """The median, and the spread where there were rounds to spread over."""
+    found, text = of.found, of.goal.text
+    if found is None:
+        return of.why_not
+    spread = f" ({text(found.low)} to {text(found.high)})" if found.rounds > 1 else ""
+    return text(found.median) + spread
+
+
+def lines(run: Run) -> Iterator[str]:
+    found = [each for goal in GOALS for each in outcomes(run, goal)]
+    names = [f"{each.goal.title}, {each.column}" for each in found]
+    widths = max(map(len, names)), max(len(each.goal.wanted) for each in found)
+    for name, each in zip(names, found, strict=True):
+        yield f"{each.verdict:12}  {name:{widths[0]}}  {each.goal.wanted:{widths[1]}}  {figure(each)}"
+    verdicts = [each.verdict for each in found]
+    yield ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("reached", "missed", "not measured"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path, nargs="?", default=PUBLISHED)
+    options = parser.parse_args(arguments)
+    try:
+        run = load(options.result)
+    except Invalid as problem:
+        sys.exit(f"goals: {problem}")
+    print("\n".join(lines(run)))
+
+
+if __name__ == "__main__":
+    main()
