@@ -1,8 +1,10 @@
 """The benchmark suite: that each part of it runs, and that it does not let a server pass that loses a byte."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import iocpcore
-from support import WAIT
+from iocpcore._cli import bench
+from support import WAIT, Child, until
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
@@ -148,3 +151,80 @@ def test_the_command_names_the_parts_that_there_are(tmp_path):
     status, _, error = command("speed", f"--checkout={ROOT}", cwd=tmp_path)
     assert status == 2
     assert "no such part: speed; there are broadcast, bulk" in error
+
+
+# ---- an early end ----
+
+
+def parent(process):
+    """0 of one that has ended, or been killed and not yet been waited for."""
+    try:
+        state, parent, *_ = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(parent)
+
+
+def descendants(process):
+    parents = {int(folder.name): parent(folder.name) for folder in Path("/proc").glob("[0-9]*")}
+    found = [process]
+    for each in found:
+        found += [child for child, its in parents.items() if its == each]
+    return found[1:]
+
+
+def program(process):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/exe").readlink().name
+
+
+@pytest.fixture
+def child():
+    """Start a process; it is gone after the test."""
+    children = []
+
+    def child(command):
+        children.append(Child(list(map(str, command))))
+        return children[-1]
+
+    yield child
+    for each in children:
+        if each.process.poll() is None:
+            each.signal("SIGTERM")  # or a test that failed would leave servers behind
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                each.process.wait(WAIT)
+        each.close()
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_command_that_is_ended_leaves_no_server_behind(child, name, status):
+    long = ["--servers=c-epoll", "--rounds=1000", "--cpus=any", f"--checkout={ROOT}"]
+    running = child([*PYTHON, "iocpcore", "bench", "churn", *long])
+    started = []
+
+    def serves():
+        started[:] = descendants(running.process.pid)
+        return any(program(each) == "server_epoll" for each in started)
+
+    until(serves)
+    running.signal(name)
+    assert running.end()[0] == status
+    until(lambda: not any(map(parent, started)))
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_suite_that_does_not_end_is_killed_with_its_servers(monkeypatch):
+    monkeypatch.setattr(bench, "ENDS_WITHIN", 0.1)
+    command = [sys.executable, "-c", STUBBORN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as suite:
+        server = int(suite.stdout.readline())
+        bench.end(suite)
+        assert suite.wait(WAIT) == -signal.SIGKILL
+        until(lambda: not parent(server))

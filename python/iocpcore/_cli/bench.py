@@ -5,7 +5,9 @@ The suite is not part of the package: it compiles C, and compares with servers t
 
 import contextlib
 import importlib.util
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ Shows how far it is, then a table for each case. Exit status 1: a server lost or
 
 NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark", "pytest_timeout": "pytest-timeout"}
 LOOK = 0.2  # seconds
+ENDS_WITHIN = 10.0
+TERMINATED = 143  # what a shell makes of SIGTERM
 NOTHING_RAN = 5  # pytest's exit status
 
 
@@ -96,15 +100,41 @@ def run_suite(suite: Path, arguments: list[Path | str]) -> int:
         steps.touch()
         command = [sys.executable, "-m", "pytest", "-q", f"--progress={steps}", *map(str, arguments)]
         with output.open("wb") as file, subprocess.Popen(
-            command, cwd=suite.parent, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
-        ) as process:
-            try:
-                show_progress(process, steps)
-            except BaseException:
-                process.terminate()  # it ends its servers first
-                raise
+            command,
+            cwd=suite.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process, ended(process):
+            show_progress(process, steps)
         print_line(output.read_text(errors="replace").rstrip())
         return process.returncode
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whatever ends this command early ends the suite and its servers as well: SIGTERM too, as Ctrl+C does."""
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    try:
+        yield
+    except BaseException:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the end is bounded: no second one may leave servers behind
+        end(process)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """The suite ends its servers first. It has a session of its own: if it hangs, all in that are killed."""
+    process.terminate()
+    try:
+        process.wait(ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        if sys.platform != "win32":  # where the suite does not run
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def show_progress(process: subprocess.Popen[bytes], steps: Path) -> None:
