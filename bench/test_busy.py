@@ -23,6 +23,6 @@ def beside_a_busy_loop(server):
 SERVERS = [row for server in ALL for row in beside_a_busy_loop(server)]
 
 
-@pytest.mark.parametrize("rate", [1000])
+@pytest.mark.parametrize("rate", [1000], ids=["1000rate"])
 def test_a_busy_loop(compare, rate):
     compare(Busy("busy", f"busy loop, {rate:,} echoes a second", mode="paced", rate=rate, requests=rate // 2))

@@ -17,7 +17,8 @@ def matrix():
         for connections in (1, 50, 500, 5000) if size == 14 else (1, 50, 500):
             for pipeline in (1, 16):
                 marks = [] if (size, connections, pipeline) in QUICK else [pytest.mark.full]
-                name = f"{label.replace(' ', '')}-{connections}-pipelined-{pipeline}"
+                # No number is the beginning of another, so that -k "14B and 50conn and 1deep" is one case.
+                name = f"{label.replace(' ', '')}-{connections}conn-{pipeline}deep"
                 yield pytest.param(size, connections, pipeline, id=name, marks=marks)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rounds import LATENCY, Traffic
 
-RATES = [5000, pytest.param(20_000, marks=pytest.mark.full)]
+RATES = [pytest.param(5000, id="5000rate"), pytest.param(20_000, id="20000rate", marks=pytest.mark.full)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from process import private_bytes
 from rounds import Traffic
 
 IDLE = 7.0  # seconds: more than an iocpcore session keeps its receive buffer
-CONNECTIONS = [1000, pytest.param(10_000, marks=pytest.mark.full)]
+CONNECTIONS = [pytest.param(1000, id="1000idle"), pytest.param(10_000, id="10000idle", marks=pytest.mark.full)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,6 @@ import pytest
 from rounds import Traffic
 
 
-@pytest.mark.parametrize("size", [64, pytest.param(4096, marks=pytest.mark.full)])
+@pytest.mark.parametrize("size", [pytest.param(64, id="64B"), pytest.param(4096, id="4096B", marks=pytest.mark.full)])
 def test_two_writes(compare, size):
     compare(Traffic("two-writes", f"answers of 4 and {size - 4:,} bytes x 50", service="two-writes", size=size))

@@ -49,7 +49,7 @@ def run(tmp_path):
 
 
 def test_a_run_says_what_each_server_spends_and_saves_it(run):
-    few = ["--rounds=2", "--requests=500", "--servers=c-epoll,iocpcore-epoll", "-k", "14B-1-pipelined-1"]
+    few = ["--rounds=2", "--requests=500", "--servers=c-epoll,iocpcore-epoll", "-k", "14B-1conn-1deep"]
     status, output, document = run(BENCH / "test_echo.py", *few)
     assert status == 0, output
     case = document["cases"][0]
@@ -86,6 +86,23 @@ def test_a_server_that_has_no_part_in_a_case_is_named_with_the_reason(run):
     assert f"not measured in two-writes: iocpcore-epoll: {reason}" in output
 
 
+@pytest.mark.parametrize(
+    ("words", "case"),
+    [
+        ("14B and 50conn and 1deep", "14B-50conn-1deep"),
+        ("1KiB and 500conn and 16deep", "1KiB-500conn-16deep"),
+        ("10KiB and 1conn and 1deep", "10KiB-1conn-1deep"),
+        ("1000idle", "1000idle"),
+        ("5000rate", "5000rate"),
+    ],
+)
+def test_words_choose_one_case_and_no_other(run, words, case):
+    status, output, _ = run(BENCH, "--full", "--collect-only", "-q", "--servers=c-epoll", "-k", words)
+    assert status == 0, output
+    found = [line for line in output.splitlines() if "::" in line]
+    assert len(found) == 1 and f"-{case}]" in found[0]
+
+
 def test_every_server_is_asked_in_every_case(run):
     """Who cannot serve one is shown as missing there, and not left out."""
     status, output, _ = run(BENCH / "test_broadcast.py", BENCH / "test_bulk.py", "--collect-only")
@@ -107,7 +124,7 @@ def test_every_service_of_the_reference_on_io_uring_is_measured(run):
 
 @pytest.mark.parametrize("fault", ["lose", "change", "add", "end"])
 def test_a_server_with_a_fault_fails_the_run(run, fault):
-    arguments = ["--rounds=1", "--requests=200", "--patience=1", "--servers=c-epoll,broken", "-k", "14B-1-pipelined-1"]
+    arguments = ["--rounds=1", "--requests=200", "--patience=1", "--servers=c-epoll,broken", "-k", "14B-1conn-1deep"]
     broken = f"broken={sys.executable} {BROKEN} {fault}"
     status, output, document = run(BENCH / "test_echo.py", *arguments, "--add-server", broken)
     assert status == 1, output
