@@ -121,16 +121,19 @@ def _start_up():
 
 
 def _choose_backend(name):
-    """Its index; None asks the environment's IOCPCORE_BACKEND, else "auto"."""
+    """Its index; None asks the environment's IOCPCORE_BACKEND, else "auto". An error says where it was given."""
+    where = ""
     if name is None:
         name = os.environ.get("IOCPCORE_BACKEND") or "auto"
+        where = "IOCPCORE_BACKEND: "
     if not isinstance(name, str):
         raise TypeError(f"backend must be a str, not {type(name).__name__}")
     cdef int found = iocp_backend_find(name.encode("utf-8", "replace"))
     if found < 0:
-        raise ValueError(f"unknown backend {name!r}, or not built; this build has auto, {', '.join(_backend_names())}")
+        known = ", ".join(_backend_names())
+        raise ValueError(f"{where}unknown backend {name!r}, or not built; this build has auto, {known}")
     if iocp_backend_missing(found) != NULL:
-        raise RuntimeError(f"backend {name!r} cannot run here: {iocp_backend_missing(found).decode()}")
+        raise RuntimeError(f"{where}backend {name!r} cannot run here: {iocp_backend_missing(found).decode()}")
     return found
 
 

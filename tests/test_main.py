@@ -487,6 +487,12 @@ def test_info_prints_a_table():
     assert {f"backend {name}" for name in iocpcore.backends()} <= set(shown)
 
 
+def test_info_refuses_a_backend_of_the_environment_that_there_is_not():
+    done = run_command([*COMMAND, "info"], {**ENVIRONMENT, "IOCPCORE_BACKEND": "kqueue"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("iocpcore info: error: IOCPCORE_BACKEND: unknown backend 'kqueue'")
+
+
 # ---- bad input ----
 
 
@@ -533,7 +539,7 @@ def test_an_address_in_use_gets_one_line(serve):
 def test_a_backend_named_by_the_environment_is_checked_too():
     done = run_command([*COMMAND, "echo", "--port", "0"], {**ENVIRONMENT, "IOCPCORE_BACKEND": "kqueue"})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("iocpcore echo: error: unknown backend 'kqueue'")
+    assert done.stderr.startswith("iocpcore echo: error: IOCPCORE_BACKEND: unknown backend 'kqueue'")
 
 
 def test_an_unknown_option_gets_one_line():

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from .. import Proactor, __version__, _core, backends
-from .common import DONE
+from .common import DONE, Refused
 from .output import print_json, print_table
 
 HELP = "versions, and the backends that can run here"
@@ -21,12 +21,23 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    check_environment()
     facts = gather()
     if options.json:
         print_json(facts)
     else:
         show(facts)
     return DONE
+
+
+def check_environment() -> None:
+    """Refuse a name that no other command would take. Why a backend cannot run is among what we are to say."""
+    try:
+        Proactor(0).close()
+    except ValueError as error:
+        raise Refused(error) from error
+    except (RuntimeError, OSError):
+        pass
 
 
 def gather() -> dict[str, Any]:
