@@ -124,8 +124,10 @@ class Stats(Counters):
 class ListenerStats:
     """A snapshot of a listener. Made by Listener.stats().
 
-    accepted (connections): until now. refused (connections): of them, those that were closed at once, as in Stats.
-    sessions: now, those on their way to their worker included. max_sessions: that may be; None: any number.
+    - accepted (connections): until now.
+    - refused (connections): of them, those that were closed at once, as in Stats.
+    - sessions: now, those on their way to their worker included.
+    - max_sessions: that may be; None: any number.
     """
 
     accepted: int
@@ -142,8 +144,9 @@ class ListenerStats:
 class SessionStats:
     """A snapshot of a session. Made by Session.stats().
 
-    bytes_received: those included that came when it was finishing, and were not delivered. bytes_sent: taken by the
-    system. bytes_queued: taken by send(), but not by the system; after the end: those that will never be sent.
+    - bytes_received: those included that came when it was finishing, and were not delivered.
+    - bytes_sent: taken by the system.
+    - bytes_queued: taken by send(), but not by the system; after the end: those that will never be sent.
 
     Each number is exact. While the worker ends a send, its bytes may for a moment be in bytes_sent and in bytes_queued.
     """
