@@ -3,6 +3,7 @@
     <!-- bench:figure echo -->            a chart, with the command that made it, and its date; a block of its own
     <!-- bench:table echo -->             a table of a group: server by case, medians and ratios
     <!-- bench:goals -->                  the goals, and which of them the result reaches: goals.py
+    <!-- bench:busy -->                   each server beside a busy loop in another process, and in its own
     <!-- bench:source -->                 when, where and how the figures were made
     <!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->    within a sentence; | user_ns: of that figure
     <!-- bench:value memory | 1,000 idle | uvloop -->                     likewise
@@ -85,6 +86,27 @@ def table(run: Run, words: list[str], page: Path) -> str:
     return f"\n{rows}\n\n" + "\\\n".join(lines) + "\n"
 
 
+def beside(case: Case, name: str) -> list[str]:
+    """The median latency, and what 99 % are within."""
+    found = [case.servers[name].summary(key) for key in ("p50_us", "p99_us")] if name in case.servers else [None] * 2
+    return [number(each.median) if each else "–" for each in found]
+
+
+def busy(run: Run, words: list[str], page: Path) -> str:
+    """A row for each server: what it is compared with is itself, so both stand in it."""
+    (case, *_) = cases = found(run.group("busy") or None, "group 'busy'")
+    headings = [f"loop {where}: {key}" for where in ("in another process", "in its process") for key in ("p50", "p99")]
+    lines = [["", *headings, "ratio of the p99"], ["---", *(["---:"] * 5)]]
+    for name in in_order({split(name)[0] for name in case.servers}):
+        ratio = case.ratio(name, f"{name}, loop outside")
+        row = [label(name), *beside(case, f"{name}, loop outside"), *beside(case, name)]
+        lines.append([*row, times(ratio.median) if ratio else "–"])
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rounds = len(next(iter(case.servers.values())).rounds)
+    notes = [f"{case.name}; us, medians of {rounds} rounds; ratios are taken round by round", *absent(run, cases)]
+    return f"\n{rows}\n\n" + "\\\n".join(notes) + "\n"
+
+
 def absent(run: Run, cases: list[Case]) -> Iterator[str]:
     """A line for each server that is in none of the group's cases, though it was to be measured."""
     shown = {split(name)[0] for case in cases for name in case.servers}
@@ -116,6 +138,7 @@ def value(run: Run, words: list[str], page: Path) -> str:
 
 
 KINDS: dict[str, Callable[[Run, list[str], Path], str]] = {
+    "busy": busy,
     "figure": figure,
     "goals": all_goals,
     "ratio": ratio,

@@ -153,6 +153,21 @@ def test_a_table_says_who_is_missing_in_it(root):
     assert "winloop" not in quoted.table(elsewhere, ["memory"], root / "README.md")
 
 
+def test_a_server_stands_beside_a_busy_loop_in_one_row(root):
+    def measured(base, p50, p99):
+        return results.Server([{"p50_us": p50, "p99_us": p99}], base)
+
+    servers = {
+        "uvloop": measured("uvloop, loop outside", 3000.0, 5000.0),
+        "uvloop, loop outside": measured(None, 10.0, 50.0),
+        "c-epoll, loop outside": measured(None, 9.0, 40.0),
+    }
+    case = results.Case("busy", "loop", "p99_us", {"p99_us": "us"}, servers)
+    rows = quoted.busy(dataclasses.replace(RUN, cases=[case]), [], root / "README.md").splitlines()
+    assert "| uvloop | 10.0 | 50.0 | 3,000 | 5,000 | 100.0× |" in rows
+    assert "| raw C, epoll | 9.00 | 40.0 | – | – | – |" in rows
+
+
 def test_what_is_filled_in_is_in_line_with_the_result(root):
     text = "<!-- bench:source --><!-- bench:end --> <!-- bench:value start | import | uvloop -->?<!-- bench:end -->"
     fill(root, text)
