@@ -123,6 +123,10 @@ def test_a_load_is_made_once():
 
 def test_a_load_finds_a_name_where_a_server_listens(proactor):
     """A name may have several addresses: client and server must take the same."""
+    try:
+        socket.getaddrinfo("localhost", None)
+    except socket.gaierror as error:
+        pytest.skip(f"this machine does not know localhost: {error}")
     listener = proactor.listen(iocpcore.ECHO, "localhost")
     load = iocpcore.Load(connections=1, messages=1)
     load.start(proactor, "localhost", listener.port)
