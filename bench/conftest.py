@@ -4,6 +4,7 @@ A test is one server in one case. The first test of a case measures all its serv
 says how its own has done: as a benchmark of pytest-benchmark, as a skip with the reason where it cannot run here, or as
 a failure where it lost a byte. -k and --servers choose who takes part.
 """
+import contextlib
 import os
 import resource
 import signal
@@ -21,12 +22,13 @@ import suite
 import table
 from rounds import Options
 
+MOST_FILES = 20_000  # open at a time, in one process
 SECONDS_A_CASE = {False: 300, True: 3600}  # by --full: after which a case is taken to hang
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("iocpcore's benchmarks")
-    group.addoption("--full", action="store_true", help="the whole matrix, with more rounds and requests: hours")
+    group.addoption("--full", action="store_true", help="the whole matrix, with more rounds: about 45 minutes")
     group.addoption("--rounds", type=int, help="of each case (default: 3; with --full 7)")
     group.addoption("--requests", type=int, help="of each server in each round, whatever the case says")
     group.addoption("--patience", type=int, default=60, metavar="SECONDS", help="for each step of a load (default: 60)")
@@ -52,8 +54,17 @@ def pytest_configure(config):
     config.progress = Progress(config.getoption("progress"), rounds)
     config.bench = suite.Suite(Options(rounds=rounds, **given), config.progress.one_round)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end through the clean-up
+    allow_files(MOST_FILES)
+
+
+def allow_files(wanted):
+    """Servers and loads inherit it. More than the hard limit only root may have; a case that needs it says so."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # servers and loads inherit it
+    if hard != resource.RLIM_INFINITY:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, wanted),) * 2)
+            return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def chosen(offered, config):

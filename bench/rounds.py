@@ -4,6 +4,7 @@ A measure is the recipe of a case: how its servers are warmed up, and what one r
 """
 import contextlib
 import dataclasses
+import resource
 import time
 
 from load import Load
@@ -11,6 +12,7 @@ from process import CpuTime, Failed, Running, forget_peak, peak_bytes
 from servers import NotThis, Unavailable
 
 WARM_UP = 5000  # requests
+OTHER_FILES = 100  # that a process may have open beside its connections
 
 CPU = {"total_ns": "ns of server CPU per {}", "user_ns": "of it in user mode", "system_ns": "of it in the kernel"}
 LATENCY = {"p50_us": "us, median latency", "p99_us": "us, 99 % within", "p999_us": "us, 99.9 % within"}
@@ -42,6 +44,10 @@ class Measure:
 
     def units(self):
         raise NotImplementedError
+
+    def why_not(self):
+        """Why nobody can be measured on this machine, or None."""
+        return None
 
     def start(self, server, options, stack):
         """What round() is given; the stack discards it at its end."""
@@ -77,14 +83,21 @@ class Traffic(Measure):
     pipeline: int = 1
     rate: int | None = None  # requests a second, of a paced load
     requests: int = 10_000  # of a quick run
+    full_times: int = 10  # as many in a full one
     idle: float = 0.0  # seconds before the requests
     per: str = "request"  # what the CPU time is divided by: "request", or "KiB"
 
     def units(self):
         return {key: text.format(self.per) for key, text in CPU.items()} | RATE | LATENCY
 
+    def why_not(self):
+        wanted, most = self.connections + OTHER_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if most != resource.RLIM_INFINITY and wanted > most:
+            return f"it takes {wanted:,} open files, and the hard limit is {most:,} (ulimit -Hn)"
+        return None
+
     def count(self, options):
-        return options.requests or self.requests * (10 if options.full else 1)
+        return options.requests or self.requests * (self.full_times if options.full else 1)
 
     def load(self, running, options, **other):
         mine = {"mode": self.mode, "size": self.size, "connections": self.connections, "pipeline": self.pipeline}
@@ -205,6 +218,8 @@ class Comparison:
             raise Unavailable(reason)
         if self.measure.service not in server.services:
             raise NotThis(server.lacks)
+        if reason := self.measure.why_not():
+            raise NotThis(f"{self.measure.name}: {reason}")
 
     def left(self, runnings):
         return {server: running for server, running in runnings.items() if not self.is_out(server)}

@@ -23,4 +23,4 @@ class Latency(Traffic):
 
 @pytest.mark.parametrize("rate", RATES)
 def test_latency(compare, rate):
-    compare(Latency("latency", f"latency at {rate:,} a second", rate=rate, requests=rate // 2))
+    compare(Latency("latency", f"latency at {rate:,} a second", rate=rate, requests=rate // 2, full_times=5))
