@@ -42,6 +42,10 @@ def p99(case: Case, server: str, base: str) -> Measured:
     return case.ratios(server, base, "p99_us")
 
 
+def attaches(case: Case, server: str, base: str) -> Measured:
+    return case.servers[server].values("attaches_per_packet")
+
+
 def size(case: Case, server: str, base: str) -> Measured:
     return case.servers[server].values("bytes_per_connection")
 
@@ -74,6 +78,7 @@ TEXTS: dict[Callable[[Case, str, str], Measured], Callable[[float], str]] = {
     total: ratio,
     user_part: ratio,
     p99: ratio,
+    attaches: number,
     size: number,
     kept: share,
     more_calls: count,
@@ -131,6 +136,7 @@ GOALS = [
     *echoes("Python echo", PYTHON, "uvloop", "uvloop", {50: 0.87, 500: 0.92, 5000: 0.75}),
     *echoes("Python echo", PYTHON, "asyncio", "asyncio", {50: 0.70, 500: 0.75, 5000: 0.55}),
     Goal("Python echo, user part, 50 connections", user_part, 0.45, "echo", ECHO(50), PYTHON, "uvloop", "uvloop"),
+    Goal("Python echo, 50 connections, the GIL taken", attaches, 0.5, "echo", ECHO(50), PYTHON, PYTHON, "a packet"),
     Goal(
         "native echo, p99 beside a busy loop in its process", p99, 1.1, "busy", BUSY, NATIVE, f"{NATIVE}, loop outside",
         "beside one in another process",

@@ -153,6 +153,18 @@ class Running(Process):
         if self.hog:
             self.hog.write_line()
 
+    def counted(self):
+        """(attaches, packets) until now, or None where nobody counts them."""
+        if not self.server.counts or self.server.hog:
+            return None
+        self.write_line()
+        line = self.read_line(ENDS_WITHIN)
+        try:
+            attaches, packets = map(int, line.split())
+        except ValueError:
+            raise Failed(f"{self.server.name} said {line!r} when it was asked for its counters") from None
+        return attaches, packets
+
     def check_alive(self):
         if self.child.poll() is not None:
             raise Failed(f"{self.server.name} died with status {self.child.returncode}: {self.last_words()}")

@@ -16,6 +16,7 @@ OTHER_FILES = 100  # that a process may have open beside its connections
 
 CPU = {"total_ns": "ns of server CPU per {}", "user_ns": "of it in user mode", "system_ns": "of it in the kernel"}
 LATENCY = {"p50_us": "us, median latency", "p99_us": "us, 99 % within", "p999_us": "us, 99.9 % within"}
+ATTACHES = {"attaches_per_packet": "times that the GIL was taken, per packet"}
 RATE = {"requests_per_s": "requests per second"}
 
 
@@ -88,7 +89,7 @@ class Traffic(Measure):
     per: str = "request"  # what the CPU time is divided by: "request", or "KiB"
 
     def units(self):
-        return {key: text.format(self.per) for key, text in CPU.items()} | RATE | LATENCY
+        return {key: text.format(self.per) for key, text in CPU.items()} | RATE | LATENCY | ATTACHES
 
     def why_not(self):
         wanted, most = self.connections + OTHER_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -116,11 +117,13 @@ class Traffic(Measure):
     def round(self, running, options):
         with self.load(running, options) as load:
             yield self.idle
+            before = running.counted()
             cpu = CpuTime(running.pid)
             load.run()
             total, user = cpu.read()
+            after = running.counted()
             result = load.end()
-        return self.cpu_figures(total, user, result) | traffic_figures(result)
+        return self.cpu_figures(total, user, result) | traffic_figures(result) | attach_figures(before, after)
 
     def cpu_figures(self, total, user, result):
         units = result["requests"] * (self.size / 1024 if self.per == "KiB" else 1)
@@ -130,6 +133,11 @@ class Traffic(Measure):
 def traffic_figures(result):
     latency = {f"{key}_us": value for key, value in result["latency_us"].items()}
     return {"requests_per_s": result["requests_per_second"], **latency}
+
+
+def attach_figures(before, after):
+    attaches, packets = (b - a for a, b in zip(before, after, strict=True)) if before else (0, 0)
+    return {"attaches_per_packet": attaches / packets} if packets else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Server:
     check: object = None  # raises Unavailable
     module: str | None = None  # what its users import
     lacks: str = "it does not serve that"  # why it has no other service
+    counts: bool = False  # a line on its standard input is answered: how often it took the GIL, and its packets
     hog: str | None = None  # where the busy loop of test_busy.py is: "inside" its process, or "outside"
 
     @property
@@ -86,7 +87,7 @@ def raw_c(backend, *packages):
 def on_iocpcore(name, backend, *arguments, **more):
     command = script("iocpcore_server.py", "--backend", backend, *arguments)
     check = functools.partial(backend_usable, backend)
-    more = {"services": SERVICES} | more
+    more = {"services": SERVICES, "counts": True} | more
     return Server(f"{name}-{backend}", command, base=f"c-{backend}", check=check, module="iocpcore", **more)
 
 

@@ -8,6 +8,7 @@ KEYS = {
     "user_ns": "user",
     "system_ns": "system",
     "requests_per_s": "requests/s",
+    "attaches_per_packet": "attaches",
     "p50_us": "p50 us",
     "p99_us": "p99 us",
     "p999_us": "p99.9 us",
@@ -48,7 +49,8 @@ def base_of_all(case):
 
 
 def lines(case):
-    others = [key for key in case.units if key != case.figure]
+    # What none of these servers has is no column.
+    others = [key for key in case.units if key != case.figure and any(s.values(key) for s in case.servers.values())]
     rounds = len(next(iter(case.servers.values())).rounds)
     base = base_of_all(case)
     header = ["", "median", "min", "max", *([base] if base else []), *(KEYS.get(key, key) for key in others)]

@@ -41,9 +41,10 @@ def median(summary: Summary | None, text=number) -> str:
 
 
 def others_of(case: Case) -> list[str]:
-    """First the known ones, then those that only this case has."""
+    """First the known ones, then those that only this case has; none that no server has."""
     known = [figure for figure in OTHERS if figure in case.units]
-    return [figure for figure in dict.fromkeys([*known, *case.units]) if figure != case.figure]
+    figures = dict.fromkeys(figure for figure in [*known, *case.units] if figure != case.figure)
+    return [figure for figure in figures if any(server.values(figure) for server in case.servers.values())]
 
 
 def heading(case: Case, figure: str) -> str:

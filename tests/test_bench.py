@@ -59,6 +59,16 @@ def test_a_run_says_what_each_server_spends_and_saves_it(run):
     assert all(figures["total_ns"] > 0 for server in case["servers"].values() for figures in server["rounds"])
 
 
+def test_how_often_a_server_takes_the_gil_is_measured_where_it_counts_that(run):
+    few = ["--rounds=1", "--requests=500", "--servers=c-epoll,python-epoll,iocpcore-epoll", "-k", "14B-50conn-1deep"]
+    status, output, document = run(BENCH / "test_echo.py", *few)
+    assert status == 0, output
+    rounds = {name: server["rounds"][0] for name, server in document["cases"][0]["servers"].items()}
+    assert 0 < rounds["python-epoll"]["attaches_per_packet"] <= 1
+    assert rounds["iocpcore-epoll"]["attaches_per_packet"] == 0
+    assert "attaches_per_packet" not in rounds["c-epoll"]
+
+
 def test_every_kind_of_case_runs(run):
     """But those that idle for seconds."""
     parts = ["latency", "busy", "churn", "two-writes", "broadcast", "bulk", "start"]
@@ -120,6 +130,17 @@ def test_every_service_of_the_reference_on_io_uring_is_measured(run):
     if document["cases"] == []:
         pytest.skip(document["missing"][0]["reason"])
     assert {case["group"] for case in document["cases"]} == set(parts)
+
+
+def test_a_case_that_takes_more_open_files_than_there_may_be_is_missing_with_the_reason(monkeypatch):
+    import rounds
+    import servers
+
+    monkeypatch.setattr(rounds.resource, "getrlimit", lambda which: (50, 50))
+    comparison = rounds.Comparison(rounds.Traffic("echo", "echo x 5000", connections=5000), rounds.Options())
+    comparison.run([servers.Server("one", (), frozenset({"echo"}), "c-epoll")])
+    reason = "it takes 5,100 open files, and the hard limit is 50 (ulimit -Hn)"
+    assert str(comparison.missing["one"]) == f"echo x 5000: {reason}"
 
 
 @pytest.mark.parametrize("fault", ["lose", "change", "add", "end"])

@@ -1,6 +1,8 @@
 """The servers on iocpcore: native, or with a handler written in Python."""
 import functools
+import os
 import sys
+import threading
 
 import iocpcore
 from common import BACKLOG, BLOCK, HEADER, Requests, listening, parse_arguments
@@ -57,6 +59,13 @@ class Broadcast:
         self.sessions.discard(session)
 
 
+def answer_questions(proactor):
+    """A line on standard input is answered with what the proactor has counted, until the input ends."""
+    while os.read(0, 1):
+        stats = proactor.stats()
+        print(stats.attaches, stats.packets, flush=True)
+
+
 HANDLERS = {"echo": Echo, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
 
 
@@ -69,9 +78,15 @@ def main():
     )
     if options.native and options.service != "echo":
         sys.exit("the native handler only echoes")
+
+    def started(listener):
+        if not options.hog:  # whose input it is then
+            threading.Thread(target=answer_questions, args=[listener.proactor], daemon=True).start()
+        listening(*listener.address[:2])
+
     handler = iocpcore.ECHO if options.native else HANDLERS[options.service]()
     serve = functools.partial(iocpcore.serve, handler, options.host, options.port, backlog=BACKLOG)
-    stats = serve(backend=options.backend, started=lambda listener: listening(*listener.address[:2]))
+    stats = serve(backend=options.backend, started=started)
     if options.stats:
         print(stats, file=sys.stderr)
 
