@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BACKLOG = 4096, BUFFER = 16384 };
+enum { BACKLOG = 4096 };
 enum { HEADER = 4 };                      /* bytes of an answer's first write, where there are two */
 enum { REQUEST = 8, BLOCK = 64 * 1024 };  /* bytes of a request for a bulk answer; after which the answer repeats */
 enum { EXIT_USAGE = 2, EXIT_NOT_AVAILABLE = 3 };

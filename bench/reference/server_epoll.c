@@ -10,7 +10,7 @@
 
 #include "server.h"
 
-enum { EVENTS = 1024 };
+enum { EVENTS = 1024, BUFFER = 128 * 1024 };
 
 /* While a rest waits to be sent the connection is watched for EPOLLOUT alone: a peer that does not read its echoes is
  * not read from. */

@@ -13,6 +13,7 @@
 
 enum { ENTRIES = 4096 };
 
+enum { BUFFER = 64 * 1024 }; /* each connection has one: larger, malloc would map it anew for each */
 enum { SEND = 1 }; /* marks a result of a broadcast as that of a send: addresses are even */
 
 /* What a connection is to be sent of broadcasts. */
