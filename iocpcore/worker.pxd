@@ -5,7 +5,7 @@
 # Ownership: an operation that has ended still holds its session until its step is over, so that a session cannot be
 # released between two packets of one batch; advance() releases it when nothing holds it any more.
 # Threads: one thread per worker, without the GIL from the first to the last line.
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
@@ -94,8 +94,12 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
-    """Without a buffer, until there is data: where many hold one, they would be many pages that hold nothing."""
-    return worker.stats.buffers_used > worker.buffers_enough and not session.data_waits
+    """Without a buffer, until there is data: where many hold one, they would be many pages that hold nothing.
+
+    Whose messages are large may hold more: their pages are used, and measured, it costs them more to wait.
+    """
+    cdef int64_t enough = worker.buffers_enough * (1 + 2 * session.more_buffers)
+    return worker.stats.buffers_used > enough and not session.data_waits
 
 
 cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:

@@ -218,7 +218,7 @@ static inline int iocp_no_delay(SOCKET s)
     return setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on) == 0 ? 0 : WSAGetLastError();
 }
 
-#define IOCP_BUFFERS_ENOUGH 1024 /* posted at a time: waiting without one first costs a call and a packet more */
+#define IOCP_BUFFERS_ENOUGH 256 /* posted at a time: waiting without one first costs a call and a packet more */
 #define IOCP_INHERITS_NO_DELAY 0 /* what an accepted socket has from the listening one is not documented */
 
 /* The number of probes is the system's own (10): setting it needs Windows 10 1703. */
