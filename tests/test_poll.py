@@ -46,6 +46,22 @@ def test_listen_connect_send_and_close_all_happen_in_poll(polled):
     assert client.of("on_close") == [(session, None)]
 
 
+def test_fifty_busy_connections_take_the_gil_for_less_than_every_second_packet(polled, connect):
+    """All have written before the worker looks, as where a server is busy."""
+    echo = Acting(on_receive=lambda session, data: session.send(data))
+    listener = polled.listen(echo, backlog=64)
+    peers = [connect(listener) for _ in range(50)]
+    poll_until(polled, lambda: len(echo.of("on_connect")) == 50)
+    before = polled.stats()
+    for turn in range(1, 11):
+        for peer in peers:
+            peer.sendall(b"fourteen bytes")
+        poll_until(polled, lambda sent=50 * 14 * turn: polled.stats().bytes_sent >= sent)
+        assert all(receive_exactly(peer, 14) == b"fourteen bytes" for peer in peers)
+    after = polled.stats()
+    assert after.attaches - before.attaches < 0.5 * (after.packets - before.packets)
+
+
 def test_poll_returns_the_number_of_packets(polled, connect):
     handler = Recorder()
     listener = polled.listen(handler)
