@@ -40,7 +40,7 @@ from iocp cimport (
     InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
     ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
-    iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, sockaddr_in, sockaddr_in6)
+    iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, iocp_submit, sockaddr_in, sockaddr_in6)
 from link cimport (
     link_drop, link_give, link_hold, link_new, link_queued, link_received, link_sent)
 from mutant cimport (
@@ -439,7 +439,10 @@ cdef class Proactor:
             self.raise_failure()
             self.check_process()    # a callback may have forked
             if count > 0 or time.monotonic() >= deadline or self.closing or self.done_without_packets() != before:
-                return count
+                break
+        if self.native != NULL:     # a callback may have closed us
+            iocp_submit(self.native[0].port)    # the next poll may be long in coming
+        return count
 
     def stats(self):
         """stats()

@@ -98,6 +98,7 @@ cdef extern from "iocp.h" nogil:
     int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
     int iocp_shutdown_send(SOCKET s)
     int iocp_status(const OVERLAPPED_ENTRY *entry)
+    void iocp_submit(HANDLE port)
     uint64_t iocp_now(HANDLE port)
     void iocp_block_signals()
     long iocp_process_id()

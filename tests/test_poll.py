@@ -46,6 +46,15 @@ def test_listen_connect_send_and_close_all_happen_in_poll(polled):
     assert client.of("on_close") == [(session, None)]
 
 
+def test_what_callbacks_have_sent_is_on_its_way_when_poll_returns(polled, connect):
+    """On io_uring a send is only queued until the next system call of the port's: that may be a long time off."""
+    handler = Acting(on_receive=lambda session, data: session.send(data))
+    peer = connect(polled.listen(handler))
+    peer.sendall(b"now")
+    poll_until(polled, lambda: handler.received() == b"now")
+    assert receive_exactly(peer, 3) == b"now"
+
+
 def test_fifty_busy_connections_take_the_gil_for_less_than_every_second_packet(polled, connect):
     """All have written before the worker looks, as where a server is busy."""
     echo = Acting(on_receive=lambda session, data: session.send(data))

@@ -62,6 +62,7 @@ struct iocp_backend {
     void (*cancel)(struct iocp_socket *, OVERLAPPED *); /* one that pends, or all (NULL); each still ends by a packet */
     void (*detach)(struct iocp_socket *); /* its descriptor is about to be closed: cancels all that pends */
     int (*wait)(struct iocp_port *, int64_t nanoseconds); /* completes what has finished; waits if negative or positive */
+    void (*submit)(struct iocp_port *);           /* what was started is on its way, and need not wait for wait() */
     void (*wake)(struct iocp_port *);             /* any thread: wait() returns soon */
     uint64_t (*now)(struct iocp_port *);          /* monotonic nanoseconds */
 };

@@ -354,6 +354,11 @@ static int epoll_wait_edges(struct iocp_port *port, int64_t nanoseconds)
     return 0;
 }
 
+static void epoll_submit(struct iocp_port *port)
+{
+    (void)port;
+}
+
 static void epoll_wake(struct iocp_port *port)
 {
     struct epoll_port *ep = port->backend_data;
@@ -382,6 +387,7 @@ const struct iocp_backend epoll_backend = {
     .cancel = epoll_cancel,
     .detach = epoll_detach,
     .wait = epoll_wait_edges,
+    .submit = epoll_submit,
     .wake = epoll_wake,
     .now = epoll_now,
 };

@@ -5,7 +5,7 @@
  *     closing an associated socket and dequeuing happen on it, and abort() says so if they do not.
  *     PostQueuedCompletionStatus alone may come from any thread.
  *  2. On io_uring WSARecv, WSASend, AcceptEx and ConnectEx only queue; the next dequeue submits all of them and waits,
- *     in one system call. A WSASend of more than 16 KiB is tried at once.
+ *     in one system call; iocp_submit() is for who does not dequeue soon. A WSASend of more than 16 KiB is tried at once.
  *  3. A start succeeds inline (TRUE or 0), pends (WSA_IO_PENDING), or fails (any other error: no packet will come).
  *     As on Windows an inline success posts a packet too, unless FILE_SKIP_COMPLETION_PORT_ON_SUCCESS was set.
  *  4. SOCKET is the descriptor. What is kept for it lives until its last packet was dequeued, because the number is
@@ -160,6 +160,7 @@ static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error nu
 {
     return (int)entry->Internal;
 }
+void iocp_submit(HANDLE port);                       /* what was started need not wait for the next dequeue */
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
 void iocp_block_signals(void);                       /* this thread takes none: they are the main thread's */
 long iocp_process_id(void);

@@ -281,6 +281,13 @@ BOOL GetQueuedCompletionStatusEx(HANDLE handle, OVERLAPPED_ENTRY *entries, ULONG
     }
 }
 
+void iocp_submit(HANDLE handle)
+{
+    struct iocp_port *port = handle;
+
+    port->backend->submit(port);
+}
+
 uint64_t iocp_now(HANDLE handle)
 {
     struct iocp_port *port = handle;

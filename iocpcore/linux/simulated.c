@@ -1271,6 +1271,11 @@ static int sim_wait(struct iocp_port *port, int64_t nanoseconds)
     return WAIT_TIMEOUT;
 }
 
+static void sim_submit(struct iocp_port *port)
+{
+    (void)port; /* nobody polls here */
+}
+
 static void sim_wake(struct iocp_port *port)
 {
     (void)port; /* sim_runnable() looks at what was posted */
@@ -1293,6 +1298,7 @@ const struct iocp_backend simulated_backend = {
     .cancel = sim_cancel,
     .detach = sim_detach,
     .wait = sim_wait,
+    .submit = sim_submit,
     .wake = sim_wake,
     .now = sim_port_now,
 };

@@ -387,6 +387,14 @@ static int uring_wait(struct iocp_port *port, int64_t nanoseconds)
     return result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY ? 0 : -result;
 }
 
+static void uring_submit(struct iocp_port *port)
+{
+    struct uring_port *up = port->backend_data;
+
+    if (io_uring_sq_ready(&up->ring) > 0)
+        io_uring_submit(&up->ring);
+}
+
 static void uring_wake(struct iocp_port *port)
 {
     struct uring_port *up = port->backend_data;
@@ -415,6 +423,7 @@ const struct iocp_backend uring_backend = {
     .cancel = uring_cancel,
     .detach = uring_detach,
     .wait = uring_wait,
+    .submit = uring_submit,
     .wake = uring_wake,
     .now = uring_now,
 };
