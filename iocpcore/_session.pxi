@@ -18,6 +18,7 @@ cdef uint64_t sessions_made = 0     # by this process
 cdef long process_id = iocp_process_id()    # of this process: asking the system for it at each send would cost
 
 
+@cython.final
 cdef class Session:
     """A connection. Made by listen(), connect() and adopt(); its methods may be called in any thread.
 

@@ -152,7 +152,7 @@ int iocp_skip_on_success(SOCKET s);                  /* 1: inline successes will
 void iocp_linger_zero(SOCKET s);                     /* closing will reset */
 int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so the two below */
 #define IOCP_INHERITS_NO_DELAY 1                     /* an accepted socket has it from the listening one */
-#define IOCP_BUFFERS_ENOUGH 32                       /* posted at a time: waiting without one first costs little here */
+#define IOCP_BUFFERS_ENOUGH 64                       /* posted at a time: waiting without one first costs little here */
 int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
 int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer);
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */

@@ -1,7 +1,7 @@
 import socket
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, type_check_only
+from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, final, type_check_only
 
 # Of the standard library since 3.12; a type checker knows them in stubs without the package being installed.
 from typing_extensions import Buffer, disjoint_base
@@ -63,7 +63,7 @@ class Callbacks(Handler): ...
 class SessionClosed(ConnectionError): ...
 class SendLimitExceeded(BufferError): ...
 
-@disjoint_base
+@final
 class Session:
     def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
     data: Any
