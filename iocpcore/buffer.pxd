@@ -4,7 +4,7 @@
 # moves it from input to queue without a copy. One that an operation refers to is in flight, and its owner keeps it till
 # the packet. A pinned one, once released, waits until the worker has the GIL.
 # Threads: pools belong to their worker; buffer_copy() and buffer_pin() are for any.
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from iocp cimport iocp_give_pages, iocp_take_pages
 from operation cimport (
@@ -13,12 +13,12 @@ from operation cimport (
 cdef extern from *:
     """
     #ifdef IOCPCORE_SIMULATED
-    #define BUFFERS_SPOILT 1
+    #define RELEASED_SPOILT 1
     #else
-    #define BUFFERS_SPOILT 0
+    #define RELEASED_SPOILT 0
     #endif
     """
-    const bint BUFFERS_SPOILT   # the simulation's build: what is released is overwritten, so that late readers show
+    const bint RELEASED_SPOILT  # the simulation's build: what is released is overwritten, so that late readers show
 
 cdef extern from *:
     """
@@ -27,17 +27,21 @@ cdef extern from *:
     const unsigned long long TRIM_TIME  # nanoseconds from a slab's last use to giving it back to the system
 
 
+cdef inline size_t slab_size(const BufferPool *pool) noexcept nogil:
+    """Of its buffers' bytes, and of what is known of them behind."""
+    return SLAB_BUFFERS * pool.size + sizeof(Slab)
+
+
 cdef inline bint slab_add(BufferPool *pool) noexcept nogil:
     """Spare buffers for the pool; False without memory."""
-    cdef Slab *slab = <Slab *> calloc(1, sizeof(Slab))
+    cdef char *pages = <char *> iocp_take_pages(slab_size(pool))
+    cdef Slab *slab
     cdef Buffer *buffer
     cdef int i
-    if slab == NULL:
+    if pages == NULL:
         return False
-    slab.pages = <char *> iocp_take_pages(SLAB_BUFFERS * pool.size)
-    if slab.pages == NULL:
-        free(slab)
-        return False
+    slab = <Slab *> (pages + SLAB_BUFFERS * pool.size)
+    slab.pages = pages
     for i in range(SLAB_BUFFERS - 1, -1, -1):
         buffer = &slab.buffers[i]
         buffer.kind = pool.kind
@@ -66,7 +70,7 @@ cdef inline Buffer *pool_take(BufferPool *pool) noexcept nogil:
 
 
 cdef inline void pool_give(Worker *worker, BufferPool *pool, Buffer *buffer) noexcept nogil:
-    if BUFFERS_SPOILT:
+    if RELEASED_SPOILT:
         memset(buffer.end - pool.size, 0xDB, pool.size)
     buffer.next = pool.spare
     pool.spare = buffer
@@ -94,8 +98,7 @@ cdef inline void pool_trim(BufferPool *pool) noexcept nogil:
         slab = at[0]
         if slab.used == 0:
             at[0] = slab.next
-            iocp_give_pages(slab.pages, SLAB_BUFFERS * pool.size)
-            free(slab)
+            iocp_give_pages(slab.pages, slab_size(pool))
             pool.made -= SLAB_BUFFERS
         else:
             at = &slab.next
@@ -213,7 +216,7 @@ cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
         worker.unpinned = buffer
         return
     if buffer.kind == COPIED:
-        if BUFFERS_SPOILT:
+        if RELEASED_SPOILT:
             memset(buffer + 1, 0xDB, <char *> buffer.end - <char *> (buffer + 1))
         free(buffer)
         return

@@ -45,6 +45,7 @@ cdef enum Mutant:
     PAUSE_NOT_COUNTED           # a resume takes back what no pause has given
     PEERS_END_OVERTAKES         # what a callback has sent through the inbox waits until the peer's end was acted on
     LATER_BUFFERS_FREED_EARLY   # of a receive's buffers, all but the first go back to the pool at its start
+    SLAB_GIVEN_BACK_EARLY       # pages in which sessions live go back to the system
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

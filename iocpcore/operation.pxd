@@ -72,7 +72,7 @@ cdef struct Buffer:
     unsigned char kind
 
 # Pages of the system for many pooled buffers: apart from the heap, whose small blocks would keep them from going back.
-cdef struct Slab:
+cdef struct Slab:               # behind their bytes
     Slab *next
     char *pages
     unsigned int used           # buffers
@@ -97,8 +97,8 @@ cdef struct Link:
     LONG64 low_water            # any thread: bytes queued at which senders may go on
     LONG64 received             # any thread, but only the worker writes: bytes
     LONG64 sent                 # so too: bytes the kernel has taken
-    unsigned int slot           # the worker's, who alone resolves it
-    unsigned int generation
+    uint64_t generation         # the worker's, who alone resolves it
+    unsigned int slot
 
 # What is due to be told to a session's handler in Python, in this order.
 cdef enum Call:
@@ -109,7 +109,7 @@ cdef enum Call:
     CALL_CLOSE = 16
 
 cdef enum SessionState:
-    FREE            # in the pool
+    FREE            # nobody's: its memory is spare
     CONNECTING      # ConnectEx is in flight
     OPEN            # receives and sends
     FINISHING       # sends what is queued, ends its sending side, discards input until the peer's end
@@ -132,10 +132,10 @@ cdef struct Session:
     void *handler_data
     Link *link                  # NULL: its handler is native
     void *python                # the Python object, held from on_connect till on_close
-    Session *next               # in the pool or in the worker's ready list
+    Session *next               # among its slab's spare ones, or in the worker's ready list
     Session *next_call          # in the worker's list of calls
+    uint64_t generation         # no other session of the worker has it: (slot, generation) names one for ever
     unsigned int slot
-    unsigned int generation     # raised when the slot is released: (slot, generation) names one connection for ever
     unsigned int in_flight      # operations, and 1 each for being in the ready list and in the list of calls
     unsigned char state
     unsigned char reason
@@ -156,10 +156,10 @@ cdef struct Session:
     unsigned char end_told      # CALL_END is due or over
     unsigned char close_told    # CALL_CLOSE is over, or will never be
     int error                   # the system's number of what ended it, or 0
+    unsigned int queue_buffers
     Buffer *input               # received into: a chain
     Buffer *queue_head          # to be sent, the part that is in flight included
     Buffer *queue_tail
-    unsigned int queue_buffers
     size_t queue_bytes
     uint64_t active_at          # when it last received, nanoseconds; 0: it is not connected yet
     uint64_t sent_at            # when its sending last made progress; while it connects: when that began
@@ -168,11 +168,21 @@ cdef struct Session:
     unsigned int timer_index    # its place in the heap of timers, if there is one
     unsigned int paused         # the handler wants no data; 2 while a resume from before the pause is in the inbox
 
+# Pages of the system for many sessions, which go back when nobody lives in them.
+cdef struct SessionSlab:
+    SessionSlab *next           # of those with room
+    Session *spare              # used before
+    unsigned int number         # the slots of its sessions begin at number * SLAB_SESSIONS
+    unsigned int used           # sessions that are not FREE
+    unsigned int made           # those behind have never been used: their pages are untouched
+    Session sessions[1]         # SLAB_SESSIONS
+
 cdef struct SessionTable:
-    Session **slots
-    unsigned int used           # slots that exist
+    SessionSlab **slabs         # by number; NULL: given back
+    unsigned int count          # numbers that there are
     unsigned int room
-    Session *free
+    SessionSlab *roomy          # slabs with room, the one that was full last first
+    uint64_t opened             # sessions, ever: the last one's generation
     unsigned int active
 
 cdef struct Timer:

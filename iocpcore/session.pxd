@@ -1,58 +1,175 @@
 # Sessions: the table of a worker's connections, their names, and what keeps one from being released.
 #
-# Ownership: a session belongs to its worker's table for ever; its memory is reused, never freed while the worker lives.
-# It is held once for each operation in flight, and released when it is CLOSING, held by nothing and its socket closed.
-# Then its generation rises: whoever still has the old (slot, generation) resolves it to nothing.
-# A session holds its listener, whose memory Python frees when nobody does.
+# Ownership: a session lives in a slab of its worker's table. It is held once for each operation in flight, and released
+# when it is CLOSING, held by nothing and its socket closed. Then its memory is the next session's; a slab in which no
+# session is left goes back to the system a while later, between two turns of the worker.
+# A generation is given once: whoever still has an old (slot, generation) resolves it to nothing, whatever has become of
+# the slot. A session holds its listener, whose memory Python frees when nobody does.
 # Threads: the worker's own, but for the counts: a worker's load, holds, places.
-from libc.stdlib cimport calloc, free, realloc
-from iocp cimport INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket
-from buffer cimport buffer_release, chain_release
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memset
+from iocp cimport (
+    INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket, iocp_give_pages, iocp_take_pages)
+from buffer cimport RELEASED_SPOILT, TRIM_TIME, buffer_release, chain_release
 from link cimport link_drop
-from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, mutant
-from operation cimport CLOSING, FREE, Buffer, Handler, Limit, Listener, Session, SessionTable, Worker
+from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, SLAB_GIVEN_BACK_EARLY, mutant
+from operation cimport CLOSING, FREE, Buffer, Handler, Limit, Listener, Session, SessionSlab, SessionTable, Worker
 from timer cimport timer_drop
 
 
+cdef extern from *:
+    """
+    #ifdef IOCPCORE_SIMULATED
+    #define SLAB_SESSIONS 4
+    #else
+    #define SLAB_SESSIONS 128
+    #endif
+    """
+    const unsigned int SLAB_SESSIONS    # made, and given back, together; few in the simulation, which has few sessions
+
+
+# ---- memory ----
+
+cdef inline size_t session_slab_size() noexcept nogil:
+    return sizeof(SessionSlab) + (SLAB_SESSIONS - 1) * sizeof(Session)
+
+
+cdef inline unsigned int spare_number(SessionTable *table) noexcept nogil:
+    """For another slab."""
+    cdef unsigned int i
+    for i in range(table.count):
+        if table.slabs[i] == NULL:
+            return i
+    return table.count
+
+
 cdef inline bint session_table_grow(SessionTable *table) noexcept nogil:
-    cdef unsigned int room = 2 * table.room if table.room else 64
-    cdef Session **grown = <Session **> realloc(table.slots, room * sizeof(Session *))
+    cdef unsigned int room = 2 * table.room if table.room else 16
+    cdef SessionSlab **grown = <SessionSlab **> realloc(table.slabs, room * sizeof(SessionSlab *))
     if grown == NULL:
         return False
-    table.slots = grown
+    table.slabs = grown
     table.room = room
     return True
 
 
-cdef inline Session *session_make(Worker *worker) noexcept nogil:
-    """A session in a slot of its own, or NULL without memory."""
+cdef inline bint session_slab_add(Worker *worker) noexcept nogil:
+    """Room for more sessions, which there is none for; False without memory."""
     cdef SessionTable *table = &worker.sessions
+    cdef unsigned int number = spare_number(table)
+    cdef SessionSlab *slab
+    if number == table.room and not session_table_grow(table):
+        return False
+    slab = <SessionSlab *> iocp_take_pages(session_slab_size())
+    if slab == NULL:
+        return False
+    slab.number = number
+    table.slabs[number] = slab
+    table.count = max(table.count, number + 1)
+    table.roomy = slab
+    worker.stats.sessions_spare += SLAB_SESSIONS
+    return True
+
+
+cdef inline Session *session_take(Worker *worker) noexcept nogil:
+    """Zeroed, with a name that no other has had; or NULL without memory."""
+    cdef SessionTable *table = &worker.sessions
+    cdef SessionSlab *slab
     cdef Session *session
-    if table.used == table.room and not session_table_grow(table):
+    if table.roomy == NULL and not session_slab_add(worker):
         return NULL
-    session = <Session *> calloc(1, sizeof(Session))
-    if session == NULL:
-        return NULL
-    session.worker = worker
-    session.slot = table.used
-    session.socket = INVALID_SOCKET
-    table.slots[table.used] = session
-    table.used += 1
+    slab = table.roomy
+    session = slab.spare
+    if session != NULL:
+        slab.spare = session.next
+    else:
+        session = &slab.sessions[slab.made]
+        slab.made += 1
+    slab.used += 1
+    worker.stats.sessions_spare -= 1
+    if slab.used == SLAB_SESSIONS:
+        table.roomy = slab.next
+    if not mutant(GENERATION_NOT_RAISED):
+        table.opened += 1
+    memset(session, 0, sizeof(Session))
+    session.slot = slab.number * SLAB_SESSIONS + <unsigned int> (session - slab.sessions)
+    session.generation = table.opened
     return session
 
+
+cdef inline void session_give_back(Worker *worker, Session *session) noexcept nogil:
+    """Its memory is spare from now on, and readable till the worker's turn is over: whoever looks finds it FREE."""
+    cdef SessionTable *table = &worker.sessions
+    cdef SessionSlab *slab = table.slabs[session.slot // SLAB_SESSIONS]
+    if RELEASED_SPOILT:
+        memset(session, 0xDB, sizeof(Session))
+    session.state = FREE
+    session.next = slab.spare
+    slab.spare = session
+    if slab.used == SLAB_SESSIONS:
+        slab.next = table.roomy
+        table.roomy = slab
+    slab.used -= 1
+    worker.stats.sessions_spare += 1
+    if slab.used == 0 and worker.trim_at == 0:
+        worker.trim_at = worker.now + TRIM_TIME
+
+
+cdef inline void sessions_trim(Worker *worker) noexcept nogil:
+    """Give slabs that nobody lives in back to the system. A name from there finds no slab, or another generation."""
+    cdef SessionTable *table = &worker.sessions
+    cdef SessionSlab **at = &table.roomy
+    cdef SessionSlab *slab
+    while at[0] != NULL:
+        slab = at[0]
+        if slab.used == 0 or mutant(SLAB_GIVEN_BACK_EARLY):
+            at[0] = slab.next
+            table.slabs[slab.number] = NULL
+            worker.stats.sessions_spare -= SLAB_SESSIONS
+            iocp_give_pages(slab, session_slab_size())
+        else:
+            at = &slab.next
+    while table.count > 0 and table.slabs[table.count - 1] == NULL:
+        table.count -= 1
+
+
+# ---- names ----
+
+cdef inline unsigned int session_slots(Worker *worker) noexcept nogil:
+    """How many there are; most may be empty."""
+    return worker.sessions.count * SLAB_SESSIONS
+
+
+cdef inline Session *session_at(Worker *worker, unsigned int slot) noexcept nogil:
+    """The session that lives there, or NULL."""
+    cdef SessionTable *table = &worker.sessions
+    cdef SessionSlab *slab
+    cdef Session *session
+    if slot // SLAB_SESSIONS >= table.count:
+        return NULL
+    slab = table.slabs[slot // SLAB_SESSIONS]
+    if slab == NULL:
+        return NULL
+    session = &slab.sessions[slot % SLAB_SESSIONS]
+    return session if session.state != FREE else NULL
+
+
+cdef inline Session *session_resolve(Worker *worker, unsigned int slot, uint64_t generation) noexcept nogil:
+    """The session of that name, or NULL: it has gone, and perhaps another lives in its slot."""
+    cdef Session *session = session_at(worker, slot)
+    return session if session != NULL and session.generation == generation else NULL
+
+
+# ---- a session's life ----
 
 cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char state, Handler *handler,
                                   Listener *listener) noexcept nogil:
     """A session that owns the socket, or NULL without memory: then the socket is still the caller's."""
-    cdef SessionTable *table = &worker.sessions
-    cdef Session *session = table.free
-    if session != NULL:
-        table.free = session.next
-    else:
-        session = session_make(worker)
-        if session == NULL:
-            return NULL
-    session.next = NULL
+    cdef Session *session = session_take(worker)
+    if session == NULL:
+        return NULL
+    session.worker = worker
     session.socket = socket
     session.state = state
     session.handler = handler
@@ -61,19 +178,8 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
         InterlockedIncrement(&listener.holds)
     session.active_at = worker.now
     session.sent_at = worker.now
-    table.active += 1
+    worker.sessions.active += 1
     worker.stats.active += 1
-    return session
-
-
-cdef inline Session *session_resolve(Worker *worker, unsigned int slot, unsigned int generation) noexcept nogil:
-    """The session of that name, or NULL: it has gone, and perhaps another lives in its slot."""
-    cdef Session *session
-    if slot >= worker.sessions.used:
-        return NULL
-    session = worker.sessions.slots[slot]
-    if session.state == FREE or session.generation != generation:
-        return NULL
     return session
 
 
@@ -137,55 +243,27 @@ cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
 
 
 cdef inline void session_release(Worker *worker, Session *session) noexcept nogil:
-    """Back to the pool; only if session_releasable()."""
+    """Only if session_releasable()."""
     session_close_socket(session)
     session_free_buffers(worker, session)
     if session.link != NULL:
         link_drop(session.link)
-        session.link = NULL
-    session.state = FREE
-    session.reason = 0
-    session.skips = 0
-    session.receiving = 0
-    session.waiting = 0
-    session.data_waits = 0
-    session.more_buffers = 0
-    session.yielding = 0
-    session.sending = 0
-    session.peer_ended = 0
-    session.end_sent = 0
-    session.calls = 0
-    session.paused = 0
-    session.ending = 0
-    session.leaving = 0
-    session.end_told = 0
-    session.close_told = 0
-    session.error = 0
     timer_drop(worker, session)
-    session.handler_data = NULL
     if session.listener != NULL:
         leave_place(worker, session.listener)
         if not mutant(LISTENER_NOT_HELD):
             InterlockedDecrement(&session.listener.holds)
-    session.listener = NULL
-    if not mutant(GENERATION_NOT_RAISED):
-        session.generation += 1
-    session.next = worker.sessions.free
-    worker.sessions.free = session
+    session_give_back(worker, session)
     worker.sessions.active -= 1
     worker.stats.active -= 1
     InterlockedDecrement(&worker.load)
 
 
 cdef inline void session_table_free(Worker *worker) noexcept nogil:
-    """The worker has ended. A session that still has something in flight is leaked: the kernel may write to it."""
-    cdef SessionTable *table = &worker.sessions
-    cdef unsigned int i
-    for i in range(table.used):
-        if table.slots[i].state == FREE:
-            free(table.slots[i])
-    free(table.slots)
-    table.slots = NULL
-    table.used = 0
-    table.room = 0
-    table.free = NULL
+    """The worker has ended. Where a session still has something in flight, its slab is leaked: the kernel may write."""
+    sessions_trim(worker)
+    free(worker.sessions.slabs)
+    worker.sessions.slabs = NULL
+    worker.sessions.count = 0
+    worker.sessions.room = 0
+    worker.sessions.roomy = NULL

@@ -45,3 +45,4 @@ cdef struct Stats:
     # memory
     int64_t buffers_used
     int64_t buffers_spare
+    int64_t sessions_spare

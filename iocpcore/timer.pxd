@@ -2,21 +2,50 @@
 #
 # Lazy: activity moves no timer. A session stamps itself, and when its old deadline comes it is asked again. A session
 # has one entry at most, and knows its place: an earlier deadline moves it, and the session's end takes it out.
-# Ownership: an entry refers to a session that is not released; timer_drop() comes before that.
+# Ownership: an entry refers to a session that is not released; timer_drop() comes before that. The entries have pages
+# of the system: in the C library's heap each doubling would leave a hole.
 # Threads: a heap belongs to its worker.
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport realloc
+from libc.string cimport memcpy
+from iocp cimport iocp_give_pages, iocp_take_pages
 from operation cimport Session, Timer, TimerHeap, Worker
 
+cdef extern from *:
+    """
+    #ifdef IOCPCORE_SIMULATED
+    #define LEAST_TIMERS 4
+    #else
+    #define LEAST_TIMERS 256
+    #endif
+    """
+    const size_t LEAST_TIMERS   # that there is room for
 
-cdef inline bint timer_heap_grow(TimerHeap *heap) noexcept nogil:
-    cdef size_t room = 2 * heap.room if heap.room else 64
-    cdef Timer *grown = <Timer *> realloc(heap.timers, room * sizeof(Timer))
-    if grown == NULL:
+
+cdef inline void timer_heap_free(TimerHeap *heap) noexcept nogil:
+    if heap.room > 0:
+        iocp_give_pages(heap.timers, heap.room * sizeof(Timer))
+    heap.room = 0
+
+
+cdef inline bint timer_heap_resize(TimerHeap *heap, size_t room) noexcept nogil:
+    """To pages with room for so many, which there must not be more of; False without memory: all is as it was."""
+    cdef Timer *timers = <Timer *> iocp_take_pages(room * sizeof(Timer))
+    if timers == NULL:
         return False
-    heap.timers = grown
+    if heap.room > 0:
+        memcpy(timers, heap.timers, heap.count * sizeof(Timer))
+        timer_heap_free(heap)
+    heap.timers = timers
     heap.room = room
     return True
+
+
+cdef inline void timers_trim(Worker *worker) noexcept nogil:
+    """Give room back to the system if most of it is empty."""
+    cdef TimerHeap *heap = &worker.timers
+    cdef size_t room = max(2 * heap.count, LEAST_TIMERS)
+    if room <= heap.room // 2:
+        timer_heap_resize(heap, room)
 
 
 cdef inline void put_timer(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
@@ -62,7 +91,7 @@ cdef inline void timer_set(Worker *worker, Session *session, uint64_t at) noexce
     if session.timer_at != 0 and session.timer_at <= at:
         return
     if session.timer_at == 0:
-        if heap.count == heap.room and not timer_heap_grow(heap):
+        if heap.count == heap.room and not timer_heap_resize(heap, max(2 * heap.room, LEAST_TIMERS)):
             return
         i = heap.count
         heap.count += 1

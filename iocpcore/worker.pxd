@@ -6,14 +6,13 @@
 # released between two packets of one batch; advance() releases it when nothing holds it any more.
 # Threads: one thread per worker, without the GIL from the first to the last line.
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport free
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, SOCKET, AcquireSRWLockExclusive,
     CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement,
     InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT,
     WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port,
-    iocp_skip_on_success, iocp_socket, iocp_status)
+    iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim)
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)
@@ -32,16 +31,16 @@ from mutant cimport (
 from operation cimport (
     ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CLOSING, CONNECT, CONNECTING, DO_ADOPT,
     DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING,
-    FREE, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session,
+    INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session,
     Settings, Started, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
 from send cimport end_send, enqueue_merged, on_send, start_send
 from session cimport (
-    leave_place, session_drop, session_hold, session_open, session_releasable, session_release, session_resolve,
-    session_table_free, take_place)
+    leave_place, session_at, session_drop, session_hold, session_open, session_releasable, session_release,
+    session_resolve, session_slots, session_table_free, sessions_trim, take_place)
 from status cimport status_cancelled
-from timer cimport timer_drop, timer_first, timer_set
+from timer cimport timer_drop, timer_first, timer_heap_free, timer_set, timers_trim
 
 cdef enum:
     TURNS = 32      # buffers' worth of transitions of one session before the others have their turn
@@ -760,9 +759,9 @@ cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
 cdef inline void close_sessions(Worker *worker, bint abort) noexcept nogil:
     cdef Session *session
     cdef unsigned int i
-    for i in range(worker.sessions.used):
-        session = worker.sessions.slots[i]
-        if session.state == FREE:
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL:
             continue
         if abort and session.end_sent:      # all is sent: a slow peer may still read it
             close_session(worker, session, session.reason)
@@ -814,6 +813,15 @@ cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
     return <DWORD> min((at - worker.now + 999999) // 1000000, <uint64_t> 3600000)
 
 
+cdef inline void trim(Worker *worker) noexcept nogil:
+    """What nobody has used for a while goes back to the system."""
+    worker.trim_at = 0
+    buffers_trim(worker)
+    sessions_trim(worker)
+    timers_trim(worker)
+    iocp_trim(worker.port)
+
+
 cdef inline void publish(Worker *worker) noexcept nogil:
     AcquireSRWLockExclusive(&worker.published_lock)
     worker.published = worker.stats
@@ -836,8 +844,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     if worker.retry_at != 0 and worker.retry_at <= worker.now:
         retry_accepts(worker)
     if worker.trim_at != 0 and worker.trim_at <= worker.now:
-        worker.trim_at = 0
-        buffers_trim(worker)
+        trim(worker)
     if worker.close_at != 0 and worker.close_at <= worker.now:
         give_up(worker)
     publish(worker)
@@ -877,7 +884,7 @@ cdef inline bint worker_free(Worker *worker) noexcept nogil:
         close_worker(worker, 0)     # it never ran: what was asked of it is refused, and whoever waits is told
     run_inbox(worker)       # what came too late for it
     run_calls(worker)
-    free(worker.timers.timers)
+    timer_heap_free(&worker.timers)
     buffers_free(worker)
     session_table_free(worker)
     if drained and worker.port != NULL:

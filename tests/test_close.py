@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import iocpcore
-from support import WAIT, assert_nothing_left, receive_exactly, receive_to_end, reset, until
+from support import SCALE, WAIT, assert_nothing_left, receive_exactly, receive_to_end, reset, until
 
 
 def sender(sock, data):
@@ -38,6 +38,42 @@ def test_a_peer_that_ends_at_once_gets_an_end(echo, connect):
     peer = connect(echo)
     peer.shutdown(socket.SHUT_WR)
     assert peer.recv(1) == b""
+
+
+def test_the_memory_of_sessions_that_have_gone_goes_back(proactor, echo, connect):
+    peers = [connect(echo) for _ in range(200)]
+    until(lambda: proactor.stats().active == 200)
+    assert proactor.stats().sessions_spare > 0
+    for peer in peers:
+        peer.close()
+    until(lambda: proactor.stats().active == 0)
+    until(lambda: proactor.stats().sessions_spare == 0)
+
+
+def test_a_session_that_stays_keeps_the_memory_of_few(proactor, echo, connect):
+    peers = [connect(echo) for _ in range(400)]
+    until(lambda: proactor.stats().active == 400)
+    stays = peers.pop(200)
+    for peer in peers:
+        peer.close()
+    until(lambda: proactor.stats().active == 1)
+    until(lambda: 0 < proactor.stats().sessions_spare < 128)
+    stays.sendall(b"still here")
+    assert receive_exactly(stays, 10) == b"still here"
+
+
+def test_connections_that_come_in_waves_find_memory_and_leave_none(backend):
+    connections = int(2000 * SCALE)
+    with iocpcore.Proactor(2, backend) as server, iocpcore.Proactor(1, backend) as client:
+        listener = server.listen(iocpcore.ECHO)
+        for _ in range(3):
+            load = iocpcore.Load(connections=connections, messages=2)
+            load.start(client, *listener.address)
+            assert load.wait(WAIT)
+            assert load.result()["echoes"] == 2 * connections
+            assert load.result()["errors"] == load.result()["mismatches"] == 0
+            until(lambda: client.stats().sessions_spare == server.stats().sessions_spare == 0)
+        assert server.stats().accepted == 3 * connections
 
 
 def test_close_with_unread_input_loses_nothing_that_was_sent(backend, connect):

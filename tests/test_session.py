@@ -736,7 +736,8 @@ def test_a_handler_that_nobody_keeps_outlives_the_last_packet_of_its_session(pro
     until(lambda: len(connected) == 20 and proactor.stats().active == 0)
 
 
-def test_a_kept_session_never_reaches_the_next_connection(proactor, connect):
+@pytest.mark.parametrize("memory", ["reused", "given back"])
+def test_a_kept_session_never_reaches_the_next_connection(proactor, connect, memory):
     handler = Recorder()
     listener = proactor.listen(handler)
     connect(listener)
@@ -744,6 +745,8 @@ def test_a_kept_session_never_reaches_the_next_connection(proactor, connect):
     old.abort()
     handler.wait_for("on_close")
     until(lambda: proactor.stats().active == 0)
+    if memory == "given back":
+        until(lambda: proactor.stats().sessions_spare == 0)
     peer = connect(listener)
     new, _ = handler.wait_for("on_connect", 2)
     old.abort()

@@ -22,8 +22,10 @@ struct iocp_port {
     const void *owner;            /* the thread that may touch what follows */
     struct overlapped_queue done; /* finished, not yet dequeued */
     int done_first;               /* whose turn it was at the last dequeue */
-    struct iocp_socket *sockets;  /* every socket state of the port, open or not */
-    struct iocp_socket *spare;    /* those for reuse */
+    struct socket_slab **slabs;   /* of socket states, by number; NULL: given back */
+    unsigned slab_count, slab_room;
+    struct socket_slab *roomy;    /* slabs with room, the one that was full last first */
+    uint32_t associated;          /* sockets, ever: the last one's generation */
 
     SRWLOCK lock; /* guards the posted packets */
     struct posted_packet *posted;
@@ -34,12 +36,12 @@ struct iocp_port {
 
 struct iocp_socket {
     struct iocp_port *port;
-    struct iocp_socket *made_before; /* in port->sockets */
-    struct iocp_socket *next;        /* in port->spare */
+    struct iocp_socket *next; /* among its slab's spare ones */
     ULONG_PTR key;
     SOCKET fd;
-    uint32_t generation; /* tells this use of the state from the one before */
-    uint32_t references;
+    uint32_t number;     /* its place in the port's slabs, which the port's next socket may get */
+    uint32_t generation; /* which no other socket of the port has, for a long time */
+    uint32_t references; /* 0: it is spare */
     uint32_t pending; /* operations the backend owns */
     unsigned skip : 1;
     unsigned registered : 1; /* epoll: the descriptor is in the set */
@@ -79,10 +81,12 @@ void port_complete(OVERLAPPED *overlapped, int status, size_t bytes); /* its pac
 /* ---- socket.c ---- */
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key); /* 0 or errno */
 struct iocp_socket *socket_find(SOCKET fd);                             /* NULL if not associated */
+struct iocp_socket *socket_named(struct iocp_port *port, uint32_t number, uint32_t generation); /* NULL if it has gone */
 void sockets_survive_fork(void); /* once: a child forgets the sockets of its parent's ports */
 int socket_set_nonblocking(SOCKET fd); /* 0 or errno */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped); /* what waits already; 0, EAGAIN, or another errno */
 void socket_dereference(struct iocp_socket *s);
+void sockets_trim(struct iocp_port *port); /* gives the memory of those that have gone back to the system */
 void sockets_free(struct iocp_port *port); /* those still open are sockets of no port from now on */
 
 #ifdef IOCPCORE_SIMULATED

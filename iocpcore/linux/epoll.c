@@ -1,8 +1,8 @@
 /* The epoll backend: tries an operation at once, and again when an edge says that it may succeed. The reference.
  *
- * Ownership: pending operations wait in their socket's two queues, in the order of their start. epoll holds the address
- * of the socket's state, which stays readable as long as the port, and its generation: a descriptor that a forked child
- * keeps open goes on reporting after our close, and then the generation no longer fits.
+ * Ownership: pending operations wait in their socket's two queues, in the order of their start. epoll holds the number
+ * and the generation of the socket's state, never its address: a descriptor that a forked child keeps open goes on
+ * reporting after our close, when the state is another socket's, or its memory given back.
  * Threads: the port's owner; wake() writes to an eventfd that no one ever reads, for its edge is enough.
  */
 #define _GNU_SOURCE /* syscall */
@@ -87,12 +87,9 @@ static int epoll_associate(struct iocp_socket *s)
     return 0;
 }
 
-/* A user-space address has 47 bits: above it is room for 16 bits of the generation. */
-enum { ADDRESS_BITS = 48 };
-
-static uint64_t tag(const struct iocp_socket *s)
+static uint64_t name_of(const struct iocp_socket *s)
 {
-    return (uint64_t)s->generation << ADDRESS_BITS | (uintptr_t)s;
+    return (uint64_t)s->generation << 32 | s->number; /* WAKEUP would be the last number of all */
 }
 
 /* While another descriptor keeps a closed socket open, the set keeps it under its old number: EEXIST if that comes again.
@@ -100,7 +97,7 @@ static uint64_t tag(const struct iocp_socket *s)
 static int epoll_register(struct iocp_socket *s)
 {
     struct epoll_port *ep = s->port->backend_data;
-    struct epoll_event edges = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, .data.u64 = tag(s)};
+    struct epoll_event edges = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, .data.u64 = name_of(s)};
 
     if (s->registered)
         return 0;
@@ -289,11 +286,11 @@ static void serve_queue(struct iocp_socket *s, struct overlapped_queue *queue)
     }
 }
 
-static void on_edges(uint64_t data, uint32_t edges)
+static void on_edges(struct iocp_port *port, uint64_t name, uint32_t edges)
 {
-    struct iocp_socket *s = (struct iocp_socket *)(uintptr_t)(data & ((UINT64_C(1) << ADDRESS_BITS) - 1));
+    struct iocp_socket *s = socket_named(port, (uint32_t)name, (uint32_t)(name >> 32));
 
-    if (tag(s) != data || s->fd == INVALID_SOCKET)
+    if (s == NULL)
         return; /* closed by us, kept open by another process */
     if (edges & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
         s->sticky = 1;
@@ -349,7 +346,7 @@ static int epoll_wait_edges(struct iocp_port *port, int64_t nanoseconds)
         return errno == EINTR ? 0 : errno;
     for (int i = 0; i < n; i++) {
         if (ep->events[i].data.u64 != WAKEUP)
-            on_edges(ep->events[i].data.u64, ep->events[i].events);
+            on_edges(port, ep->events[i].data.u64, ep->events[i].events);
     }
     return 0;
 }

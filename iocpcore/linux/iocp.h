@@ -167,8 +167,9 @@ long iocp_process_id(void);
 #define iocp_socket_error(error) (error)             /* the name that socket errors have in the system's documentation */
 void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */
 const char *iocp_compiler(void);
-void *iocp_take_pages(size_t size);                  /* of the system, apart from any heap; NULL if there are none */
+void *iocp_take_pages(size_t size);                  /* zeroed, apart from any heap; NULL if there are none */
 void iocp_give_pages(void *pages, size_t size);
+void iocp_trim(HANDLE port);                         /* its owner: memory of sockets that are closed goes back */
 
 /* ---- listening sockets that several processes have ----
  *

@@ -323,6 +323,14 @@ void iocp_give_pages(void *pages, size_t size)
     os_munmap(pages, size);
 }
 
+void iocp_trim(HANDLE handle)
+{
+    struct iocp_port *port = handle;
+
+    port_assert_owner(port);
+    sockets_trim(port);
+}
+
 long iocp_process_id(void)
 {
     return getpid();

@@ -1,7 +1,7 @@
 /* Sockets of a completion port on Linux: AcceptEx, ConnectEx, WSARecv, WSASend, CancelIoEx, closesocket.
  *
  * Ownership: an associated socket has a state, found by its descriptor. The state is counted: one reference for being
- * open, one for each operation until its packet was dequeued; then it goes back to its port for reuse.
+ * open, one for each operation until its packet was dequeued; then it is its port's for reuse, until a trim.
  * Threads: the port's owner. The table of descriptors is shared by all ports, but each place in it belongs to whoever
  * owns that descriptor; handing a socket to another thread hands its place over too.
  */
@@ -69,50 +69,148 @@ struct iocp_socket *socket_find(SOCKET fd)
     return place != NULL ? at(place) : NULL;
 }
 
-void socket_dereference(struct iocp_socket *s)
-{
-    struct iocp_port *port = s->port;
+/* ---- states: from pages of the system, many together, which go back when none of them is in use ---- */
 
-    if (--s->references > 0)
-        return;
-    s->next = port->spare;
-    port->spare = s;
+struct socket_slab {
+    struct socket_slab *next;  /* in port->roomy */
+    struct iocp_socket *spare; /* used before */
+    uint32_t number;           /* the numbers of its states begin at number * SLAB_NUMBERS */
+    uint32_t used;
+    uint32_t made; /* states behind have never been used: their pages are untouched */
+    struct iocp_socket states[];
+};
+
+#ifdef IOCPCORE_SIMULATED
+enum { SLAB_BYTES = 512 }; /* there are few sockets in a simulation */
+#else
+enum { SLAB_BYTES = 16384 };
+#endif
+enum { SLAB = (SLAB_BYTES - sizeof(struct socket_slab)) / sizeof(struct iocp_socket), SLAB_NUMBERS = 256 };
+_Static_assert(SLAB <= SLAB_NUMBERS, "a slab has more states than numbers");
+
+static struct socket_slab *slab_of(const struct iocp_socket *s)
+{
+    return s->port->slabs[s->number / SLAB_NUMBERS];
+}
+
+struct iocp_socket *socket_named(struct iocp_port *port, uint32_t number, uint32_t generation)
+{
+    struct socket_slab *slab = port->slabs[number / SLAB_NUMBERS];
+    struct iocp_socket *s;
+
+    if (slab == NULL)
+        return NULL;
+    s = &slab->states[number % SLAB_NUMBERS];
+    return s->generation == generation && s->fd != INVALID_SOCKET ? s : NULL;
+}
+
+static int slabs_grow(struct iocp_port *port)
+{
+    unsigned room = port->slab_room ? 2 * port->slab_room : 16;
+    struct socket_slab **grown = realloc(port->slabs, room * sizeof *grown);
+
+    if (grown == NULL)
+        return 0;
+    port->slabs = grown;
+    port->slab_room = room;
+    return 1;
+}
+
+/* Room for more states, which there is none for; 0 without memory. */
+static int slab_add(struct iocp_port *port)
+{
+    struct socket_slab *slab;
+    unsigned number = 0;
+
+    while (number < port->slab_count && port->slabs[number] != NULL)
+        number++;
+    if (number == port->slab_room && !slabs_grow(port))
+        return 0;
+    slab = iocp_take_pages(SLAB_BYTES);
+    if (slab == NULL)
+        return 0;
+    slab->number = number;
+    port->slabs[number] = slab;
+    if (number == port->slab_count)
+        port->slab_count++;
+    port->roomy = slab;
+    return 1;
 }
 
 static struct iocp_socket *socket_new(struct iocp_port *port)
 {
-    struct iocp_socket *s = port->spare, *made_before;
-    uint32_t generation;
+    struct socket_slab *slab;
+    struct iocp_socket *s;
 
-    if (s == NULL) {
-        s = calloc(1, sizeof *s);
-        if (s != NULL) {
-            s->made_before = port->sockets;
-            port->sockets = s;
-        }
-        return s;
-    }
-    port->spare = s->next;
-    made_before = s->made_before;
-    generation = s->generation;
-    memset(s, 0, sizeof *s);
-    s->made_before = made_before;
-    s->generation = generation;
+    if (port->roomy == NULL && !slab_add(port))
+        return NULL;
+    slab = port->roomy;
+    s = slab->spare;
+    if (s != NULL)
+        slab->spare = s->next;
+    else
+        s = &slab->states[slab->made++];
+    if (++slab->used == SLAB)
+        port->roomy = slab->next;
+    *s = (struct iocp_socket){
+        .port = port,
+        .number = slab->number * SLAB_NUMBERS + (uint32_t)(s - slab->states),
+        .generation = ++port->associated,
+        .references = 1,
+    };
     return s;
+}
+
+void socket_dereference(struct iocp_socket *s)
+{
+    struct socket_slab *slab;
+
+    if (--s->references > 0)
+        return;
+    slab = slab_of(s);
+    s->next = slab->spare;
+    slab->spare = s;
+    if (slab->used-- == SLAB) {
+        slab->next = s->port->roomy;
+        s->port->roomy = slab;
+    }
+}
+
+void sockets_trim(struct iocp_port *port)
+{
+    struct socket_slab **at = &port->roomy, *slab;
+
+    while ((slab = *at) != NULL) {
+        if (slab->used > 0) {
+            at = &slab->next;
+            continue;
+        }
+        *at = slab->next;
+        port->slabs[slab->number] = NULL;
+        iocp_give_pages(slab, SLAB_BYTES);
+    }
+}
+
+static void socket_forget(struct iocp_socket *s)
+{
+    struct iocp_socket **place = place_of(s->fd, 0);
+
+    if (place != NULL && at(place) == s)
+        put(place, NULL);
 }
 
 void sockets_free(struct iocp_port *port)
 {
-    struct iocp_socket *s;
+    for (unsigned number = 0; number < port->slab_count; number++) {
+        struct socket_slab *slab = port->slabs[number];
 
-    while ((s = port->sockets) != NULL) {
-        struct iocp_socket **place = place_of(s->fd, 0);
-
-        if (place != NULL && at(place) == s)
-            put(place, NULL);
-        port->sockets = s->made_before;
-        free(s);
+        if (slab == NULL)
+            continue;
+        for (unsigned i = 0; i < slab->made; i++)
+            socket_forget(&slab->states[i]);
+        iocp_give_pages(slab, SLAB_BYTES);
     }
+    free(port->slabs);
 }
 
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
@@ -129,11 +227,8 @@ int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
     s = socket_new(port);
     if (s == NULL)
         return ENOMEM;
-    s->port = port;
     s->key = key;
     s->fd = fd;
-    s->generation++;
-    s->references = 1;
     s->readable = 1;
     s->writable = 1;
     error = port->backend->associate(s);

@@ -286,6 +286,11 @@ static inline void iocp_give_pages(void *pages, size_t size)
     VirtualFree(pages, 0, MEM_RELEASE);
 }
 
+static inline void iocp_trim(HANDLE port)
+{
+    (void)port; /* what Windows keeps of a socket is its own */
+}
+
 static inline long iocp_process_id(void)
 {
     return (long)GetCurrentProcessId();

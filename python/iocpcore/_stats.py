@@ -84,6 +84,7 @@ class Counters:
     # memory
     buffers_used: int = field(metadata=_gauge("buffers", "Of 16 KiB, in use."))
     buffers_spare: int = field(metadata=_gauge("buffers", "Of 16 KiB, kept for reuse."))
+    sessions_spare: int = field(metadata=_gauge("sessions", "That there is memory for, kept for reuse."))
 
     @property
     def closed(self) -> int:

@@ -210,6 +210,27 @@ static void five_hundred_sockets_echo_at_once(void)
         peer_expect(pairs[i].peer, &pairs[i], sizeof pairs[i]);
 }
 
+static void a_trim_after_many_were_closed_harms_neither_open_nor_new_sockets(void)
+{
+    static SOCKET many[MANY];
+    struct pair open = connected_pair(), new;
+    struct operation *receive = start_receive(open.own, 10);
+
+    want_descriptors(MANY + 50);
+    for (int i = 0; i < MANY; i++)
+        many[i] = new_own(AF_INET);
+    for (int i = 0; i < MANY; i++)
+        close_own(many[i]);
+    iocp_trim(port);
+    peer_send(open.peer, "open", 4);
+    CHECK_EQUAL(wait_for(receive), 0);
+    new = connected_pair();
+    receive = start_receive(new.own, 10);
+    peer_send(new.peer, "new", 3);
+    CHECK_EQUAL(wait_for(receive), 0);
+    CHECK(memcmp(receive->data, "new", 3) == 0);
+}
+
 const struct test_case close_cases[] = {
     CASE(closing_a_socket_ends_its_pending_receive),
     CASE(closing_a_socket_ends_a_receive_started_just_before),
@@ -224,5 +245,6 @@ const struct test_case close_cases[] = {
     CASE(closing_in_order_loses_nothing_though_input_was_unread),
     CASE(a_half_closed_connection_still_carries_the_other_direction),
     CASE(five_hundred_sockets_echo_at_once),
+    CASE(a_trim_after_many_were_closed_harms_neither_open_nor_new_sockets),
     END_OF_CASES,
 };

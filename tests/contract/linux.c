@@ -168,23 +168,47 @@ static void a_dequeue_with_nothing_to_do_uses_no_processor_time(void)
     CHECK(clock() - before < CLOCKS_PER_SEC / 4);
 }
 
-static void a_child_that_keeps_our_socket_is_not_heard_after_we_close_it(void)
-{
-    struct pair old = connected_pair(), new;
-    struct operation *receive = start_receive(old.own, 10), *fresh;
-    int hold[2], status;
+struct keeper {
     pid_t child;
+    int hold;
+};
 
-    pump_all();
+static struct keeper child_that_keeps_what_is_open(void)
+{
+    struct keeper keeper;
+    int hold[2];
+
     CHECK_EQUAL(pipe(hold), 0);
-    child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
+    keeper.child = fork();
+    CHECK(keeper.child >= 0);
+    if (keeper.child == 0) {
         char byte;
 
         close(hold[1]);
         _exit(read(hold[0], &byte, 1) != 0); /* until the parent lets go */
     }
+    close(hold[0]);
+    keeper.hold = hold[1];
+    return keeper;
+}
+
+static void end_child(struct keeper keeper)
+{
+    int status;
+
+    close(keeper.hold);
+    CHECK_EQUAL(waitpid(keeper.child, &status, 0), keeper.child);
+    CHECK_EQUAL(status, 0);
+}
+
+static void a_child_that_keeps_our_socket_is_not_heard_after_we_close_it(void)
+{
+    struct pair old = connected_pair(), new;
+    struct operation *receive = start_receive(old.own, 10), *fresh;
+    struct keeper keeper;
+
+    pump_all();
+    keeper = child_that_keeps_what_is_open();
     close_own(old.own);
     CHECK_EQUAL(wait_for(receive), ERROR_OPERATION_ABORTED);
     new = connected_pair(); /* it has the old one's number, and its state in the port */
@@ -195,10 +219,23 @@ static void a_child_that_keeps_our_socket_is_not_heard_after_we_close_it(void)
     peer_send(new.peer, "fresh", 5);
     CHECK_EQUAL(wait_for(fresh), 0);
     CHECK(memcmp(fresh->data, "fresh", 5) == 0);
-    close(hold[0]);
-    close(hold[1]);
-    CHECK_EQUAL(waitpid(child, &status, 0), child);
-    CHECK_EQUAL(status, 0);
+    end_child(keeper);
+}
+
+static void a_child_that_keeps_our_socket_is_not_heard_when_its_memory_has_gone_back(void)
+{
+    struct pair old = connected_pair();
+    struct operation *receive = start_receive(old.own, 10);
+    struct keeper keeper;
+
+    pump_all();
+    keeper = child_that_keeps_what_is_open();
+    close_own(old.own);
+    CHECK_EQUAL(wait_for(receive), ERROR_OPERATION_ABORTED);
+    iocp_trim(port);
+    peer_send(old.peer, "stale", 5);
+    CHECK_EQUAL(pump(50), 0);
+    end_child(keeper);
 }
 
 static void too_many_buffers_fail_at_the_start(void)
@@ -226,6 +263,7 @@ const struct test_case linux_cases[] = {
     CASE(signals_neither_end_nor_fail_a_dequeue),
     CASE(a_dequeue_with_nothing_to_do_uses_no_processor_time),
     CASE(a_child_that_keeps_our_socket_is_not_heard_after_we_close_it),
+    CASE(a_child_that_keeps_our_socket_is_not_heard_when_its_memory_has_gone_back),
     CASE(too_many_buffers_fail_at_the_start),
     CASE(an_operation_on_a_socket_of_no_port_fails_at_its_start),
     END_OF_CASES,

@@ -105,8 +105,11 @@ cdef int count_pinned(Worker *worker) noexcept:
     cdef unsigned int i
     cdef int count = count_chain(worker.unpinned)
     cdef InboxItem *item = worker.inbox.head
-    for i in range(worker.sessions.used):
-        count += count_chain(worker.sessions.slots[i].queue_head)
+    cdef NativeSession *session
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session != NULL:
+            count += count_chain(session.queue_head)
     while item != NULL:
         count += item.buffer != NULL and item.buffer.kind == PINNED
         item = item.next

@@ -17,8 +17,9 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport NOWAIT_LOCK
 
 from iocp cimport HANDLE, INFINITE, INVALID_SOCKET, OVERLAPPED, InterlockedDecrement, closesocket, iocp_open_port
-from operation cimport ACCEPT, ACCEPTS, FREE, PINNED, POOLED, BY_PEER, Operation, TimerHeap
+from operation cimport ACCEPT, ACCEPTS, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap
 from port cimport port_associate
+from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
 from worker cimport IDLE_TIME, deadline_of
 
@@ -121,7 +122,7 @@ cdef extern from *:
 cdef struct Name:
     int worker
     unsigned int slot
-    unsigned int generation
+    uint64_t generation
     sim_connection *connection
 
 # One that is opened and perhaps closed while others work.
@@ -288,9 +289,9 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
     cdef unsigned int i
     cdef int sessions = 0, buffers = 0
     cdef size_t queued = 0
-    for i in range(worker.sessions.used):
-        session = worker.sessions.slots[i]
-        if session.state == FREE:
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL:
             continue
         sessions += 1
         if session.listener != NULL and session.listener.holds <= 0:
@@ -308,6 +309,39 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
                       <int> worker.stats.bytes_queued)
 
 
+cdef void check_slabs(Worker *worker) noexcept nogil:
+    """Each counts who lives in it, can be found if it has room, and goes back some day if nobody lives in it."""
+    cdef SessionSlab *slab = worker.sessions.roomy
+    cdef unsigned int i, used, roomy = 0
+    cdef int spare = 0
+    while slab != NULL:
+        roomy += slab.used < SLAB_SESSIONS
+        slab = slab.next
+    for i in range(worker.sessions.count):
+        slab = worker.sessions.slabs[i]
+        if slab == NULL:
+            continue
+        used = count_living(worker, i)
+        roomy -= used < SLAB_SESSIONS
+        spare += SLAB_SESSIONS - used
+        if used != slab.used:
+            sim_violation("worker %d: in slab %u live %u sessions, and it counts %u", worker.index, i, used, slab.used)
+        if used == 0 and worker.trim_at == 0:
+            sim_violation("worker %d: nobody lives in slab %u, and it will not go back", worker.index, i)
+    if roomy != 0:
+        sim_violation("worker %d: a slab with room is not listed, or one is listed twice", worker.index)
+    if spare != worker.stats.sessions_spare:
+        sim_violation("worker %d: there is memory for %d sessions, and it counts %d", worker.index, spare,
+                      <int> worker.stats.sessions_spare)
+
+
+cdef unsigned int count_living(Worker *worker, unsigned int slab) noexcept nogil:
+    cdef unsigned int i, living = 0
+    for i in range(slab * SLAB_SESSIONS, (slab + 1) * SLAB_SESSIONS):
+        living += session_at(worker, i) != NULL
+    return living
+
+
 cdef void check_deadlines(Worker *worker) noexcept nogil:
     """Whoever must not last for ever is looked at in time, the idle soon. Without memory a timer may be missing."""
     cdef NativeSession *session
@@ -315,8 +349,10 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
     cdef uint64_t deadline
     if sim_shortages() != 0:
         return
-    for i in range(worker.sessions.used):
-        session = worker.sessions.slots[i]
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL:
+            continue
         deadline = deadline_of(session)
         if deadline <= worker.now or session.yielding or session.ready or session.calling:
             continue
@@ -331,8 +367,9 @@ cdef void check_timers(Worker *worker) noexcept nogil:
     cdef TimerHeap *heap = &worker.timers
     cdef NativeSession *session
     cdef size_t i, waiting = 0
-    for i in range(worker.sessions.used):
-        waiting += worker.sessions.slots[i].timer_at != 0
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        waiting += session != NULL and session.timer_at != 0
     for i in range(heap.count):
         session = heap.timers[i].session
         if session.timer_index != i or session.timer_at != heap.timers[i].at or heap.timers[i].at < timer_first(worker):
@@ -372,7 +409,7 @@ cdef void check_owners() noexcept nogil:
         if operation.kind != ACCEPT:
             session = <NativeSession *> operation.owner
             if session.state == FREE:
-                sim_violation("the session in slot %u was released with an operation in flight", session.slot)
+                sim_violation("a session was released with an operation in flight")
         i += 1
         operation = <Operation *> sim_operation(i)
 
@@ -380,6 +417,7 @@ cdef void check_owners() noexcept nogil:
 cdef void check(Run *run, Worker *worker) noexcept nogil:
     check_sums(worker)
     check_sessions(worker)
+    check_slabs(worker)
     check_deadlines(worker)
     check_timers(worker)
     check_listeners(worker)
@@ -494,9 +532,9 @@ cdef void remember(Run *run, Worker *worker) noexcept nogil:
     cdef unsigned int i
     cdef NativeSession *session
     cdef sim_connection *connection
-    for i in range(min(worker.sessions.used, <unsigned int> SLOTS)):
-        session = worker.sessions.slots[i]
-        if session.state == FREE or session.socket == INVALID_SOCKET:
+    for i in range(min(session_slots(worker), <unsigned int> SLOTS)):
+        session = session_at(worker, i)
+        if session == NULL or session.socket == INVALID_SOCKET:
             continue
         connection = sim_connection_of(<int> session.socket)
         if connection == NULL or connection == run.seen[worker.index][i]:

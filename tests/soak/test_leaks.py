@@ -1,7 +1,7 @@
 """Nothing is lost by use: programs of their own do a thing many times, and then as many times again.
 
 After the second time a process holds what it held after the first: descriptors or handles and threads exactly, memory
-within a tolerance. What is kept for reuse (spare buffers, free sessions, the heap of timers) is there after the first.
+within a tolerance: what is kept for a while for reuse (spare buffers and sessions) may differ.
 """
 
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from support import SCALE, WAIT, run_python
 
-# The heap of timers doubles once more if the second time is faster; a session lost in each of 10,000 would be 3 MiB.
+# As many spare buffers as are made together have 1 MiB; a session lost in each of 10,000 would be 3 MiB.
 TOLERANCE = 1 << 20  # bytes
 
 BEGIN = """
@@ -123,7 +123,7 @@ address = server.listen(iocpcore.ECHO).address
 
 
 def connect():
-    '''Few at a time: the buffers and sessions of the most there ever were at once are kept for reuse.'''
+    '''Few at a time: the buffers of all that there are at once are kept for a while.'''
     for _ in range(int(100 * SCALE)):
         with iocpcore.Proactor(1, BACKEND) as client:
             load = iocpcore.Load(connections=50, messages=2, size=(1, 5_000), pipeline=2)
