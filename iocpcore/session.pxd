@@ -66,7 +66,8 @@ cdef inline bint session_slab_add(Worker *worker) noexcept nogil:
         return False
     slab.number = number
     table.slabs[number] = slab
-    table.count = max(table.count, number + 1)
+    if number == table.count:
+        table.count += 1
     table.roomy = slab
     worker.stats.sessions_spare += SLAB_SESSIONS
     return True

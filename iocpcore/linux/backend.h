@@ -39,7 +39,7 @@ struct iocp_socket {
     struct iocp_socket *next; /* among its slab's spare ones */
     ULONG_PTR key;
     SOCKET fd;
-    uint32_t number;     /* its place in the port's slabs, which the port's next socket may get */
+    uint32_t place;      /* in the port's slabs, which the port's next socket may get */
     uint32_t generation; /* which no other socket of the port has, for a long time */
     uint32_t references; /* 0: it is spare */
     uint32_t pending; /* operations the backend owns */
@@ -81,7 +81,7 @@ void port_complete(OVERLAPPED *overlapped, int status, size_t bytes); /* its pac
 /* ---- socket.c ---- */
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key); /* 0 or errno */
 struct iocp_socket *socket_find(SOCKET fd);                             /* NULL if not associated */
-struct iocp_socket *socket_named(struct iocp_port *port, uint32_t number, uint32_t generation); /* NULL if it has gone */
+struct iocp_socket *socket_named(struct iocp_port *port, uint32_t place, uint32_t generation); /* NULL if it has gone */
 void sockets_survive_fork(void); /* once: a child forgets the sockets of its parent's ports */
 int socket_set_nonblocking(SOCKET fd); /* 0 or errno */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped); /* what waits already; 0, EAGAIN, or another errno */

@@ -1,6 +1,6 @@
 /* The epoll backend: tries an operation at once, and again when an edge says that it may succeed. The reference.
  *
- * Ownership: pending operations wait in their socket's two queues, in the order of their start. epoll holds the number
+ * Ownership: pending operations wait in their socket's two queues, in the order of their start. epoll holds the place
  * and the generation of the socket's state, never its address: a descriptor that a forked child keeps open goes on
  * reporting after our close, when the state is another socket's, or its memory given back.
  * Threads: the port's owner; wake() writes to an eventfd that no one ever reads, for its edge is enough.
@@ -89,7 +89,7 @@ static int epoll_associate(struct iocp_socket *s)
 
 static uint64_t name_of(const struct iocp_socket *s)
 {
-    return (uint64_t)s->generation << 32 | s->number; /* WAKEUP would be the last number of all */
+    return (uint64_t)s->generation << 32 | s->place; /* none is as WAKEUP: no state begins with a slab's last byte */
 }
 
 /* While another descriptor keeps a closed socket open, the set keeps it under its old number: EEXIST if that comes again.

@@ -74,7 +74,7 @@ struct iocp_socket *socket_find(SOCKET fd)
 struct socket_slab {
     struct socket_slab *next;  /* in port->roomy */
     struct iocp_socket *spare; /* used before */
-    uint32_t number;           /* the numbers of its states begin at number * SLAB_NUMBERS */
+    uint32_t number;
     uint32_t used;
     uint32_t made; /* states behind have never been used: their pages are untouched */
     struct iocp_socket states[];
@@ -85,22 +85,29 @@ enum { SLAB_BYTES = 512 }; /* there are few sockets in a simulation */
 #else
 enum { SLAB_BYTES = 16384 };
 #endif
-enum { SLAB = (SLAB_BYTES - sizeof(struct socket_slab)) / sizeof(struct iocp_socket), SLAB_NUMBERS = 256 };
-_Static_assert(SLAB <= SLAB_NUMBERS, "a slab has more states than numbers");
+enum { SLAB = (SLAB_BYTES - sizeof(struct socket_slab)) / sizeof(struct iocp_socket) };
+
+/* A state's place: its slab's number, and at which byte of the slab it begins. */
+enum { OFFSET_BITS = 16, SLABS = 1 << 16 };
+
+static uint32_t place_in(const struct socket_slab *slab, const struct iocp_socket *s)
+{
+    return slab->number << OFFSET_BITS | (uint32_t)((const char *)s - (const char *)slab);
+}
 
 static struct socket_slab *slab_of(const struct iocp_socket *s)
 {
-    return s->port->slabs[s->number / SLAB_NUMBERS];
+    return s->port->slabs[s->place >> OFFSET_BITS];
 }
 
-struct iocp_socket *socket_named(struct iocp_port *port, uint32_t number, uint32_t generation)
+struct iocp_socket *socket_named(struct iocp_port *port, uint32_t place, uint32_t generation)
 {
-    struct socket_slab *slab = port->slabs[number / SLAB_NUMBERS];
+    struct socket_slab *slab = port->slabs[place >> OFFSET_BITS];
     struct iocp_socket *s;
 
     if (slab == NULL)
         return NULL;
-    s = &slab->states[number % SLAB_NUMBERS];
+    s = (struct iocp_socket *)(void *)((char *)slab + (place & ((1 << OFFSET_BITS) - 1)));
     return s->generation == generation && s->fd != INVALID_SOCKET ? s : NULL;
 }
 
@@ -124,7 +131,7 @@ static int slab_add(struct iocp_port *port)
 
     while (number < port->slab_count && port->slabs[number] != NULL)
         number++;
-    if (number == port->slab_room && !slabs_grow(port))
+    if (number == SLABS || (number == port->slab_room && !slabs_grow(port)))
         return 0;
     slab = iocp_take_pages(SLAB_BYTES);
     if (slab == NULL)
@@ -154,7 +161,7 @@ static struct iocp_socket *socket_new(struct iocp_port *port)
         port->roomy = slab->next;
     *s = (struct iocp_socket){
         .port = port,
-        .number = slab->number * SLAB_NUMBERS + (uint32_t)(s - slab->states),
+        .place = place_in(slab, s),
         .generation = ++port->associated,
         .references = 1,
     };
