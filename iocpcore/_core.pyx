@@ -94,7 +94,7 @@ include "_listener.pxi"
 # ---- the proactor ----
 
 _live = set()   # proactors that are not closed: without threads nothing else might hold one
-_waiting = {}   # threads in listen(): thread -> the proactor and the number of the worker whose turn they wait for
+_waiting = {}   # threads in listen(): thread -> the listener whose worker they wait for
 _leaked = []    # what an operation that never ended may still write to
 
 
@@ -640,7 +640,7 @@ cdef class Proactor:
             sock.close()
             raise MemoryError()
         self.keep(listener)
-        _waiting[PyThread_get_thread_ident()] = self, listener.worker
+        _waiting[PyThread_get_thread_ident()] = listener
         try:
             self.put_unless_in_circle(listener.worker, item, sock)
             self.wait_until_armed(listener, sock)
@@ -759,6 +759,16 @@ cdef class Proactor:
         ReleaseSRWLockExclusive(&listener.worker.published_lock)
         return error
 
+    cdef bint answered(self, NativeListener *listener):
+        """Whoever waits for its worker goes on, though perhaps it has not had the GIL since."""
+        cdef bint answered
+        if self.native == NULL:
+            return True
+        AcquireSRWLockExclusive(&listener.worker.published_lock)
+        answered = listener.answered
+        ReleaseSRWLockExclusive(&listener.worker.published_lock)
+        return answered
+
     cdef bint wait_for_workers(self) except -1:
         """Whether all that have begun have ended.
 
@@ -805,14 +815,14 @@ cdef class Proactor:
 
 cdef bint in_circle():
     """Does this thread wait for a worker whose thread waits, perhaps through others, for this one?"""
-    cdef Proactor proactor
-    cdef int index, _step
+    cdef Listener listener
+    cdef int _step
     thread = PyThread_get_thread_ident()
     for _step in range(len(_waiting)):
-        if thread not in _waiting:
+        listener = _waiting.get(thread)
+        if listener is None or listener.proactor.answered(listener.native):
             return False
-        proactor, index = _waiting[thread]
-        thread = proactor.native[index].thread if proactor.native != NULL else 0    # 0: it is not in a callback
+        thread = listener.native.worker.thread  # 0: it is not in a callback
         if thread == PyThread_get_thread_ident():
             return True
     return False

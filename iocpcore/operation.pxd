@@ -229,7 +229,8 @@ cdef struct Listener:
     unsigned char closing
     uint64_t serving[4]         # bits, WORKERS_MOST of them: the workers that its sessions may go to
     int error                   # why it could not be armed, or 0
-    PyThread_type_lock armed    # released by the worker when `error` is known
+    unsigned char answered      # `error` is known; both under its worker's published_lock
+    PyThread_type_lock armed    # released by the worker then
     LONG holds                  # any thread: its worker, its sessions, inbox items; at 0 nobody will look at it again
     Listener *next              # of its worker
 

@@ -683,6 +683,7 @@ cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
         unlisten(worker, listener)
     AcquireSRWLockExclusive(&worker.published_lock)
     listener.error = error
+    listener.answered = 1
     ReleaseSRWLockExclusive(&worker.published_lock)
     if error == 0 or not mutant(LISTENER_NOT_TOLD):
         PyThread_release_lock(listener.armed)

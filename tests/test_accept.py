@@ -179,3 +179,31 @@ proactor.close()
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of sockets that a process could lower")
 def test_without_descriptors_sessions_go_on_and_accepting_resumes(backend, pytestconfig):
     run_python(SHORTAGE.format(backend=backend, tests=str(pytestconfig.rootpath / "tests")), timeout=2 * WAIT)
+
+
+def test_a_callback_may_listen_where_one_that_waited_for_its_worker_has_its_answer_already(backend):
+    over = threading.Event()
+    results = queue.Queue()
+
+    def listen_on(other):
+        results.put(listen_or_error(other))
+
+    def spin():  # so that the thread that waited for an answer has to wait for the GIL too
+        while not over.is_set():
+            pass
+
+    def ask_and_be_asked(one, two):
+        two.post(listen_on, one)
+        until(lambda: waiting)
+        one.post(listen_on, two)
+
+    waiting = iocpcore._core._waiting
+    threading.Thread(target=spin, daemon=True).start()
+    try:
+        with iocpcore.Proactor(1, backend) as one, iocpcore.Proactor(1, backend) as two:
+            for _ in range(20):
+                one.post(ask_and_be_asked, one, two)
+                outcomes = [results.get(timeout=WAIT) for _ in range(2)]
+                assert all(isinstance(outcome, iocpcore.Listener) for outcome in outcomes)
+    finally:
+        over.set()
