@@ -37,8 +37,8 @@ from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
 from send cimport end_send, enqueue_merged, on_send, start_send
 from session cimport (
-    leave_place, session_at, session_drop, session_hold, session_open, session_releasable, session_release,
-    session_resolve, session_slots, session_table_free, sessions_trim, take_place)
+    leave_place, session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable,
+    session_release, session_resolve, session_slots, session_table_free, sessions_trim, take_place)
 from status cimport status_cancelled
 from timer cimport timer_drop, timer_first, timer_heap_free, timer_set, timers_trim
 
@@ -199,13 +199,23 @@ cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline void tell_or_release(Worker *worker, Session *session) noexcept nogil:
     if handler_must_be_told(session):
-        call(worker, session, CALL_CLOSE)
+        tell_end(worker, session)
     else:
         release(worker, session)
 
 
-cdef inline void release(Worker *worker, Session *session) noexcept nogil:
+cdef inline void tell_end(Worker *worker, Session *session) noexcept nogil:
+    """Its peer sees the end now: that does not wait for a callback."""
+    if session.calls & CALL_CLOSE:
+        return
     count_end(worker, session)
+    session_close_socket(session)
+    call(worker, session, CALL_CLOSE)
+
+
+cdef inline void release(Worker *worker, Session *session) noexcept nogil:
+    if not session.close_told:      # else counted when that was due
+        count_end(worker, session)
     handler_closed(worker, session)
     session_release(worker, session)
 
@@ -525,7 +535,7 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
     if session.state == CLOSING:
         close_undrained(worker, session)
         if handler_must_be_told(session):
-            call(worker, session, CALL_CLOSE)
+            tell_end(worker, session)
     elif is_too_late(worker, session):
         give_up_session(worker, session)
         advance(worker, session)

@@ -497,3 +497,15 @@ def test_a_module_or_a_namespace_may_be_a_handler(proactor, connect):
     peer = connect(proactor.listen(handler))
     peer.sendall(b"x")
     until(lambda: received == [b"x"])
+
+
+def test_the_peer_sees_the_end_though_on_close_has_not_returned(pair):
+    seen = threading.Event()
+    in_time = []
+    actions = {"on_end": iocpcore.Session.close, "on_close": lambda session, error: in_time.append(seen.wait(5))}
+    _, peer, _ = pair(Acting(**actions))
+    peer.shutdown(socket.SHUT_WR)
+    assert peer.recv(1) == b""
+    seen.set()
+    until(lambda: in_time)
+    assert in_time == [True]
