@@ -4,6 +4,7 @@
     <!-- bench:table echo -->             a table of a group: server by case, medians and ratios
     <!-- bench:goals -->                  the goals, and which of them the result reaches: goals.py
     <!-- bench:busy -->                   each server beside a busy loop in another process, and in its own
+    <!-- bench:where calls -->            what an echo's time goes into, of bench/where.json: where.py
     <!-- bench:source -->                 when, where and how the figures were made
     <!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->    within a sentence; | user_ns: of that figure
     <!-- bench:value memory | 1,000 idle | uvloop -->                     likewise
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import goals
 import tables
+import where
 from looks import in_order, label, number, split, times
 from results import Case, Run, Summary, document
 
@@ -120,6 +122,12 @@ def all_goals(run: Run, words: list[str], page: Path) -> str:
     return f"\n{goals.table(run)}\n"
 
 
+def counted(run: Run, words: list[str], page: Path) -> str:
+    """Counts do not depend on the run: they have a file of their own."""
+    columns = json.loads(where.SAVED.read_text(encoding="utf-8"))[words[0]]
+    return f"\n{where.markdown(columns, {name: label(name) for name in columns})}\n"
+
+
 def case_of(run: Run, words: list[str]) -> Case:
     return found(run.case(words[0], words[1]), f"case {words[1]!r} in group {words[0]!r}")
 
@@ -145,6 +153,7 @@ KINDS: dict[str, Callable[[Run, list[str], Path], str]] = {
     "source": source,
     "table": table,
     "value": value,
+    "where": counted,
 }
 
 
