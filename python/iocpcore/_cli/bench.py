@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="print the parts, and run nothing")
     parser.add_argument("--checkout", type=Path, metavar="DIRECTORY", help="default: this directory, or one above it")
-    parser.add_argument("--full", action="store_true", help="the whole matrix: about 45 minutes")
+    parser.add_argument("--full", action="store_true", help="the whole matrix: an hour or more")
     parser.add_argument("--rounds", type=whole(1, 1000), metavar="N", help="of each case")
     parser.add_argument("--servers", metavar="NAME,NAME", help="measure these alone")
     parser.add_argument("--only", metavar="WORDS", help="cases whose names match, as pytest's -k")
