@@ -22,7 +22,7 @@ test-native: build/$(VARIANT)/installed packages
 test-windows:
 	tests/windows/run
 
-# The full matrix, for an hour or more: BENCH= is the quick one, BENCH="--full -k echo" a part.
+# The full matrix, for half an hour or more: BENCH= is the quick one, BENCH="--full -k echo" a part.
 BENCH = --full
 bench: build/$(VARIANT)/installed
 	bench/install

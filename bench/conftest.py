@@ -28,7 +28,7 @@ SECONDS_A_CASE = {False: 300, True: 3600}  # by --full: after which a case is ta
 
 def pytest_addoption(parser):
     group = parser.getgroup("iocpcore's benchmarks")
-    group.addoption("--full", action="store_true", help="the whole matrix, with more rounds: an hour or more")
+    group.addoption("--full", action="store_true", help="the whole matrix, with more rounds: half an hour or more")
     group.addoption("--rounds", type=int, help="of each case (default: 3; with --full 7)")
     group.addoption("--requests", type=int, help="of each server in each round, whatever the case says")
     group.addoption("--patience", type=int, default=60, metavar="SECONDS", help="for each step of a load (default: 60)")

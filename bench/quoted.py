@@ -74,16 +74,27 @@ def cell(case: Case, name: str) -> str:
     return number(case.servers[name].summary(case.figure).median) + (f" ({times(ratio.median)})" if ratio else "")
 
 
-def table(run: Run, words: list[str], page: Path) -> str:
-    cases = found(run.group(words[0]) or None, f"group {words[0]!r}")
-    lines = [["", *(case.name for case in cases)], ["---", *("---:" for _ in cases)]]
+MOST_COLUMNS = 10  # with more cases than that, the servers are the columns
+
+
+def grid(cases: list[Case]) -> list[list[str]]:
+    """Server by case; case by server where there are many cases."""
+    lines = [["", *(case.name for case in cases)]]
     for name in in_order({name for case in cases for name in case.servers}):
         lines.append([label(name), *(cell(case, name) for case in cases)])
+    if len(cases) > MOST_COLUMNS:
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["---", *("---:" for _ in lines[0][1:])])
+    return lines
+
+
+def table(run: Run, words: list[str], page: Path) -> str:
+    cases = found(run.group(words[0]) or None, f"group {words[0]!r}")
     units = " or ".join(dict.fromkeys(case.units[case.figure] for case in cases))
     counts = sorted({len(server.rounds) for case in cases for server in case.servers.values()})
     rounds = " or ".join(map(str, counts)) + (" rounds" if counts[-1] > 1 else " round")
     bases = " or ".join(dict.fromkeys(tables.base_label(case) for case in cases))
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in grid(cases))
     lines = [f"{units}; medians of {rounds}, in brackets the ratio to {bases}", *absent(run, cases)]
     return f"\n{rows}\n\n" + "\\\n".join(lines) + "\n"
 

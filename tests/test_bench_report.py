@@ -146,6 +146,14 @@ def test_a_table_of_a_group_is_filled_in(root):
     assert "| uvloop | " in text and "medians of 1 round," in text
 
 
+def test_a_table_of_many_cases_has_a_line_for_each(root):
+    (case, *_) = RUN.group("memory")
+    cases = [dataclasses.replace(case, name=f"case {number}") for number in range(quoted.MOST_COLUMNS + 1)]
+    lines = quoted.table(dataclasses.replace(RUN, cases=cases), ["memory"], root / "README.md").splitlines()
+    assert lines[1].startswith("|  | raw C, epoll |")
+    assert [line.split(" | ")[0] for line in lines if "case" in line] == [f"| {case.name}" for case in cases]
+
+
 def test_a_table_says_who_is_missing_in_it(root):
     text = fill(root, "<!-- bench:table memory --><!-- bench:end -->\n")
     assert "not measured: rsloop: no wheel for this <Python>\n" in text
