@@ -101,6 +101,7 @@ cdef extern from "iocp.h" nogil:
     void iocp_submit(HANDLE port)
     uint64_t iocp_now(HANDLE port)
     void iocp_block_signals()
+    bint iocp_has_forked()
     long iocp_process_id()
     void *iocp_take_pages(size_t size)
     void iocp_give_pages(void *pages, size_t size)

@@ -430,6 +430,42 @@ assert os.waitpid(child, 0)[1] == 0
     assert output.strip() == "0"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("first", ["peer", "server"])
+def test_a_peer_sees_the_end_of_a_connection_that_a_forked_child_holds_too(backend, first):
+    output = run_python(
+        BEGIN
+        + f"""
+import os, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+class Handler:
+    def on_connect(self, session):
+        self.session = session
+handler = Handler()
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    peer = socket.create_connection(proactor.listen(handler).address, timeout=30)
+    while not hasattr(handler, "session"):
+        pass
+    wait, over = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(over)
+        peer.close()
+        os.read(wait, 1)
+        os._exit(0)
+    if {first!r} == "peer":
+        peer.shutdown(socket.SHUT_WR)
+    else:
+        handler.session.close()
+    print(peer.recv(1))
+    os.close(over)
+    os.waitpid(child, 0)
+    peer.close()
+"""
+    )
+    assert output.strip() == "b''"
+
+
 @pytest.mark.uninstrumented  # a sanitizer reports it in its own way
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSEGV is delivered in another way there")
 def test_a_fault_in_a_worker_is_reported(backend):

@@ -163,6 +163,7 @@ static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error nu
 void iocp_submit(HANDLE port);                       /* what was started need not wait for the next dequeue */
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
 void iocp_block_signals(void);                       /* this thread takes none: they are the main thread's */
+int iocp_has_forked(void);                           /* then a child may hold our sockets: closing one ends nothing */
 long iocp_process_id(void);
 #define iocp_socket_error(error) (error)             /* the name that socket errors have in the system's documentation */
 void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */

@@ -57,9 +57,21 @@ static void forget_all(void)
     }
 }
 
+static int forked; /* atomic: a child may keep open what we close */
+
+static void note_fork(void)
+{
+    __atomic_store_n(&forked, 1, __ATOMIC_RELAXED);
+}
+
+int iocp_has_forked(void)
+{
+    return __atomic_load_n(&forked, __ATOMIC_RELAXED);
+}
+
 void sockets_survive_fork(void)
 {
-    pthread_atfork(NULL, NULL, forget_all);
+    pthread_atfork(note_fork, NULL, forget_all);
 }
 
 struct iocp_socket *socket_find(SOCKET fd)

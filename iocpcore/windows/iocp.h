@@ -275,6 +275,11 @@ static inline void iocp_block_signals(void)
 {
 }
 
+static inline int iocp_has_forked(void)
+{
+    return 0;
+}
+
 static inline void *iocp_take_pages(size_t size)
 {
     return VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
