@@ -134,6 +134,7 @@ cdef inline bint step_send(Worker *worker, Session *session) noexcept nogil:
 cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
     """What a callback has queued goes out at once, with the GIL held: for much of it, that is the cheaper way."""
     if session.state == OPEN and not session.sending:
+        worker.now = iocp_now(worker.port)      # the callbacks' time is not the peer's
         step_send(worker, session)
 
 
