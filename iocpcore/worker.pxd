@@ -29,10 +29,10 @@ from mutant cimport (
     IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED,
     mutant)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CLOSING, CONNECT, CONNECTING, DO_ADOPT,
-    DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING,
-    INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session,
-    Settings, Started, Worker)
+    ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CALL_RECEIVE, CLOSING, CONNECT,
+    CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN,
+    FAILED, FINISHING, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation,
+    Session, Settings, Started, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
 from send cimport end_send, enqueue_merged, on_send, start_send
@@ -290,10 +290,15 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
         after = session.next_call
         session.calling = 0
         session_drop(session)
-        if session.calls and not session.paused:
+        if calls_for_now(session):
             call(worker, session, 0)
         advance(worker, session)
         session = after
+
+
+cdef inline bint calls_for_now(Session *session) noexcept nogil:
+    """Is more due, that need not wait for a resume()? That a large send has drained at once, perhaps."""
+    return session.calls & ~(CALL_RECEIVE | CALL_END) != 0 or (session.calls != 0 and not session.paused)
 
 
 # ---- accepting ----

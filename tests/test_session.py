@@ -570,6 +570,20 @@ def test_a_paused_session_still_sends_and_drains(pair):
     handler.wait_for("on_drain")
 
 
+def test_a_callback_that_sends_much_and_pauses_is_told_when_that_has_drained(pair):
+    """Much goes out before the next callback, and may be gone before the pause is looked at."""
+
+    def answer(session, data):
+        if not session.send(b"x" * 100_000):
+            session.pause()
+
+    _, peer, handler = pair(Acting(on_receive=answer, on_drain=lambda session: session.resume()))
+    for time in (1, 2, 3):
+        peer.sendall(b"?")
+        assert receive_exactly(peer, 100_000) == b"x" * 100_000
+        handler.wait_for("on_drain", time)
+
+
 @pytest.mark.parametrize("finish", ["close", "abort"])
 def test_a_paused_session_can_be_ended(pair, finish):
     session, peer, handler = pair()
