@@ -4,11 +4,11 @@
 # takes longer than DRAIN_TIME, its socket is closed first and its memory kept until the packets come.
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
-from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_linger_zero, iocp_shutdown_send
+from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_shutdown_send
 from buffer cimport chain_length
 from mutant cimport CLOSED_BEFORE_CANCEL, RECEIVE_AFTER_CLOSE, mutant
 from operation cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
-from session cimport session_close_socket
+from session cimport session_close_socket, session_reset_at_close
 from timer cimport timer_set
 
 # Nanoseconds.
@@ -68,7 +68,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
     if session.state == CLOSING:
         return
     if session.queue_head != NULL:
-        iocp_linger_zero(session.socket)
+        session_reset_at_close(session)
     drop_calls(worker, session)
     session.state = CLOSING
     session.reason = reason
@@ -83,7 +83,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
 cdef inline void abort_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
     """As close_session(), and the peer sees a reset in any case."""
     if session.state != CLOSING:
-        iocp_linger_zero(session.socket)
+        session_reset_at_close(session)
         close_session(worker, session, reason)
 
 

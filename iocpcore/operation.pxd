@@ -148,6 +148,7 @@ cdef struct Session:
     unsigned char sending       # a send is in flight
     unsigned char peer_ended
     unsigned char end_sent
+    unsigned char resets        # closing its socket is to break the connection off
     unsigned char ready         # in the ready list
     unsigned char calls         # due: bits of enum Call
     unsigned char calling       # in the list of calls

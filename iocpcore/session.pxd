@@ -10,7 +10,8 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from iocp cimport (
-    INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket, iocp_give_pages, iocp_take_pages)
+    INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket, iocp_break_off, iocp_give_pages,
+    iocp_has_forked, iocp_linger_zero, iocp_shutdown_send, iocp_take_pages)
 from buffer cimport RELEASED_SPOILT, TRIM_TIME, buffer_release, chain_release
 from link cimport link_drop
 from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, SLAB_GIVEN_BACK_EARLY, mutant
@@ -196,10 +197,30 @@ cdef inline bint session_releasable(Session *session) noexcept nogil:
     return session.state == CLOSING and session.in_flight == 0
 
 
+cdef inline bint others_may_hold(Session *session) noexcept nogil:
+    """Its socket: then closing tells the peer nothing. A child has all that we had; who gave it to us, perhaps it."""
+    return session.listener == NULL or iocp_has_forked()
+
+
+cdef inline void end_connection(Session *session) noexcept nogil:
+    """For whoever else may hold its socket."""
+    if session.resets:
+        iocp_break_off(session.socket)
+    elif not session.end_sent and session.active_at != 0:
+        iocp_shutdown_send(session.socket)
+
+
 cdef inline void session_close_socket(Session *session) noexcept nogil:
     if session.socket != INVALID_SOCKET:
+        if others_may_hold(session):
+            end_connection(session)
         closesocket(session.socket)
         session.socket = INVALID_SOCKET
+
+
+cdef inline void session_reset_at_close(Session *session) noexcept nogil:
+    session.resets = 1
+    iocp_linger_zero(session.socket)
 
 
 cdef inline void session_free_buffers(Worker *worker, Session *session) noexcept nogil:

@@ -11,8 +11,8 @@ from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, SOCKET, AcquireSRWLockExclusive,
     CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement,
     InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT,
-    WSAGetLastError, closesocket, iocp_block_signals, iocp_has_forked, iocp_keep_alive, iocp_no_delay, iocp_now,
-    iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim)
+    WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port,
+    iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim)
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)
@@ -76,8 +76,8 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
         if not session.sending or mutant(SENT_TWICE):
             return step_send(worker, session)
     elif session.state == FINISHING:
-        if closing_ends(session) or mutant(CLOSED_WITH_UNREAD_INPUT):
-            close_session(worker, session, session.reason)
+        if session.peer_ended or mutant(CLOSED_WITH_UNREAD_INPUT):
+            close_session(worker, session, session.reason)      # which sends our end
             return True
         if not session.end_sent:
             send_end(worker, session)
@@ -90,11 +90,6 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
     if session.receiving or not handler_wants_data(session):
         return False
     return step_receive(worker, session, has_to_wait(worker, session))
-
-
-cdef inline bint closing_ends(Session *session) noexcept nogil:
-    """Is it over once the socket is closed? That sends our end, unless a forked child has the socket too."""
-    return session.peer_ended and (session.end_sent or not iocp_has_forked())
 
 
 cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:

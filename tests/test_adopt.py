@@ -52,6 +52,14 @@ def test_an_accepted_socket_becomes_a_session(proactor, accepted, host, family):
     assert session.listener is None
 
 
+def test_the_peer_of_an_adopted_socket_sees_its_end_though_somebody_keeps_a_duplicate(proactor, accepted):
+    sock, peer = accepted()
+    with sock.dup():
+        proactor.adopt(iocpcore.ECHO, sock)
+        peer.shutdown(socket.SHUT_WR)
+        assert peer.recv(1) == b""
+
+
 def test_adopted_sockets_are_counted(proactor, accepted):
     for handler in (Recorder(), iocpcore.ECHO):
         proactor.adopt(handler, accepted()[0])

@@ -431,39 +431,65 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("first", ["peer", "server"])
-def test_a_peer_sees_the_end_of_a_connection_that_a_forked_child_holds_too(backend, first):
+@pytest.mark.parametrize("idle_timeout", [None, 1.0], ids=["the peer has ended", "idle"])
+def test_a_peer_sees_the_end_of_its_connection_though_a_forked_child_holds_it_too(backend, idle_timeout):
     output = run_python(
         BEGIN
         + f"""
 import os, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-class Handler:
-    def on_connect(self, session):
-        self.session = session
-handler = Handler()
 with iocpcore.Proactor(1, {backend!r}) as proactor:
-    peer = socket.create_connection(proactor.listen(handler).address, timeout=30)
-    while not hasattr(handler, "session"):
-        pass
-    wait, over = os.pipe()
+    listener = proactor.listen(iocpcore.ECHO, idle_timeout={idle_timeout})
+    peer = socket.create_connection(listener.address, timeout=10)
+    peer.sendall(b"x"); peer.recv(1)
+    begin, go_on = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(over)
-        peer.close()
-        os.read(wait, 1)
+        os.close(go_on)
+        os.read(begin, 1)   # until the parent has gone on, or ended
         os._exit(0)
-    if {first!r} == "peer":
+    if not {idle_timeout}:
         peer.shutdown(socket.SHUT_WR)
-    else:
-        handler.session.close()
     print(peer.recv(1))
-    os.close(over)
-    os.waitpid(child, 0)
-    peer.close()
+    os.close(go_on)
+    assert os.waitpid(child, 0)[1] == 0
 """
     )
     assert output.strip() == "b''"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_peer_sees_an_abort_though_a_forked_child_holds_the_connection_too(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+import os, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+class Aborting:
+    def on_receive(self, session, data):
+        if data == b"abort":
+            session.abort()
+        else:
+            session.send(data)
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    peer = socket.create_connection(proactor.listen(Aborting()).address, timeout=10)
+    peer.sendall(b"x"); peer.recv(1)
+    begin, go_on = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go_on)
+        os.read(begin, 1)   # until the parent has gone on, or ended
+        os._exit(0)
+    peer.sendall(b"abort")
+    try:
+        peer.recv(1)
+    except ConnectionResetError:
+        print("reset")
+    os.close(go_on)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+    assert output.strip() == "reset"
 
 
 @pytest.mark.uninstrumented  # a sanitizer reports it in its own way

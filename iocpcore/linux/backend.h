@@ -94,6 +94,7 @@ void sockets_free(struct iocp_port *port); /* those still open are sockets of no
 #else
 #define os_socket socket
 #define os_close close
+#define os_connect connect
 #define os_shutdown shutdown
 #define os_setsockopt setsockopt
 #define os_mmap mmap

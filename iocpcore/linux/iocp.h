@@ -156,6 +156,8 @@ int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so
 int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
 int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer);
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */
+void iocp_break_off(SOCKET s);                       /* reset its connection now, whoever else holds the socket */
+int iocp_has_forked(void);                           /* then a child may hold our descriptors, and close() ends nothing */
 static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error number */
 {
     return (int)entry->Internal;
@@ -163,7 +165,6 @@ static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error nu
 void iocp_submit(HANDLE port);                       /* what was started need not wait for the next dequeue */
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
 void iocp_block_signals(void);                       /* this thread takes none: they are the main thread's */
-int iocp_has_forked(void);                           /* then a child may hold our sockets: closing one ends nothing */
 long iocp_process_id(void);
 #define iocp_socket_error(error) (error)             /* the name that socket errors have in the system's documentation */
 void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */

@@ -57,21 +57,27 @@ static void forget_all(void)
     }
 }
 
-static int forked; /* atomic: a child may keep open what we close */
+static int forked; /* atomic: this process has, or is about to */
 
 static void note_fork(void)
 {
     __atomic_store_n(&forked, 1, __ATOMIC_RELAXED);
 }
 
-int iocp_has_forked(void)
+static void begin_child(void)
 {
-    return __atomic_load_n(&forked, __ATOMIC_RELAXED);
+    __atomic_store_n(&forked, 0, __ATOMIC_RELAXED);
+    forget_all();
 }
 
 void sockets_survive_fork(void)
 {
-    pthread_atfork(note_fork, NULL, forget_all);
+    pthread_atfork(note_fork, NULL, begin_child);
+}
+
+int iocp_has_forked(void)
+{
+    return __atomic_load_n(&forked, __ATOMIC_RELAXED);
 }
 
 struct iocp_socket *socket_find(SOCKET fd)
@@ -510,6 +516,14 @@ void iocp_linger_zero(SOCKET s)
 static int set_number(SOCKET s, int level, int name, int value)
 {
     return os_setsockopt(s, level, name, &value, sizeof value) == 0 ? 0 : errno;
+}
+
+void iocp_break_off(SOCKET s)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    int broken = os_connect(s, &nobody, sizeof nobody);
+
+    (void)broken; /* if it has gone already, well */
 }
 
 int iocp_no_delay(SOCKET s)

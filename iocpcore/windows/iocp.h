@@ -247,6 +247,16 @@ static inline int iocp_shutdown_send(SOCKET s)
     return shutdown(s, SD_SEND) == 0 ? 0 : WSAGetLastError();
 }
 
+static inline void iocp_break_off(SOCKET s)
+{
+    (void)s; /* there is no call for it */
+}
+
+static inline int iocp_has_forked(void)
+{
+    return 0;
+}
+
 /* Internal holds an NTSTATUS; some layers sign-extend it, so only its low half counts. */
 static inline int iocp_status(const OVERLAPPED_ENTRY *entry)
 {
@@ -273,11 +283,6 @@ static inline uint64_t iocp_now(HANDLE port)
 
 static inline void iocp_block_signals(void)
 {
-}
-
-static inline int iocp_has_forked(void)
-{
-    return 0;
 }
 
 static inline void *iocp_take_pages(size_t size)
