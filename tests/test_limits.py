@@ -196,6 +196,19 @@ def test_who_sends_while_a_callback_lasts_is_not_idle(proactor, connect, session
     handler.wait_for("on_receive", sessions + 1)
 
 
+@pytest.mark.parametrize("size", [100, 100_000], ids=["little", "much"])
+def test_who_is_sent_something_after_a_long_callback_is_not_idle(proactor, connect, size):
+    def answer(session, data):
+        if data == b"long":
+            threading.Event().wait(1.5)
+        session.send(b"x" * size)
+
+    peer = connect(proactor.listen(Acting(on_receive=answer), idle_timeout=1.0))
+    for question in (b"long", b"short"):
+        peer.sendall(question)
+        assert receive_exactly(peer, size) == b"x" * size
+
+
 def test_an_idle_native_session_is_closed(proactor, connect):
     peer = connect(proactor.listen(iocpcore.ECHO, idle_timeout=0.3))
     assert ended(peer)
