@@ -43,9 +43,14 @@ cdef void check_talks(Cast cast) noexcept:
         session = talk.session()
         must(session is not None, talk, "its Session was freed before on_close")
         native = native_of(session)
-        if talk.owed and native != NULL and is_to_hear(native, session) and not native.calls & CALL_DRAIN:
+        if talk.owed and native != NULL and is_to_hear(native, session) and not will_drain(native):
             must(link_queued(native.link) > native.handler.settings.low_water, talk, "on_drain does not come")
     check_pinned(cast)
+
+
+cdef bint will_drain(NativeSession *native) noexcept:
+    """It is due, and the session is in the list of those who are called next."""
+    return native.calls & CALL_DRAIN and native.calling
 
 
 cdef void check_pinned(Cast cast) noexcept:
