@@ -1,7 +1,7 @@
 """What README and docs quote from a result stands between marks, and is written by a program:
 
     <!-- bench:figure echo -->            a chart, with the command that made it, and its date; a block of its own
-    <!-- bench:table echo -->             a table of a group: server by case, medians and ratios
+    <!-- bench:table echo -->             a table of a group: server by case, or case by server
     <!-- bench:goals -->                  the goals, and which of them the result reaches: goals.py
     <!-- bench:busy -->                   each server beside a busy loop in another process, and in its own
     <!-- bench:where calls -->            what an echo's time goes into, of bench/where.json: where.py
