@@ -7,6 +7,7 @@ Threads: everything here runs under the GIL, but for Proactor._run, which gives 
 """
 import atexit
 import difflib
+import inspect
 import logging
 import os
 import random

@@ -44,7 +44,7 @@ def _warn_of_misspelt(handler):
 
 
 cdef Callbacks python_handler(object handler):
-    """TypeError if it has no callback at all, or one that cannot be called."""
+    """TypeError if it has no callback at all, or one that cannot be called, or would do nothing when called."""
     cdef Callbacks made = Callbacks.__new__(Callbacks)
     if isinstance(handler, type):
         raise TypeError(f"the handler must be an object, not the class {handler.__name__} itself")
@@ -55,6 +55,8 @@ cdef Callbacks python_handler(object handler):
             continue
         if not callable(callback):
             raise TypeError(f"{name} of the handler {handler!r} cannot be called")
+        if inspect.iscoroutinefunction(callback):
+            raise TypeError(f"{name} of the handler {handler!r} is an async function, which nobody would await")
         made.native.wants |= bit
     _warn_of_misspelt(handler)
     if not made.native.wants:

@@ -491,6 +491,15 @@ def test_a_callback_that_cannot_be_called_is_refused(proactor):
         proactor.listen(handler)
 
 
+def test_an_async_callback_is_refused(proactor):
+    class Handler:
+        async def on_receive(self, session, data):
+            """Called, it would only make a coroutine."""
+
+    with pytest.raises(TypeError, match="on_receive of the handler .* is an async function, which nobody would await"):
+        proactor.listen(Handler())
+
+
 def test_a_module_or_a_namespace_may_be_a_handler(proactor, connect):
     received = []
     handler = types.SimpleNamespace(on_receive=lambda session, data: received.append(data))
