@@ -266,7 +266,8 @@ cdef class Proactor:
 
         Options, of each session:
 
-        - idle_timeout (seconds, None): closed when it has neither received nor sent anything for so long.
+        - idle_timeout (seconds, None): closed, with a TimeoutError, when it has neither received nor sent anything for
+          so long, also while it is paused.
         - send_timeout (seconds, None): closed when its peer has taken nothing of what is queued for so long; while it
           finishes, None means 30.
         - linger (seconds, 5.0): for its peer to end, after we have.
@@ -465,7 +466,8 @@ cdef class Proactor:
 
         A session finishes when what it has queued is sent and its peer has ended too, or has not ended 5 seconds after
         that. When `drain` seconds are over, those with bytes unsent are aborted and the others closed. Bounded: after a
-        margin of 5 seconds more, memory that the system may still write to is leaked, and a RuntimeError says so.
+        margin of 5 seconds more, memory that the system may still write to is leaked, and a RuntimeError says so; a
+        callback that has not returned by then does the same.
         It may be called again, and by several threads: the shortest drain counts. In a callback it returns at once.
         What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again here.
         """
@@ -485,7 +487,8 @@ cdef class Proactor:
             self.let_go(ended)
         _live.discard(self)
         if self.leaked:
-            raise RuntimeError("operations did not end in time: their memory is left to the system")
+            raise RuntimeError("operations did not end in time, or a callback has not returned: "
+                               "their memory is left to the system")
         self.raise_failure()
 
     # ---- for the classes above ----

@@ -312,6 +312,11 @@ def test_what_has_no_workers_is_not_served(backend):
         iocpcore.serve(iocpcore.ECHO, workers=0, backend=backend)
 
 
+def test_run_wants_a_proactor():
+    with pytest.raises(TypeError, match="wants a Proactor, not Handler"):
+        iocpcore.run(iocpcore.ECHO)
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_proactor_knows_how_many_workers_it_was_made_with(backend, workers):
     with iocpcore.Proactor(workers, backend) as proactor:
@@ -712,7 +717,7 @@ worker.join(30)
 print(worker.is_alive())
 """
     )
-    assert output.splitlines()[1] == "False" and "did not end in time" in output
+    assert output.splitlines()[1] == "False" and "a callback has not returned" in output
 
 
 def test_listening_ends_when_the_worker_is_left_behind(backend):

@@ -60,6 +60,8 @@ def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object]
     Raises ValueError for a proactor without workers: that one is polled. What a callback has raised to stop the
     proactor (SystemExit, KeyboardInterrupt) is raised again here.
     """
+    if not isinstance(proactor, Proactor):
+        raise TypeError(f"run() wants a Proactor, not {type(proactor).__name__}; serve() makes one itself")
     with StopSignals() as signals:
         if started is not None:
             started()
