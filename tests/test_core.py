@@ -435,24 +435,34 @@ assert os.waitpid(child, 0)[1] == 0
     assert output.strip() == "0"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("idle_timeout", [None, 1.0], ids=["the peer has ended", "idle"])
-def test_a_peer_sees_the_end_of_its_connection_though_a_forked_child_holds_it_too(backend, idle_timeout):
-    output = run_python(
-        BEGIN
-        + f"""
+WITH_HOLDER = (
+    BEGIN
+    + """
 import os, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-with iocpcore.Proactor(1, {backend!r}) as proactor:
-    listener = proactor.listen(iocpcore.ECHO, idle_timeout={idle_timeout})
-    peer = socket.create_connection(listener.address, timeout=10)
-    peer.sendall(b"x"); peer.recv(1)
+def fork_a_holder():
     begin, go_on = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(go_on)
-        os.read(begin, 1)   # until the parent has gone on, or ended
+        os.read(begin, 1)   # holds all that we have until we have gone on, or ended
         os._exit(0)
+    return go_on, child
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("idle_timeout", [None, 1.0], ids=["the peer has ended", "idle"])
+def test_a_peer_sees_the_end_of_its_connection_though_a_forked_child_holds_it_too(backend, idle_timeout):
+    output = run_python(
+        WITH_HOLDER
+        + f"""
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    listener = proactor.listen(iocpcore.ECHO, idle_timeout={idle_timeout})
+    peer = socket.create_connection(listener.address, timeout=10)
+    peer.sendall(b"x"); peer.recv(1)
+    go_on, child = fork_a_holder()
     if not {idle_timeout}:
         peer.shutdown(socket.SHUT_WR)
     print(peer.recv(1))
@@ -466,10 +476,8 @@ with iocpcore.Proactor(1, {backend!r}) as proactor:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_peer_sees_an_abort_though_a_forked_child_holds_the_connection_too(backend):
     output = run_python(
-        BEGIN
+        WITH_HOLDER
         + f"""
-import os, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
 class Aborting:
     def on_receive(self, session, data):
         if data == b"abort":
@@ -479,12 +487,7 @@ class Aborting:
 with iocpcore.Proactor(1, {backend!r}) as proactor:
     peer = socket.create_connection(proactor.listen(Aborting()).address, timeout=10)
     peer.sendall(b"x"); peer.recv(1)
-    begin, go_on = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(go_on)
-        os.read(begin, 1)   # until the parent has gone on, or ended
-        os._exit(0)
+    go_on, child = fork_a_holder()
     peer.sendall(b"abort")
     try:
         peer.recv(1)
