@@ -34,7 +34,7 @@ from operation cimport (
     FAILED, FINISHING, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation,
     Session, Settings, Started, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
-from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, start_receive
+from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, start_send
 from session cimport (
     leave_place, session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable,
@@ -87,7 +87,10 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
         return True
     if session.peer_ended:
         return session.state == OPEN and step_end(worker, session)    # else the queue is going out: nothing will come
-    if session.receiving or not handler_wants_data(session):
+    if session.receiving:
+        return False
+    if not handler_wants_data(session):
+        hold_no_empty_buffer(worker, session)
         return False
     return step_receive(worker, session, has_to_wait(worker, session))
 
@@ -99,6 +102,12 @@ cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
     """
     cdef int64_t enough = worker.buffers_enough * (1 + 2 * session.more_buffers)
     return worker.stats.buffers_used > enough and not session.data_waits
+
+
+cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
+    """It may be paused for long."""
+    if not session.calls & CALL_RECEIVE:
+        release_input(worker, session)
 
 
 cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:

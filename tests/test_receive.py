@@ -113,6 +113,16 @@ def test_a_session_whose_peer_has_ended_holds_no_buffer(proactor, much):
     assert receive_exactly(peer, 10) == b"still here"
 
 
+def test_a_session_that_pauses_when_it_has_received_holds_no_buffer(proactor, pair):
+    session, peer, handler = pair(Acting(on_receive=lambda session, data: session.pause()))
+    peer.sendall(b"first")
+    handler.wait_for("on_receive")
+    until(lambda: proactor.stats().buffers_used == 0)
+    session.resume()
+    peer.sendall(b"again")
+    until(lambda: handler.received() == b"firstagain")
+
+
 def test_of_a_session_that_is_aborted_all_buffers_go_back(proactor, much):
     session, _, handler = much
     until(lambda: proactor.stats().buffers_used == 4)
