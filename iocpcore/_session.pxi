@@ -319,6 +319,7 @@ cdef Session new_session(Proactor proactor, int worker, Callbacks handler):
 
 cdef void attach(Worker *worker, NativeSession *session) noexcept nogil:
     with gil:
+        worker.attached_at = iocp_now(worker.port)
         deliver_all(worker, session)
 
 

@@ -1,7 +1,8 @@
 # Calls into Python: what is due to be told to whom, in which order, and the GIL once for all of it.
 #
 # A packet's step notes in its session what is due, and puts the session in the worker's list; when the whole batch has
-# been handled, the worker attaches once and the list is run. What those calls want done is done after detaching.
+# been handled, or what it brought so far is much, the worker attaches once and the list is run. What those calls want
+# done is done after detaching.
 # Ownership: being in the list holds the session. The worker owns the inbox items in its list, with their references.
 # Threads: the worker's own.
 from operation cimport InboxItem, Session, Worker

@@ -359,6 +359,9 @@ cdef struct Worker:
     InboxItem *python_tail
     Buffer *unpinned            # their Python objects are to be let go
     void (*attach)(Worker *, Session *) noexcept nogil     # takes the GIL, and does all that; from this session on
+    uint64_t attached_at        # when it last had the GIL
+    uint64_t gil_wait           # nanoseconds it had waited for that
+    uint64_t told               # bytes received when callbacks last ran
     unsigned long thread        # Python's identity of the thread that is attached, 0: none is
     Listener *listeners
     uint64_t retry_at           # when refused accepts are posted again, 0: none are

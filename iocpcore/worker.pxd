@@ -48,8 +48,12 @@ cdef enum:
 cdef extern from *:
     """
     #define IDLE_TIME UINT64_C(5000000000)
+    #define GIL_TIME UINT64_C(20000)
+    #define MUCH (4 * RECEIVE_SIZE)
     """
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session gives its receive buffer back
+    const uint64_t GIL_TIME     # nanoseconds that it takes to attach, at most, when nobody else has the GIL
+    const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
 
 
 # ---- the transition table ----
@@ -98,10 +102,9 @@ cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
 cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
     """Without a buffer, until there is data: where many hold one, they would be many pages that hold nothing.
 
-    Whose messages are large may hold more: their pages are used, and measured, it costs them more to wait.
+    And whose messages are large receives, one after the other, into pages that the cache still has.
     """
-    cdef int64_t enough = worker.buffers_enough * (1 + 2 * session.more_buffers)
-    return worker.stats.buffers_used > enough and not session.data_waits
+    return worker.stats.buffers_used > worker.buffers_enough and not session.data_waits
 
 
 cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
@@ -278,7 +281,8 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     cdef uint64_t began
     cdef Session *session = worker.calls_head
     cdef Session *after
-    if not calls_are_due(worker):
+    worker.told = worker.stats.bytes_received
+    if worker.abandoned or not calls_are_due(worker):
         return
     began = iocp_now(worker.port)
     worker.calls_head = NULL
@@ -286,6 +290,7 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     if worker.abandoned:
         return
     worker.now = iocp_now(worker.port)
+    worker.gil_wait = worker.attached_at - began
     worker.stats.attaches += 1
     worker.stats.callback_time += worker.now - began
     if not mutant(PEERS_END_OVERTAKES):
@@ -298,6 +303,13 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
             call(worker, session, 0)
         advance(worker, session)
         session = after
+
+
+cdef inline bint much_to_tell(Worker *worker) noexcept nogil:
+    """Large messages are told while the processor's cache has them. Who would have to wait for the GIL does so once."""
+    if worker.calls_head == NULL:
+        return False
+    return worker.stats.bytes_received - worker.told >= MUCH and worker.gil_wait < GIL_TIME
 
 
 cdef inline bint calls_for_now(Session *session) noexcept nogil:
@@ -854,14 +866,23 @@ cdef inline void publish(Worker *worker) noexcept nogil:
     ReleaseSRWLockExclusive(&worker.published_lock)
 
 
+cdef inline void complete_batch(Worker *worker, unsigned int count) noexcept nogil:
+    cdef unsigned int i
+    for i in range(count):
+        complete(worker, &worker.entries[i])
+        if much_to_tell(worker):
+            run_calls(worker)
+            if worker.abandoned:
+                return
+
+
 cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
-    cdef unsigned int i, count = port_dequeue(worker, min(most, milliseconds_left(worker)))
+    cdef unsigned int count = port_dequeue(worker, min(most, milliseconds_left(worker)))
     note_seen(worker, count)
     if mutant(FREED_AT_DEQUEUE):
         drop_batch(worker, count)
-    for i in range(count):
-        complete(worker, &worker.entries[i])
+    complete_batch(worker, count)
     run_calls(worker)
     if worker.abandoned:
         return count

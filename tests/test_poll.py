@@ -9,7 +9,7 @@ import time
 import pytest
 
 import iocpcore
-from support import WAIT, Acting, Recorder, assert_nothing_left, receive_exactly, receive_to_end, run_python
+from support import WAIT, Acting, Recorder, assert_nothing_left, receive_exactly, receive_to_end, run_python, until
 
 
 @pytest.fixture
@@ -69,6 +69,44 @@ def test_fifty_busy_connections_take_the_gil_for_less_than_every_second_packet(p
         assert all(receive_exactly(peer, 14) == b"fourteen bytes" for peer in peers)
     after = polled.stats()
     assert after.attaches - before.attaches < 0.5 * (after.packets - before.packets)
+
+
+@pytest.fixture
+def attaches_for_much(polled, connect):
+    """How often 128 KiB that have come from eight peers take the GIL: to be called, again and again."""
+    handler = Recorder()
+    listener = polled.listen(handler)
+    peers = [connect(listener) for _ in range(8)]
+    poll_until(polled, lambda: len(handler.of("on_connect")) == 8)
+
+    def attaches():
+        before = polled.stats()
+        for peer in peers:
+            peer.sendall(bytes(16_384))
+        poll_until(polled, lambda: polled.stats().bytes_received - before.bytes_received == 8 * 16_384)
+        return polled.stats().attaches - before.attaches
+
+    return attaches
+
+
+def test_callbacks_run_before_more_is_received_than_a_cache_holds(attaches_for_much):
+    until(lambda: attaches_for_much() > 1)
+
+
+def test_where_the_gil_must_be_waited_for_a_batch_takes_it_once_however_large(attaches_for_much):
+    over = threading.Event()
+
+    def compute():
+        while not over.is_set():
+            pass
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        until(lambda: attaches_for_much() == 1)
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_poll_returns_the_number_of_packets(polled, connect):

@@ -1,5 +1,5 @@
 /* The io_uring backend: a start only queues an SQE; the next dequeue submits all of them and waits, in one system call.
- * A large send alone is tried before.
+ * Large ones alone are tried before.
  *
  * Ownership: the kernel owns a pending OVERLAPPED; its address is the user_data that comes back. Of a listener's accepts
  * it has the first only, as a poll; the others wait in the socket's queue. iovec arrays and connect addresses were copied
@@ -19,7 +19,7 @@
 #include "backend.h"
 
 enum { ENTRIES = 512, RESULTS = 4096 };
-enum { SMALL = 16384 }; /* bytes of a send that only waits for the next dequeue */
+enum { SMALL = 16384 }; /* bytes of a send or receive that only waits for the next dequeue */
 
 /* user_data of what is not an operation; an OVERLAPPED is never at so low an address. */
 enum { UNTRACKED = 1, WAKEUP = 2 };
@@ -223,6 +223,36 @@ static int send_at_once(SOCKET fd, OVERLAPPED *overlapped)
     return (size_t)sent == length ? 0 : EINPROGRESS;
 }
 
+/* So is a large receive, if there is something: done by the kernel for a whole batch, they would put all of its data
+ * through the cache before any of it is looked at. As send_at_once(); EINPROGRESS: it is to be queued. */
+static int receive_at_once(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    struct msghdr message = {.msg_iov = overlapped_buffers(overlapped), .msg_iovlen = overlapped->buffers};
+    size_t length = overlapped_length(overlapped);
+    ssize_t received;
+
+    if (length <= SMALL || !s->arrived || s->reading.head != NULL)
+        return EINPROGRESS;
+    received = recvmsg(s->fd, &message, MSG_DONTWAIT);
+    s->arrived = received == (ssize_t)length;
+    if (received < 0)
+        return errno == EAGAIN || errno == EINTR ? EINPROGRESS : errno;
+    overlapped->InternalHigh = (size_t)received;
+    return 0;
+}
+
+static int try_at_once(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    switch (overlapped->kind) {
+    case OVERLAPPED_RECEIVE:
+        return receive_at_once(s, overlapped);
+    case OVERLAPPED_SEND:
+        return send_at_once(s->fd, overlapped);
+    default:
+        return EINPROGRESS;
+    }
+}
+
 static void finish(struct iocp_socket *s, OVERLAPPED *overlapped, int status)
 {
     overlapped_remove(queue_of(s, overlapped), overlapped);
@@ -232,7 +262,7 @@ static void finish(struct iocp_socket *s, OVERLAPPED *overlapped, int status)
 
 static int uring_start(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
-    int error = overlapped->kind == OVERLAPPED_SEND ? send_at_once(s->fd, overlapped) : EINPROGRESS;
+    int error = try_at_once(s, overlapped);
 
     if (error != EINPROGRESS)
         return error;
@@ -331,22 +361,31 @@ static void on_acceptable(struct iocp_socket *s, int status)
         finish(s, accepts->head, ENOBUFS);
 }
 
-static void on_result(OVERLAPPED *overlapped, int result)
+static void on_received(struct iocp_socket *s, OVERLAPPED *overlapped, const struct io_uring_cqe *cqe)
 {
+    int polled = overlapped_length(overlapped) == 0; /* then the result is a mask */
+
+    overlapped->InternalHigh = polled ? 0 : (size_t)cqe->res;
+    s->arrived = polled || (cqe->flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
+}
+
+static void on_result(const struct io_uring_cqe *cqe)
+{
+    OVERLAPPED *overlapped = io_uring_cqe_get_data(cqe);
     struct iocp_socket *s = overlapped->socket;
-    int status = result < 0 ? -result : 0;
+    int status = cqe->res < 0 ? -cqe->res : 0;
 
     if (overlapped->kind == OVERLAPPED_ACCEPT) {
         on_acceptable(s, status);
         return;
     }
-    if (result >= 0) {
+    if (status == 0) {
         switch (overlapped->kind) {
-        case OVERLAPPED_RECEIVE: /* a zero-byte receive was a poll: its result is a mask */
-            overlapped->InternalHigh = overlapped_length(overlapped) == 0 ? 0 : (size_t)result;
+        case OVERLAPPED_RECEIVE:
+            on_received(s, overlapped, cqe);
             break;
         case OVERLAPPED_SEND:
-            status = on_sent(s, overlapped, (size_t)result);
+            status = on_sent(s, overlapped, (size_t)cqe->res);
             if (status == EINPROGRESS)
                 return;
             break;
@@ -365,7 +404,7 @@ static void reap(struct uring_port *up)
         if (cqe->user_data == WAKEUP)
             up->watching = (cqe->flags & IORING_CQE_F_MORE) != 0;
         else if (cqe->user_data != UNTRACKED)
-            on_result(io_uring_cqe_get_data(cqe), cqe->res);
+            on_result(cqe);
     }
     io_uring_cq_advance(&up->ring, n);
 }
