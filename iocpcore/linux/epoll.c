@@ -222,6 +222,12 @@ static int try_again(struct iocp_socket *s, OVERLAPPED *overlapped)
     }
 }
 
+static void finish(struct iocp_socket *s, OVERLAPPED *overlapped, int status)
+{
+    s->pending--;
+    port_complete(overlapped, status, overlapped->InternalHigh);
+}
+
 /* ---- starting ---- */
 
 static int begin_connect(struct iocp_socket *s, OVERLAPPED *overlapped)
@@ -260,17 +266,15 @@ static int epoll_start(struct iocp_socket *s, OVERLAPPED *overlapped)
     if (error == EINPROGRESS) {
         overlapped_enqueue(queue, overlapped);
         s->pending++;
+    } else if (error != 0 && overlapped->InternalHigh > 0) {
+        s->pending++;
+        finish(s, overlapped, error); /* a part is sent: only a packet can say so */
+        error = EINPROGRESS;
     }
     return error;
 }
 
 /* ---- completing ---- */
-
-static void finish(struct iocp_socket *s, OVERLAPPED *overlapped, int status)
-{
-    s->pending--;
-    port_complete(overlapped, status, overlapped->InternalHigh);
-}
 
 static void serve_queue(struct iocp_socket *s, struct overlapped_queue *queue)
 {

@@ -3,6 +3,7 @@
 
 #ifndef _WIN32
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -248,6 +249,38 @@ static void too_many_buffers_fail_at_the_start(void)
     CHECK_EQUAL(send->status, EMSGSIZE);
 }
 
+/* The first buffer goes, or most of it; the second is memory that nobody may read. */
+static struct operation *send_half_of(SOCKET s, size_t half, void *unreadable)
+{
+    struct operation *holder = operation_new(s, half);
+    WSABUF buffers[2] = {{.buf = holder->data, .len = (ULONG)half}, {.buf = unreadable, .len = (ULONG)half}};
+
+    holder->ended = 1; /* it only holds the data until the case ends */
+    pattern(holder->data, half, 0);
+    return start_send_from(s, buffers, 2);
+}
+
+static void a_send_that_fails_after_a_part_says_by_its_packet_how_much_has_gone(void)
+{
+    const size_t half = 65536;
+    void *unreadable = mmap(NULL, half, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const char *preloaded = getenv("LD_PRELOAD");
+    struct pair pair = connected_pair();
+    struct operation *send;
+    char byte;
+
+    CHECK(unreadable != MAP_FAILED);
+    if (preloaded != NULL && strstr(preloaded, "vgpreload") != NULL)
+        skip("valgrind takes the fault for an error of ours");
+    send = send_half_of(pair.own, half, unreadable);
+    CHECK_EQUAL(send->how, PENDING);
+    CHECK_EQUAL(wait_for(send), EFAULT);
+    CHECK(send->bytes > 0 && send->bytes <= half);
+    peer_expect_pattern(pair.peer, send->bytes, 0);
+    CHECK_EQUAL(peer_receive_some(pair.peer, &byte, 1), PEER_NOTHING);
+    munmap(unreadable, half);
+}
+
 static void an_operation_on_a_socket_of_no_port_fails_at_its_start(void)
 {
     struct address at;
@@ -265,6 +298,7 @@ const struct test_case linux_cases[] = {
     CASE(a_child_that_keeps_our_socket_is_not_heard_after_we_close_it),
     CASE(a_child_that_keeps_our_socket_is_not_heard_when_its_memory_has_gone_back),
     CASE(too_many_buffers_fail_at_the_start),
+    CASE(a_send_that_fails_after_a_part_says_by_its_packet_how_much_has_gone),
     CASE(an_operation_on_a_socket_of_no_port_fails_at_its_start),
     END_OF_CASES,
 };
