@@ -46,6 +46,18 @@ cdef double after(str name, object seconds) except? -1:
     return time.monotonic() + nanoseconds(name, seconds) / 1e9
 
 
+cdef str why_useless(object function):
+    """Why nothing would come of calling it, or None."""
+    if not callable(function):
+        return "cannot be called"
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        return "is an async function, which nobody would await"
+    if flags & inspect.CO_GENERATOR:
+        return "is a generator function, which nobody would run"
+    return None
+
+
 cdef PyThread_type_lock held_lock() except NULL:
     """A lock that someone else will release, once, to say that something has happened."""
     cdef PyThread_type_lock lock = PyThread_allocate_lock()

@@ -405,8 +405,9 @@ cdef class Proactor:
         """
         self.check()
         cdef int index
-        if not callable(function):
-            raise TypeError(f"the function {function!r} cannot be called")
+        wrong = why_useless(function)
+        if wrong is not None:
+            raise TypeError(f"the function {function!r} {wrong}")
         if worker is not None:
             index = whole("worker", worker, 0, self.count - 1)
         else:

@@ -53,10 +53,9 @@ cdef Callbacks python_handler(object handler):
         callback = getattr(handler, name, None)
         if callback is None:
             continue
-        if not callable(callback):
-            raise TypeError(f"{name} of the handler {handler!r} cannot be called")
-        if inspect.iscoroutinefunction(callback):
-            raise TypeError(f"{name} of the handler {handler!r} is an async function, which nobody would await")
+        wrong = why_useless(callback)
+        if wrong is not None:
+            raise TypeError(f"{name} of the handler {handler!r} {wrong}")
         made.native.wants |= bit
     _warn_of_misspelt(handler)
     if not made.native.wants:

@@ -500,6 +500,15 @@ def test_an_async_callback_is_refused(proactor):
         proactor.listen(Handler())
 
 
+def test_a_callback_that_is_a_generator_is_refused(proactor):
+    class Handler:
+        def on_receive(self, session, data):
+            yield data
+
+    with pytest.raises(TypeError, match="on_receive of the handler .* is a generator function, which nobody would run"):
+        proactor.listen(Handler())
+
+
 def test_a_module_or_a_namespace_may_be_a_handler(proactor, connect):
     received = []
     handler = types.SimpleNamespace(on_receive=lambda session, data: received.append(data))

@@ -142,6 +142,20 @@ def test_a_wrong_argument_of_post_is_refused(proactor, arguments, options, error
         proactor.post(*arguments, **options)
 
 
+async def _coroutine_function():
+    """Called, it would only make a coroutine."""
+
+
+def _generator_function():
+    yield
+
+
+@pytest.mark.parametrize("function", [_coroutine_function, _generator_function])
+def test_a_function_that_would_do_nothing_when_called_is_refused(proactor, function):
+    with pytest.raises(TypeError, match="which nobody would"):
+        proactor.post(function)
+
+
 def test_several_threads_may_post_at_once(backend):
     done = []
     with iocpcore.Proactor(2, backend) as proactor:
