@@ -95,6 +95,8 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit("\n".join(["not in line with the result, run `python bench/report.py --readme` again:", *stale]))
     except (Invalid, quoted.Unknown) as problem:
         sys.exit(f"report: {problem}")
+    except ModuleNotFoundError as missing:
+        sys.exit(f"report: {missing.name} is not here; what pip install '.[bench]' brings draws and writes the report")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The report of a result, and what README and docs quote from it."""
 
 import dataclasses
+import sys
 
 import pytest
 
 import bench_sample
 import looks
 import quoted
+import report
 import results
 import tables
 
@@ -17,8 +19,6 @@ RUN = bench_sample.sample()
 def page():
     pytest.importorskip("matplotlib", reason="`pip install .[bench]` has what draws the report")
     pytest.importorskip("jinja2", reason="`pip install .[bench]` has what writes the report")
-    import report
-
     return report.html(RUN)
 
 
@@ -28,6 +28,14 @@ def page():
 def test_the_page_needs_nothing_from_elsewhere(page):
     links = page.replace('href="#', "").replace('xlink:href="#', "")
     assert "href=" not in links and "src=" not in links and "@import" not in links and "url(http" not in links
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
+def test_without_what_draws_it_the_report_says_what_to_install(monkeypatch, tmp_path, module):
+    monkeypatch.delitem(sys.modules, "charts", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit, match=rf"{module} is not here; what pip install '.\[bench\]' brings"):
+        report.main(["--html", str(tmp_path / "report.html")])
 
 
 def test_every_case_and_every_server_is_on_the_page(page):
