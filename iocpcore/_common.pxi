@@ -46,14 +46,23 @@ cdef double after(str name, object seconds) except? -1:
     return time.monotonic() + nanoseconds(name, seconds) / 1e9
 
 
+cdef int AWAITED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+cdef int ITERATED = inspect.CO_GENERATOR
+
+
 cdef str why_useless(object function):
     """Why nothing would come of calling it, or None."""
+    cdef int flags
     if not callable(function):
         return "cannot be called"
-    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+    if PyMethod_Check(function):
+        function = <object> PyMethod_Function(function)
+    if not PyFunction_Check(function):
+        return None
+    flags = (<object> PyFunction_GetCode(function)).co_flags
+    if flags & AWAITED:
         return "is an async function, which nobody would await"
-    if flags & inspect.CO_GENERATOR:
+    if flags & ITERATED:
         return "is a generator function, which nobody would run"
     return None
 

@@ -62,6 +62,10 @@ from worker cimport (
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    bint PyFunction_Check(object function)
+    bint PyMethod_Check(object method)
+    void *PyFunction_GetCode(object function)   # borrowed, as the next
+    void *PyMethod_Function(object method)
     ctypedef enum PyLockStatus:
         PY_LOCK_ACQUIRED
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
