@@ -177,12 +177,19 @@ def _is_bound(sock):
         raise
 
 
-def _given_socket(sock, backlog):
-    """One that listens, of a bound socket that somebody else has made."""
+def _check_tcp(sock):
+    """TypeError or ValueError unless it is a TCP socket, and what goes through it is what its owner sends."""
     if not isinstance(sock, _socket.socket):
         raise TypeError(f"sock must be a socket, not {type(sock).__name__}")
     if sock.type != _socket.SOCK_STREAM or sock.family not in (_socket.AF_INET, _socket.AF_INET6):
         raise ValueError(f"sock must be a TCP socket, not {sock!r}")
+    if hasattr(sock, "do_handshake"):   # an ssl.SSLSocket: we would write past its encryption
+        raise ValueError(f"sock must be without TLS, not {sock!r}")
+
+
+def _given_socket(sock, backlog):
+    """One that listens, of a bound socket that somebody else has made."""
+    _check_tcp(sock)
     if not _is_bound(sock):
         raise ValueError("sock is not bound")
     if backlog is not None or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):

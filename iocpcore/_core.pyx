@@ -259,7 +259,7 @@ cdef class Proactor:
         - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
         - port: 0 lets the system choose.
-        - sock: a socket that listens already, or is bound; it is ours from now on (a duplicate stays yours).
+        - sock: one that listens already, or is bound, without TLS; it is ours from now on (a duplicate stays yours).
         - shared: other processes, or other proactors, listen on sock too; each connection goes to one of them, as the
           system chooses. On Windows all but one must say so; on Linux it is the same either way.
         - backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
@@ -365,13 +365,10 @@ cdef class Proactor:
         Serve a connected socket that something else has accepted, or connected. It is ours from now on. Returns its
         Session; on_connect follows. Of ECHO and DISCARD there is none: None is returned, and there are no options.
 
-        Raises ValueError if it is no connected TCP socket.
+        Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS.
         """
         self.check()
-        if not isinstance(sock, _socket.socket):
-            raise TypeError(f"sock must be a socket, not {type(sock).__name__}")
-        if sock.type != _socket.SOCK_STREAM or sock.family not in (_socket.AF_INET, _socket.AF_INET6):
-            raise ValueError(f"sock must be a TCP socket, not {sock!r}")
+        _check_tcp(sock)
         try:
             sock.getpeername()
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import threading
 
 import pytest
@@ -150,6 +151,14 @@ def test_a_socket_that_is_not_connected_is_refused_and_stays_its_owners(proactor
         assert sock.fileno() == number
 
 
+def test_a_socket_with_tls_is_refused_rather_than_written_past(proactor, accepted):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with context.wrap_socket(accepted()[0], server_side=True, do_handshake_on_connect=False) as sock:
+        with pytest.raises(ValueError, match="without TLS"):
+            proactor.adopt(Recorder(), sock)
+        assert sock.fileno() >= 0
+
+
 @pytest.mark.parametrize("sock", [7, None, "socket"])
 def test_what_is_no_socket_is_refused(proactor, sock):
     with pytest.raises(TypeError, match="must be a socket"):
@@ -217,6 +226,12 @@ def test_a_socket_that_cannot_listen_is_refused_and_stays_its_owners(proactor, m
         with pytest.raises(ValueError, match="sock"):
             proactor.listen(Recorder(), sock=sock)
         assert sock.fileno() == number
+
+
+def test_a_listening_socket_with_tls_is_refused_rather_than_served_without(proactor):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with context.wrap_socket(listening(), server_side=True) as sock, pytest.raises(ValueError, match="without TLS"):
+        proactor.listen(Recorder(), sock=sock)
 
 
 def test_what_is_no_listening_socket_is_refused(proactor):
