@@ -274,7 +274,8 @@ proactor = iocpcore.Proactor(1, {backend!r})
 listener = proactor.listen(iocpcore.ECHO)
 child = os.fork()
 if child == 0:
-    for use in (lambda: proactor.listen(iocpcore.ECHO), proactor.close, listener.close):
+    for use in (lambda: proactor.listen(iocpcore.ECHO), proactor.close, listener.close,
+                lambda: iocpcore.run(proactor, started=lambda: sys.exit(1))):
         try:
             use()
         except RuntimeError as error:
@@ -292,9 +293,9 @@ proactor.close()
 """
     )
     lines = output.splitlines()
-    assert len(lines) == 5
-    assert all("process that forked" in line for line in lines[:3])
-    assert lines[3:] == ["b'child'", "b'parent'"]
+    assert len(lines) == 6
+    assert all("process that forked" in line for line in lines[:4])
+    assert lines[4:] == ["b'child'", "b'parent'"]
 
 
 def test_serve_refuses_a_wrong_drain_time_before_it_serves():
@@ -315,6 +316,14 @@ def test_what_has_no_workers_is_not_served(backend):
 def test_run_wants_a_proactor():
     with pytest.raises(TypeError, match="wants a Proactor, not Handler"):
         iocpcore.run(iocpcore.ECHO)
+
+
+@pytest.mark.parametrize("workers, drain", [(0, 1.0), (1, -1.0)])
+def test_run_refuses_before_it_says_that_the_server_runs(backend, workers, drain):
+    said = []
+    with iocpcore.Proactor(workers, backend) as proactor, pytest.raises(ValueError):
+        iocpcore.run(proactor, drain=drain, started=lambda: said.append("it runs"))
+    assert said == []
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -1,5 +1,6 @@
 """serve(): the shortest way to a running server."""
 
+import functools
 import math
 import signal
 import threading
@@ -57,26 +58,28 @@ def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object]
     second ends it, for signals are the main thread's. started: called once a signal does all that: the moment to say
     that the server runs. Returns the statistics.
 
-    Raises ValueError for a proactor without workers: that one is polled. What a callback has raised to stop the
-    proactor (SystemExit, KeyboardInterrupt) is raised again here.
+    Raises ValueError for a proactor without workers: that one is polled; RuntimeError for one of the process that has
+    forked this one. What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again
+    here.
     """
     if not isinstance(proactor, Proactor):
         raise TypeError(f"run() wants a Proactor, not {type(proactor).__name__}; serve() makes one itself")
-    with StopSignals() as signals:
-        if started is not None:
-            started()
-        return _run(proactor, drain, signals)
+    return _run(proactor, drain, started)
 
 
-def _run(proactor: Proactor, drain: float, signals: StopSignals) -> Stats:
+def _run(proactor: Proactor, drain: float, started: Callable[[], object] | None) -> Stats:
     check_seconds("drain", drain)
     if proactor.workers == 0:
         raise ValueError("a proactor without workers is polled, not run")
-    while not signals.wait(0.1) and not proactor.closing:
-        pass
-    signals.restore()  # another one ends this too
-    proactor.close(drain)
-    return proactor.stats()
+    proactor.stats()  # RuntimeError in a child that was forked: nothing there would ever end the wait
+    with StopSignals() as signals:
+        if started is not None:
+            started()
+        while not signals.wait(0.1) and not proactor.closing:
+            pass
+        signals.restore()  # another one ends this too
+        proactor.close(drain)
+        return proactor.stats()
 
 
 def serve(
@@ -98,7 +101,4 @@ def serve(
     check_seconds("drain", drain)
     with Proactor(workers, backend) as proactor:
         listener = proactor.listen(handler, host, port, **options)
-        with StopSignals() as signals:
-            if started is not None:
-                started(listener)
-            return _run(proactor, drain, signals)
+        return _run(proactor, drain, None if started is None else functools.partial(started, listener))
