@@ -259,7 +259,8 @@ cdef class Proactor:
         - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
         - port: 0 lets the system choose.
-        - sock: one that listens already, or is bound, without TLS; it is ours from now on (a duplicate stays yours).
+        - sock: one that listens already, or is bound, without TLS, instead of host and port; it is ours from now on (a
+          duplicate stays yours).
         - shared: other processes, or other proactors, listen on sock too; each connection goes to one of them, as the
           system chooses. On Windows all but one must say so; on Linux it is the same either way.
         - backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
@@ -296,6 +297,8 @@ cdef class Proactor:
         set_limits(listener.native, max_sessions, when_full)
         if shared and sock is None:
             raise ValueError("shared is for a given sock")
+        if sock is not None and (host, port) != ("127.0.0.1", 0):
+            raise ValueError("a given sock has its own host and port")
         listener.native.shared = bool(shared)
         serving = self.serving(listener, workers)
         if backlog is not None:

@@ -234,6 +234,12 @@ def test_a_listening_socket_with_tls_is_refused_rather_than_served_without(proac
         proactor.listen(Recorder(), sock=sock)
 
 
+@pytest.mark.parametrize("address", [{"port": 9999}, {"host": "0.0.0.0"}], ids=str)
+def test_a_given_socket_and_another_address_are_refused(proactor, address):
+    with listening() as sock, pytest.raises(ValueError, match="has its own host and port"):
+        proactor.listen(Recorder(), sock=sock, **address)
+
+
 def test_what_is_no_listening_socket_is_refused(proactor):
     with pytest.raises(TypeError, match="must be a socket"):
         proactor.listen(Recorder(), sock=7)
