@@ -77,7 +77,7 @@ class Counters:
     )
     wakeups: int = field(metadata=_counter("packets", "Posted by other threads."))
     # Python
-    attaches: int = field(metadata=_counter("times", "The GIL was taken: at most once a batch."))
+    attaches: int = field(metadata=_counter("times", "The GIL was taken: once a batch, or for 64 KiB of one."))
     callbacks: int = field(metadata=_counter("calls", "Of handlers in Python, and of posted functions."))
     callback_errors: int = field(metadata=_counter("calls", "Of them, those that raised an exception."))
     callback_time: float = field(metadata=_counter("seconds", "With the GIL, or waiting for it."))
