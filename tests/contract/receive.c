@@ -301,6 +301,33 @@ static void a_stream_in_random_pieces_arrives_whole(void)
     expect(receive, "");
 }
 
+/* What is said to be there is taken at once on some systems; then nothing is, and after it an end. */
+static void large_receives_after_a_zero_byte_one_take_the_stream_in_its_order(void)
+{
+    const size_t size = 100000, room = 40000;
+    struct pair pair = connected_pair();
+    struct operation *zero = start_receive(pair.own, 0), *receive;
+    size_t got = 0;
+
+    peer_send_pattern(pair.peer, size, 0);
+    CHECK_EQUAL(wait_for(zero), 0);
+    while (got < size) {
+        receive = start_receive(pair.own, room);
+        CHECK_EQUAL(wait_for(receive), 0);
+        CHECK(receive->bytes > 0 && is_pattern(receive->data, receive->bytes, got));
+        got += receive->bytes;
+    }
+    receive = start_receive(pair.own, room);
+    pump_all();
+    CHECK(!receive->ended);
+    peer_send(pair.peer, "after", 5);
+    expect(receive, "after");
+    zero = start_receive(pair.own, 0);
+    peer_finish(pair.peer);
+    CHECK_EQUAL(wait_for(zero), 0);
+    expect(start_receive(pair.own, room), "");
+}
+
 static void receiving_goes_on_after_our_own_end(void)
 {
     struct pair pair = connected_pair();
@@ -336,6 +363,7 @@ const struct test_case receive_cases[] = {
     CASE(a_receive_after_the_peers_reset_ends),
     CASE(an_urgent_byte_does_not_stall_the_stream),
     CASE(a_stream_in_random_pieces_arrives_whole),
+    CASE(large_receives_after_a_zero_byte_one_take_the_stream_in_its_order),
     CASE(receiving_goes_on_after_our_own_end),
     END_OF_CASES,
 };
