@@ -69,6 +69,7 @@ cdef extern from "Python.h":
     ctypedef enum PyLockStatus:
         PY_LOCK_ACQUIRED
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
+    unsigned long PyThread_get_thread_native_id()
 
     ctypedef struct PyInterpreterState:
         pass
@@ -174,6 +175,7 @@ cdef class Proactor:
     cdef object failure         # what a callback has raised to stop us
     cdef int posted
     cdef bint polling
+    cdef unsigned long poller   # the system's number of the thread that polls
     cdef double close_by    # time.monotonic() when what is left is aborted
     cdef object __weakref__
 
@@ -607,7 +609,7 @@ cdef class Proactor:
         cdef unsigned long thread = PyThread_get_thread_ident()
         for i in range(self.count):
             if self.native[i].thread == thread:
-                return i
+                return i if not self.polled or self.polled_here() else -1
         return -1
 
     cdef bint in_callback(self):
@@ -688,16 +690,23 @@ cdef class Proactor:
         """The first thread that listens or polls is the one that polls, from now on and it alone."""
         if self.polled and self.native[0].thread == 0:
             self.native[0].thread = PyThread_get_thread_ident()
+            self.poller = PyThread_get_thread_native_id()
+
+    cdef bint polled_here(self) noexcept:
+        """Is this the thread that polls? Python's identity of one that has ended is given to the next."""
+        return self.native[0].thread == PyThread_get_thread_ident() and self.poller == PyThread_get_thread_native_id()
 
     cdef int own(self) except -1:
         """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
         self.claim()
-        if self.native[0].thread != PyThread_get_thread_ident():
+        if not self.polled_here():
             ended = "" if self.poller_lives() else ", and ended without closing it"
             raise RuntimeError(f"another thread polls this proactor{ended}")
         return 0
 
     cdef bint poller_lives(self) except -1:
+        if self.native[0].thread == PyThread_get_thread_ident():
+            return self.polled_here()
         return self.native[0].thread in sys._current_frames()
 
     cdef int check_polls(self) except -1:
@@ -825,15 +834,15 @@ cdef class Proactor:
 cdef bint in_circle():
     """Does this thread wait for a worker whose thread waits, perhaps through others, for this one?"""
     cdef Listener listener
-    cdef int _step
+    cdef int step
     thread = PyThread_get_thread_ident()
-    for _step in range(len(_waiting)):
+    for step in range(len(_waiting)):
         listener = _waiting.get(thread)
         if listener is None or listener.proactor.answered(listener.native):
             return False
         thread = listener.native.worker.thread  # 0: it is not in a callback
         if thread == PyThread_get_thread_ident():
-            return True
+            return step > 0     # else that one has ended, and we have its identity
     return False
 
 

@@ -268,6 +268,39 @@ except RuntimeError as error:
     assert output.strip() == "another thread polls this proactor, and ended without closing it"
 
 
+@pytest.mark.parametrize("what", ["poll(0)", "listen(iocpcore.ECHO)", "close()"])
+def test_a_thread_that_has_the_identity_of_one_that_has_ended_is_another(backend, what):
+    output = run_python(
+        BEGIN
+        + f"""
+proactor = iocpcore.Proactor(0, {backend!r})
+
+def run(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+    return thread.ident
+
+def again():
+    if threading.get_ident() == first:
+        try:
+            proactor.{what}
+        except RuntimeError as error:
+            print(error)
+
+first = run(lambda: proactor.poll(0))
+for _ in range(100):    # the system needs a moment to end a thread
+    if run(again) == first:
+        break
+else:
+    print("nobody")
+"""
+    )
+    if output.strip() == "nobody":
+        pytest.skip("the system gave the identity to nobody else")
+    assert output.strip() == "another thread polls this proactor, and ended without closing it"
+
+
 def test_another_thread_may_listen_while_one_polls(polled, connect):
     polled.poll(0)
     listeners = []
