@@ -30,11 +30,9 @@ def test_the_page_needs_nothing_from_elsewhere(page):
     assert "href=" not in links and "src=" not in links and "@import" not in links and "url(http" not in links
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
-def test_without_what_draws_it_the_report_says_what_to_install(monkeypatch, tmp_path, module):
-    monkeypatch.delitem(sys.modules, "charts", raising=False)
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SystemExit, match=rf"{module} is not here; what pip install '.\[bench\]' brings"):
+def test_without_what_writes_it_the_report_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(SystemExit, match=r"jinja2 is not here; what pip install '.\[bench\]' brings"):
         report.main(["--html", str(tmp_path / "report.html")])
 
 
