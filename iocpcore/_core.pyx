@@ -651,12 +651,16 @@ cdef class Proactor:
             sock.close()
             raise MemoryError()
         self.keep(listener)
+        outer = _waiting.get(PyThread_get_thread_ident())   # if a signal's handler listens, while its thread does
         _waiting[PyThread_get_thread_ident()] = listener
         try:
             self.put_unless_in_circle(listener.worker, item, sock)
             self.wait_until_armed(listener, sock)
         finally:
-            _waiting.pop(PyThread_get_thread_ident(), None)     # a signal's handler may have listened meanwhile
+            if outer is None:
+                _waiting.pop(PyThread_get_thread_ident(), None)
+            else:
+                _waiting[PyThread_get_thread_ident()] = outer
         return 0
 
     cdef int put_unless_in_circle(self, int index, InboxItem *item, sock) except -1:

@@ -100,6 +100,44 @@ def test_a_polling_thread_and_a_callback_that_listen_on_each_others_proactors_do
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Listener", "RuntimeError"]
 
 
+def test_a_signal_handler_that_listens_hides_nobody_who_waits(backend):
+    """The circle of the test above is closed while the one who waits first has listened in between."""
+    output = run_python(
+        f"""
+import iocpcore, signal, threading, time
+
+main = threading.get_ident()
+heard = threading.Event()
+
+def interrupt():
+    while main not in iocpcore._core._waiting:
+        time.sleep(0.001)
+    signal.raise_signal(signal.SIGINT)
+
+def listen_on_theirs():
+    heard.wait()
+    try:
+        polled.listen(iocpcore.ECHO)
+    except RuntimeError as error:
+        print(error)
+
+def on_signal(number, frame):
+    third.listen(iocpcore.ECHO)
+    heard.set()
+
+signal.signal(signal.SIGINT, on_signal)
+backend = {backend!r}
+with iocpcore.Proactor(1, backend) as third, iocpcore.Proactor(1, backend) as worked:
+    with iocpcore.Proactor(0, backend) as polled:
+        polled.poll(0)
+        worked.post(listen_on_theirs)
+        threading.Thread(target=interrupt).start()
+        worked.listen(iocpcore.ECHO)
+"""
+    )
+    assert "would wait for ever" in output
+
+
 def test_many_listeners_share_a_proactor(proactor, connect):
     listeners = [proactor.listen(iocpcore.ECHO) for _ in range(5)]
     for listener in listeners:
