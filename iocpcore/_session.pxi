@@ -117,9 +117,10 @@ cdef class Session:
 
         For this session, as the options high_water and low_water of listen(), in bytes; low: None is a quarter of high.
         """
-        self.high_water = whole("high", high, 0, 1 << 40)
-        InterlockedExchange64(&self.link.low_water, whole("low", self.high_water // 4 if low is None else low, 0,
-                                                          self.high_water))
+        cdef uint64_t high_water = whole("high", high, 1, 1 << 40)
+        cdef uint64_t low_water = high_water // 4 if low is None else whole("low", low, 0, high_water)
+        self.high_water = high_water
+        InterlockedExchange64(&self.link.low_water, low_water)
 
     def end(self):
         """end()

@@ -252,6 +252,16 @@ def test_on_drain_comes_when_the_low_water_mark_is_reached_and_not_before(pair):
     assert left[0] <= 2 * MIB
 
 
+@pytest.mark.parametrize(
+    "marks, error", [((0,), ValueError), ((1, 2), ValueError), ((1, -1), ValueError), ((1, 0.5), TypeError)], ids=str
+)
+def test_water_marks_that_are_refused_change_nothing(pair, marks, error):
+    session, _, _ = pair(high_water=1000)
+    with pytest.raises(error, match="high|low"):
+        session.set_water_marks(*marks)
+    assert session.send(b"x" * 100)
+
+
 def test_nobody_who_was_not_told_to_wait_is_told_to_go_on(pair):
     session, peer, handler = pair()
     for _ in range(100):
