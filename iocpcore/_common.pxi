@@ -22,6 +22,13 @@ cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) excep
     return value
 
 
+cdef bint truth(str name, object value) except -1:
+    """The argument as one, or TypeError."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
 cdef uint64_t nanoseconds(str name, object seconds) except? 0:
     """The argument, seconds from 0 to a year."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):

@@ -186,6 +186,7 @@ cdef class Proactor:
         _start_up()
         cdef int count = max(<uint64_t> 1, whole("workers", workers, 0, WORKERS_MOST))
         cdef int most = 0 if max_sessions is None else whole("max_sessions", max_sessions, 1, 1 << 30)
+        cdef bint skips = truth("skip_on_success", skip_on_success)
         chosen = _choose_backend(backend)
         self.backend = iocp_backend_name(chosen).decode()
         self.threads = []
@@ -194,7 +195,7 @@ cdef class Proactor:
         self.close_by = INFINITY
         self.process_id = iocp_process_id()
         try:
-            self.make_workers(count, chosen, bool(skip_on_success))
+            self.make_workers(count, chosen, skips)
         except BaseException:
             self.closing = True
             self.last_rows = self.rows()
@@ -297,11 +298,11 @@ cdef class Proactor:
         listener.handler = handler_for(handler, "listen", options)
         listener.native.handler = &listener.handler.native
         set_limits(listener.native, max_sessions, when_full)
+        listener.native.shared = truth("shared", shared)
         if shared and sock is None:
             raise ValueError("shared is for a given sock")
         if sock is not None and (host, port) != ("127.0.0.1", 0):
             raise ValueError("a given sock has its own host and port")
-        listener.native.shared = bool(shared)
         serving = self.serving(listener, workers)
         if backlog is not None:
             whole("backlog", backlog, 1, 65535)

@@ -108,10 +108,7 @@ cdef int set_settings(Settings *settings, str caller, dict options) except -1:
     if "linger" in options:
         settings.linger = nanoseconds("linger", options.pop("linger"))
     set_keep_alive(settings, options.pop("keep_alive", None))
-    no_delay = options.pop("no_delay", True)
-    if not isinstance(no_delay, bool):
-        raise TypeError(f"no_delay must be True or False, not {no_delay!r}")
-    settings.no_delay = no_delay
+    settings.no_delay = truth("no_delay", options.pop("no_delay", True))
     settings.receive_size = whole_option(options, "receive_size", settings.receive_size, 1, RECEIVE_MOST)
     settings.high_water = whole_option(options, "high_water", settings.high_water, 1, 1 << 40)
     settings.low_water = whole_option(options, "low_water", min(settings.low_water, settings.high_water // 4),

@@ -30,6 +30,12 @@ def test_a_wrong_number_of_workers_is_refused(workers, error):
     assert open_handles() == handles
 
 
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_what_is_neither_true_nor_false_is_refused(value):
+    with pytest.raises(TypeError, match="skip_on_success must be True or False"):
+        iocpcore.Proactor(skip_on_success=value)
+
+
 def test_an_unknown_backend_is_refused_and_the_known_ones_named():
     with pytest.raises(ValueError, match="unknown backend 'kqueue'.*auto, " + ", ".join(iocpcore.backends())):
         iocpcore.Proactor(backend="kqueue")

@@ -472,6 +472,8 @@ WRONG = [
     ({"keep_alive": (1, 1, 128)}, ValueError),
     ({"keep_alive": (1.0, 1, 1)}, TypeError),
     ({"no_delay": 1}, TypeError),
+    ({"shared": None}, TypeError),
+    ({"shared": True}, ValueError),
     ({"receive_size": 0}, ValueError),
     ({"receive_size": (1 << 18) + 1}, ValueError),
     ({"receive_size": None}, TypeError),
