@@ -196,6 +196,11 @@ def test_a_name_of_another_type_is_refused(proactor, registry):
         iocpcore.prometheus.register(proactor, registry, 1)
 
 
+def test_a_name_in_the_place_of_the_registry_is_refused(proactor):
+    with pytest.raises(TypeError, match="registry must be a CollectorRegistry, not str"):
+        iocpcore.prometheus.register(proactor, "gateway")
+
+
 def test_without_a_registry_it_is_the_one_of_the_process(backend):
     shown = run_python(
         "import iocpcore, iocpcore.prometheus, prometheus_client\n"

@@ -103,6 +103,8 @@ def register(proactor: Proactor, registry: CollectorRegistry = REGISTRY, name: s
     """
     if not isinstance(proactor, Proactor):
         raise TypeError(f"proactor must be a Proactor, not {type(proactor).__name__}")
+    if not isinstance(registry, CollectorRegistry):
+        raise TypeError(f"registry must be a CollectorRegistry, not {type(registry).__name__}")
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {type(name).__name__}")
     with _lock:
