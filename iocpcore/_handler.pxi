@@ -40,6 +40,8 @@ def _warn_of_misspelt(handler):
         if name in CALLBACKS or not name.startswith("on") or not callable(getattr(handler, name, None)):
             continue
         for meant in difflib.get_close_matches(name, CALLBACKS, 1, 0.8):
+            if "disconnect" in name.lower():    # nearest to its opposite
+                meant = "on_close"
             warnings.warn(f"{handler!r} has {name}, which nobody will call: is {meant} meant?", stacklevel=1)
 
 

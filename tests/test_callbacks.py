@@ -464,6 +464,14 @@ def test_a_misspelt_callback_is_warned_of_where_the_handler_was_given(proactor):
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize("name", ["on_disconnect", "onDisconnect"])
+def test_who_writes_disconnect_means_on_close(proactor, name):
+    handler = Recorder()
+    setattr(handler, name, print)
+    with pytest.warns(UserWarning, match=f"{name}, which nobody will call: is on_close meant?"):
+        proactor.listen(handler)
+
+
 def test_other_names_are_not_warned_of(proactor):
     class Handler(Recorder):
         online = 3
