@@ -8,10 +8,12 @@
 
 class SessionClosed(ConnectionError):
     """Sending on a session that has ended, or whose sending side was ended."""
+    __module__ = "iocpcore"     # where programs find it, and tracebacks say
 
 
 class SendLimitExceeded(BufferError):
     """A session has `send_limit` bytes queued already."""
+    __module__ = "iocpcore"
 
 
 cdef uint64_t sessions_made = 0     # by this process

@@ -1,5 +1,6 @@
 """What is tested is the installed package, not the sources beside the tests."""
 import sysconfig
+import traceback
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ def test_the_installed_package_is_imported():
 
 def test_at_least_one_backend_was_built():
     assert iocpcore.backends()
+
+
+@pytest.mark.parametrize("error", [iocpcore.SessionClosed, iocpcore.SendLimitExceeded])
+def test_a_traceback_names_our_errors_as_programs_do(error):
+    assert traceback.format_exception_only(error("why")) == [f"iocpcore.{error.__name__}: why\n"]
 
 
 def test_the_module_is_built_for_this_interpreter_alone():
