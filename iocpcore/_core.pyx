@@ -336,7 +336,7 @@ cdef class Proactor:
         Connect to a server; returns a Session at once. on_connect follows, or on_close with the error.
 
         - handler: any object with some of the callbacks that Session describes.
-        - host: an address or a name; resolving it takes its time here.
+        - host: an address or a name; resolving it takes its time here. None or "" is this machine.
         - timeout: seconds for the attempt; None: the system's own.
         - local_address: (host, port) to connect from.
         - options: those of listen().

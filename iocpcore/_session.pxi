@@ -78,7 +78,8 @@ cdef class Session:
 
     @property
     def peername(self):
-        """The peer's (host, port), with IPv6 flow info and scope behind them; None if it is not known."""
+        """The peer's (host, port), with IPv6 flow info and scope behind them; None if it is not known, as before the
+        on_connect of adopt()."""
         return address_of(&self.peer)
 
     @property
