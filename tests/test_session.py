@@ -117,6 +117,14 @@ def test_sending_nothing_promises_an_on_drain_only_if_one_is_due(pair):
     assert session.send(b"") is False
 
 
+def test_with_a_high_mark_of_none_whatever_is_queued_is_too_much(pair):
+    session, peer, handler = pair()
+    session.set_water_marks(0)
+    assert session.send(b"x") is False
+    handler.wait_for("on_drain")
+    assert receive_exactly(peer, 1) == b"x"
+
+
 def test_a_large_bytes_object_is_held_until_it_is_sent_and_no_longer(pair):
     data = bytes(bytearray(b"large") * (8 * MIB // 5))
     held = sys.getrefcount(data)
@@ -253,7 +261,7 @@ def test_on_drain_comes_when_the_low_water_mark_is_reached_and_not_before(pair):
 
 
 @pytest.mark.parametrize(
-    "marks, error", [((0,), ValueError), ((1, 2), ValueError), ((1, -1), ValueError), ((1, 0.5), TypeError)], ids=str
+    "marks, error", [((-1,), ValueError), ((1, 2), ValueError), ((1, -1), ValueError), ((1, 0.5), TypeError)], ids=str
 )
 def test_water_marks_that_are_refused_change_nothing(pair, marks, error):
     session, _, _ = pair(high_water=1000)
