@@ -277,7 +277,8 @@ cdef class Proactor:
         - idle_timeout (seconds, None): closed, with a TimeoutError, when it has neither received nor sent anything for
           so long, also while it is paused.
         - send_timeout (seconds, None): closed when its peer has taken nothing of what is queued for so long; while it
-          finishes, None means 30.
+          finishes, None means 30. Whether it takes some is seen at most so often, so that a peer that stops has up to
+          twice the time; on Windows it is seen when 256 KiB are gone.
         - linger (seconds, 5.0): for its peer to end, after we have.
         - keep_alive: None, or (idle, interval, probes) in seconds, seconds and a number that Windows ignores.
         - no_delay (True): small segments go out at once.

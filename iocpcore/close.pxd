@@ -4,7 +4,7 @@
 # takes longer than DRAIN_TIME, its socket is closed first and its memory kept until the packets come.
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
-from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_shutdown_send
+from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_shutdown_send, iocp_taken
 from buffer cimport chain_length
 from mutant cimport CLOSED_BEFORE_CANCEL, RECEIVE_AFTER_CLOSE, mutant
 from operation cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
@@ -48,6 +48,8 @@ cdef inline void finish(Worker *worker, Session *session, unsigned char reason) 
     session.state = FINISHING
     session.reason = reason
     session.closing_at = worker.now
+    if session.sending:
+        session.taken = iocp_taken(session.socket)
     timer_set(worker, session, worker.now + time_to_finish(session))
 
 

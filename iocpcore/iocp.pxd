@@ -97,6 +97,7 @@ cdef extern from "iocp.h" nogil:
     int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
     int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
     int iocp_shutdown_send(SOCKET s)
+    uint64_t iocp_taken(SOCKET s)
     int iocp_has_forked()
     void iocp_break_off(SOCKET s)
     int iocp_status(const OVERLAPPED_ENTRY *entry)

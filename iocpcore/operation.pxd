@@ -164,6 +164,7 @@ cdef struct Session:
     size_t queue_bytes
     uint64_t active_at          # when it last received, nanoseconds; 0: it is not connected yet
     uint64_t sent_at            # when its sending last made progress; while it connects: when that began
+    uint64_t taken              # bytes that the peer's system had when a send that pends was begun, or last looked at
     uint64_t closing_at         # when its end last made progress
     uint64_t timer_at           # the deadline it waits for, 0: none
     unsigned int timer_index    # its place in the heap of timers, if there is one

@@ -4,12 +4,14 @@
 # Ownership: queued buffers belong to the session. Those that a send in flight refers to stay at the queue's head,
 # unchanged, until its packet; at most one send is in flight, so order is the order of enqueue().
 # Threads: the session's worker.
+from libc.stdint cimport uint64_t
 from iocp cimport (
-    DWORD, InterlockedExchange, WSABUF, WSAGetLastError, WSASend, iocp_read32, iocp_read64)
+    DWORD, InterlockedExchange, WSABUF, WSAGetLastError, WSASend, iocp_read32, iocp_read64, iocp_taken)
 from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
 from link cimport link_count_sent, link_queued
 from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, UNSENT_MISCOUNTED, mutant
-from operation cimport CLOSING, COPIED, FAILED, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker
+from operation cimport (
+    CLOSING, COPIED, FAILED, FINISHING, PENDING, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker)
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from timer cimport timer_set
@@ -124,9 +126,21 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
     if started == FAILED:
         end_send(session)
         session.error = error
-    elif mutant(SEND_BUFFER_FREED_EARLY):
+    elif started == PENDING and (session.handler.settings.send_timeout != 0 or session.state == FINISHING):
+        session.taken = iocp_taken(session.socket)
+    if mutant(SEND_BUFFER_FREED_EARLY) and started != FAILED:
         consume(worker, session, gathered(wsabufs, count))
     return started
+
+
+cdef inline bint peer_takes(Worker *worker, Session *session) noexcept nogil:
+    """Has it taken some of the send that pends? A system with much room for sending ends one in large steps."""
+    cdef uint64_t taken = iocp_taken(session.socket)
+    if taken <= session.taken:
+        return False
+    session.taken = taken
+    session.sent_at = session.closing_at = worker.now
+    return True
 
 
 cdef inline void end_send(Session *session) noexcept nogil:

@@ -35,7 +35,7 @@ from operation cimport (
     Session, Settings, Started, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
-from send cimport end_send, enqueue_merged, on_send, start_send
+from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
     leave_place, session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable,
     session_release, session_resolve, session_slots, session_table_free, sessions_trim, take_place)
@@ -564,6 +564,8 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
         if handler_must_be_told(session):
             tell_end(worker, session)
     elif is_too_late(worker, session):
+        if session.sending and peer_takes(worker, session):
+            return
         give_up_session(worker, session)
         advance(worker, session)
     else:

@@ -245,6 +245,21 @@ def test_a_slow_peer_is_no_stalled_peer(pair):
     assert not session.closed
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells of a send when it has ended, not before")
+@pytest.mark.parametrize("closing", [False, True], ids=["open", "closing"])
+def test_a_peer_that_takes_less_than_the_system_tells_of_is_no_stalled_peer(pair, closing):
+    session, peer, handler = pair(send_timeout=1.0)
+    session.send(BIG)
+    if closing:
+        session.close()
+    received = 0
+    begun = time.monotonic()
+    while time.monotonic() - begun < 3.0:
+        received += len(receive_exactly(peer, 1 << 16))
+        threading.Event().wait(0.1)
+    assert received + len(receive_exactly(peer, len(BIG) - received)) == len(BIG)
+
+
 def test_a_session_with_nothing_to_send_is_not_stalled(pair):
     session, peer, handler = pair(send_timeout=0.2)
     session.send(b"x")

@@ -97,6 +97,7 @@ void sockets_free(struct iocp_port *port); /* those still open are sockets of no
 #define os_connect connect
 #define os_shutdown shutdown
 #define os_setsockopt setsockopt
+#define os_getsockopt getsockopt
 #define os_mmap mmap
 #define os_munmap munmap
 #define os_getsockname getsockname

@@ -19,6 +19,7 @@ int os_close(int fd);
 #define os_connect(fd, name, length) ((void)(fd), (void)(name), 0) /* to nobody; that closing resets is enough here */
 int os_shutdown(int fd, int how);
 int os_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
+int os_getsockopt(int fd, int level, int name, void *value, socklen_t *length);
 /* The heap's: so that they are counted, and can be short. */
 #define os_mmap(at, size, protection, flags, fd, offset) sim_pages(calloc(1, size))
 #define os_munmap(pages, size) free(pages)

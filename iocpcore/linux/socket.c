@@ -544,6 +544,15 @@ int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
     return error;
 }
 
+/* linux/tcp.h, which nobody can include beside netinet/tcp.h, has tcpi_bytes_acked at 120 bytes of struct tcp_info. */
+uint64_t iocp_taken(SOCKET s)
+{
+    uint64_t info[16];
+    socklen_t length = sizeof info;
+
+    return os_getsockopt(s, IPPROTO_TCP, TCP_INFO, info, &length) == 0 && length == sizeof info ? info[15] : 0;
+}
+
 int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
 {
     socklen_t own_length = sizeof *own, peer_length = sizeof *peer;
