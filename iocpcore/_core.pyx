@@ -438,6 +438,7 @@ cdef class Proactor:
         ask for. How many packets; 0: the time is over, or there was something to do without one.
 
         Always from the same thread, the first that listened or polled, and not in a callback. Ctrl+C ends the wait.
+        Raises RuntimeError in another, and when the proactor is closed and all is over.
         """
         cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
         cdef unsigned int count
@@ -722,6 +723,8 @@ cdef class Proactor:
         if self.native == NULL:
             raise RuntimeError("the proactor is closed")
         self.own()
+        if worker_over(&self.native[0]):    # a callback has closed it, and close() was not called again
+            raise RuntimeError("the proactor is closed")
         if self.polling:
             raise RuntimeError("poll() was called in a callback")
         return 0

@@ -383,6 +383,17 @@ def test_close_in_a_callback_of_poll_returns_at_once_and_ends_the_loop(backend, 
     assert_nothing_left(proactor)
 
 
+def test_poll_says_so_when_all_is_over_that_a_callback_has_closed(backend, connect):
+    proactor = iocpcore.Proactor(0, backend)
+    handler = Acting(on_connect=lambda session: proactor.close(0))
+    connect(proactor.listen(handler))
+    with pytest.raises(RuntimeError, match="the proactor is closed"):
+        until(lambda: proactor.poll(0.1) < 0)
+    assert len(handler.of("on_close")) == 1
+    proactor.close(0)
+    assert_nothing_left(proactor)
+
+
 BEGIN = "import iocpcore, signal, socket, threading, time\n"
 
 
