@@ -5,6 +5,7 @@
     <!-- bench:goals -->                  the goals, and which of them the result reaches: goals.py
     <!-- bench:busy -->                   each server beside a busy loop in another process, and in its own
     <!-- bench:where calls -->            what an echo's time goes into, of bench/where.json: where.py
+    <!-- bench:timers -->                 how late a time limit strikes, of bench/timers.json: timers.py
     <!-- bench:source -->                 when, where and how the figures were made
     <!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->    within a sentence; | user_ns: of that figure
     <!-- bench:value memory | 1,000 idle | uvloop -->                     likewise
@@ -28,6 +29,7 @@ from results import Case, Run, Summary, document
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "bench" / "published.json"
+TIMERS = ROOT / "bench" / "timers.json"
 END = "<!-- bench:end -->"
 MARKED = re.compile(rf"(<!-- bench:(\w+)([^>]*?) -->)(.*?)({re.escape(END)})", re.DOTALL)
 
@@ -139,6 +141,11 @@ def counted(run: Run, words: list[str], page: Path) -> str:
     return f"\n{where.markdown(columns, {name: label(name) for name in columns})}\n"
 
 
+def late(run: Run, words: list[str], page: Path) -> str:
+    """So has this."""
+    return f"\n{where.markdown(json.loads(TIMERS.read_text(encoding='utf-8')), {})}\n"
+
+
 def case_of(run: Run, words: list[str]) -> Case:
     return found(run.case(words[0], words[1]), f"case {words[1]!r} in group {words[0]!r}")
 
@@ -163,6 +170,7 @@ KINDS: dict[str, Callable[[Run, list[str], Path], str]] = {
     "ratio": ratio,
     "source": source,
     "table": table,
+    "timers": late,
     "value": value,
     "where": counted,
 }
