@@ -300,6 +300,7 @@ cdef class Proactor:
         listener.native.handler = &listener.handler.native
         set_limits(listener.native, max_sessions, when_full)
         listener.native.shared = truth("shared", shared)
+        listener.native.given = sock is not None
         if shared and sock is None:
             raise ValueError("shared is for a given sock")
         if sock is not None and (host, port) != ("127.0.0.1", 0):

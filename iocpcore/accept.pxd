@@ -6,7 +6,7 @@
 from iocp cimport (
     AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
     closesocket, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close, iocp_event_open,
-    iocp_event_use, iocp_update_accepted)
+    iocp_event_use, iocp_stop_listening, iocp_update_accepted)
 from operation cimport ACCEPT, ACCEPTS, FAILED, Accept, Listener, Worker
 from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate
 from status cimport status_cancelled, status_exhausted
@@ -157,6 +157,8 @@ cdef inline void stop_listening(Worker *worker, Listener *listener) noexcept nog
             listener.accepts[i].parked = INVALID_SOCKET
             count_refused(worker, listener)
     listener.closing = 1
+    if not listener.given:      # a forked child may hold the socket: connections to it would wait there for ever
+        iocp_stop_listening(listener.socket)
     closesocket(listener.socket)
     listener.socket = INVALID_SOCKET
 

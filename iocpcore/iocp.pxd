@@ -100,6 +100,7 @@ cdef extern from "iocp.h" nogil:
     uint64_t iocp_taken(SOCKET s)
     int iocp_has_forked()
     void iocp_break_off(SOCKET s)
+    void iocp_stop_listening(SOCKET s)
     int iocp_status(const OVERLAPPED_ENTRY *entry)
     void iocp_submit(HANDLE port)
     uint64_t iocp_now(HANDLE port)

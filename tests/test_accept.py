@@ -53,6 +53,58 @@ def test_a_closed_listener_refuses_and_its_sessions_go_on(proactor, echo, connec
     assert receive_exactly(peer, 5) == b"after"
 
 
+def refuses(address):
+    try:
+        socket.create_connection(address, timeout=WAIT).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_closed_listener_refuses_and_its_port_is_free_though_a_forked_child_has_its_socket(backend, workers):
+    output = run_python(
+        f"""
+import os, socket, sys, warnings
+sys.path[:0] = {sys.path!r}
+warnings.simplefilter("ignore", DeprecationWarning)    # newer Pythons dislike a fork with threads, and are right
+import iocpcore
+from support import until
+from test_accept import refuses
+with iocpcore.Proactor({workers}, {backend!r}) as proactor:
+    listener = proactor.listen(iocpcore.ECHO)
+    end, keep = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(keep)
+        os.read(end, 1)
+        os._exit(0)
+    listener.close()
+    if not proactor.workers:
+        proactor.poll(0)
+    until(lambda: refuses(listener.address))
+    proactor.listen(iocpcore.ECHO, port=listener.port).close()
+    os.close(keep)
+    print(os.waitpid(child, 0)[1])
+"""
+    )
+    assert output.strip() == "0"
+
+
+def test_a_listener_of_a_given_socket_closes_and_who_has_a_duplicate_listens_on(proactor):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listener = proactor.listen(iocpcore.ECHO, sock=sock.dup())
+        before = proactor.stats().cancelled
+        listener.close()
+        until(lambda: proactor.stats().cancelled >= before + 16)
+        sock.settimeout(WAIT)
+        with socket.create_connection(listener.address, timeout=WAIT) as peer:
+            accepted, address = sock.accept()
+            accepted.close()
+            assert address == peer.getsockname()
+
+
 def test_a_listener_is_armed_when_listen_returns(proactor):
     before = proactor.stats().submitted
     proactor.listen(iocpcore.ECHO)

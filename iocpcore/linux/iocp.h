@@ -156,6 +156,7 @@ int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so
 int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
 int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer);
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */
+void iocp_stop_listening(SOCKET s);                  /* accept nothing from now on, whoever else holds the socket */
 void iocp_break_off(SOCKET s);                       /* reset its connection now, whoever else holds the socket */
 uint64_t iocp_taken(SOCKET s);                       /* bytes of ours that the peer's system has; 0: not known */
 int iocp_has_forked(void);                           /* then a child may hold our descriptors, and close() ends nothing */

@@ -57,6 +57,7 @@ enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
 struct sim_socket {
     enum socket_kind kind;
     int linger_zero;
+    int deaf;     /* a listener: shut down */
     int stopping; /* a listener: what it accepts from now on may be refused */
     struct sim_connection *connection;
 };
@@ -578,6 +579,11 @@ int os_shutdown(int fd, int how)
 
     if (s == NULL)
         return shutdown(fd, how);
+    if (s->kind == LISTENING) {
+        s->deaf = 1;
+        refuse_backlog(fd);
+        return 0;
+    }
     if (s->connection == NULL || s->connection->reset) {
         errno = ENOTCONN;
         return -1;
@@ -635,9 +641,10 @@ int os_getpeername(int fd, struct sockaddr *name, socklen_t *length)
 
 struct sim_connection *sim_connect(int listener)
 {
+    const struct sim_socket *s = &world->sockets[listener - FIRST_DESCRIPTOR];
     struct sim_connection *c;
 
-    if (world->sockets[listener - FIRST_DESCRIPTOR].kind != LISTENING)
+    if (s->kind != LISTENING || s->deaf)
         return NULL;
     c = connection_new(1);
     c->listener = listener;

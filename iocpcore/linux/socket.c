@@ -526,6 +526,13 @@ void iocp_break_off(SOCKET s)
     (void)broken; /* if it has gone already, well */
 }
 
+void iocp_stop_listening(SOCKET s)
+{
+    int stopped = os_shutdown(s, SHUT_RD);
+
+    (void)stopped; /* if somebody was quicker, well */
+}
+
 int iocp_no_delay(SOCKET s)
 {
     return set_number(s, IPPROTO_TCP, TCP_NODELAY, 1);

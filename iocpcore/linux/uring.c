@@ -319,13 +319,14 @@ static void uring_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
     cancel_queue(up, &s->writing);
 }
 
-/* close(2) cancels nothing, and an SQE that is not yet submitted would meet the next owner of the number. */
+/* close(2) cancels nothing, and an SQE that is not yet submitted would meet the next owner of the number. What was
+ * cancelled refers to the socket until its result is made: a listener's port would not be free till then. */
 static void uring_detach(struct iocp_socket *s)
 {
     struct uring_port *up = s->port->backend_data;
 
     uring_cancel(s, NULL);
-    io_uring_submit(&up->ring);
+    io_uring_submit_and_get_events(&up->ring);
 }
 
 /* ---- completing ---- */

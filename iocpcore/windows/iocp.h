@@ -252,6 +252,11 @@ static inline void iocp_break_off(SOCKET s)
     (void)s; /* there is no call for it */
 }
 
+static inline void iocp_stop_listening(SOCKET s)
+{
+    (void)s; /* no child has it: closing it is enough */
+}
+
 static inline uint64_t iocp_taken(SOCKET s)
 {
     (void)s; /* a send that ends is all that is seen */
