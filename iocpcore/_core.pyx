@@ -5,6 +5,7 @@ Ownership: a Proactor owns its workers' memory and frees it when their threads h
 handler own their structs; the Proactor keeps them as long as a worker may look at them.
 Threads: everything here runs under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
 """
+import _thread
 import atexit
 import difflib
 import inspect
@@ -37,8 +38,9 @@ from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
-    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, IOCP_INHERITS_NO_DELAY, AcquireSRWLockExclusive,
-    InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64, InterlockedIncrement,
+    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, IOCP_INHERITS_NO_DELAY, LONG, AcquireSRWLockExclusive,
+    InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
+    InterlockedExchangeAdd64, InterlockedIncrement,
     ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
     iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, iocp_submit, sockaddr_in, sockaddr_in6)
@@ -50,12 +52,14 @@ from operation cimport (
     BY_ERROR, BY_EXCEPTION, BY_TIMEOUT, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
     DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
     DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND,
-    Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, PYTHON as PYTHON_KIND, RECEIVE_MOST,
-    RECEIVE_SIZE, Session as NativeSession, Settings, WORKERS_MOST, Worker)
+    Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, OVERDUE, OVERDUE_TOLD, PYTHON as PYTHON_KIND,
+    RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_INBOX, TROUBLE_UNHEARD, Warning,
+    WORKERS_MOST, Worker)
 from pitfalls cimport pitfall_run
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
 from stats cimport Stats as StatsRow
+from warn cimport WARN_PERIOD, report_trouble, warn_by, warning_due, warning_of, warnings_are_due
 from worker cimport (
     defer, listen as listen_here, send_early, session_do, session_takes, worker_free, worker_init, worker_over,
     worker_run, worker_turn)
@@ -91,6 +95,7 @@ MARGIN = 5.0    # seconds a worker has to leave after that, before its memory is
 
 
 include "_common.pxi"
+include "_warnings.pxi"
 include "_handler.pxi"
 include "_load.pxi"
 include "_session.pxi"
@@ -431,6 +436,7 @@ cdef class Proactor:
         item.python = <void *> what
         Py_INCREF(what)
         self.put(index, item, False)
+        warn_of_backlog(&self.native[index])    # still there: the GIL was not given up
 
     def poll(self, timeout=None):
         """poll(timeout=None)
@@ -517,6 +523,7 @@ cdef class Proactor:
             if error != 0:
                 raise system_error(error)
             self.native[i].attach = attach
+            self.native[i].warn_period = nanoseconds("WARNED_EVERY", WARNED_EVERY)
         return 0
 
     cdef int check_process(self) except -1:
@@ -594,6 +601,7 @@ cdef class Proactor:
         """Give the item, which makes a session, to a worker, whose load it is from now on."""
         self.put(index, item, False)
         InterlockedIncrement(&self.native[index].load)  # still there: the GIL was not given up
+        warn_of_backlog(&self.native[index])
         return 0
 
     cdef int worker_for_another(self):

@@ -251,6 +251,7 @@ cdef class Session:
             inbox_item_free(item)
             raise
         if inbox_put(worker, item):
+            warn_of_backlog(worker)
             return 0
         if pinned != NULL:
             Py_DECREF(<object> pinned)
@@ -280,6 +281,8 @@ cdef class Session:
         item = self.item(kind)
         if not inbox_put(worker, item):
             self.not_taken(item)
+        else:
+            warn_of_backlog(worker)
         return 0
 
     cdef int not_taken(self, InboxItem *item) except -1:
@@ -331,6 +334,8 @@ cdef void attach(Worker *worker, NativeSession *session) noexcept nogil:
 cdef void deliver_all(Worker *worker, NativeSession *session) noexcept:
     cdef unsigned long before = worker.thread
     worker.thread = PyThread_get_thread_ident()
+    if warnings_are_due(worker):
+        tell_warnings(worker)
     deliver_items(worker)
     while session != NULL and not worker.abandoned:
         deliver(worker, session)
@@ -371,6 +376,7 @@ cdef void deliver_item(Worker *worker, int kind, int error, object what) noexcep
     cdef Session session
     if kind != DO_CALL:
         session = what
+        warn_unheard(worker, session, error)
         tell_closed(worker, session, system_error(error))
         return
     if error != 0:
@@ -431,6 +437,8 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
         if not mutant(ON_CLOSE_TWICE):
             native.close_told = 1
             native.python = NULL
+        if native.active_at == 0:
+            warn_unheard(worker, session, native.error)
         native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
         tell_closed(worker, session, error_of(native, session))
         Py_DECREF(session)

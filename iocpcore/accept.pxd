@@ -7,9 +7,10 @@ from iocp cimport (
     AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
     closesocket, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close, iocp_event_open,
     iocp_event_use, iocp_stop_listening, iocp_update_accepted)
-from operation cimport ACCEPT, ACCEPTS, FAILED, Accept, Listener, Worker
+from operation cimport ACCEPT, ACCEPTS, FAILED, TROUBLE_ACCEPT, Accept, Listener, Worker
 from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate
 from status cimport status_cancelled, status_exhausted
+from warn cimport report_trouble
 
 cdef extern from *:
     """
@@ -43,10 +44,14 @@ cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
     return WSAGetLastError()
 
 
-cdef inline bint must_wait(Listener *listener, int error) noexcept nogil:
-    """Would accepting again at once only spin?"""
+cdef inline bint must_wait(Worker *worker, Listener *listener, int error) noexcept nogil:
+    """Would accepting again at once only spin? That is worth a warning."""
     listener.failures += 1
-    return status_exhausted(error) or listener.failures > PATIENCE
+    worker.stats.exhausted += status_exhausted(error)
+    if not status_exhausted(error) and listener.failures <= PATIENCE:
+        return False
+    report_trouble(worker, TROUBLE_ACCEPT, error)
+    return True
 
 
 cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
@@ -74,7 +79,7 @@ cdef inline int post_accept(Worker *worker, Accept *accept) noexcept nogil:
     cdef int error = start_accept(worker, accept)
     while error != 0:
         worker.stats.accept_failures += 1
-        if must_wait(accept.listener, error):
+        if must_wait(worker, accept.listener, error):
             worker.retry_at = worker.now + ACCEPT_RETRY_TIME
             break
         error = start_accept(worker, accept)

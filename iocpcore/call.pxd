@@ -7,6 +7,7 @@
 # Threads: the worker's own.
 from operation cimport InboxItem, Session, Worker
 from session cimport session_hold
+from warn cimport warnings_are_due
 
 
 cdef inline void call(Worker *worker, Session *session, unsigned char what) noexcept nogil:
@@ -35,4 +36,5 @@ cdef inline void call_with_item(Worker *worker, InboxItem *item) noexcept nogil:
 
 
 cdef inline bint calls_are_due(Worker *worker) noexcept nogil:
-    return worker.calls_head != NULL or worker.python_head != NULL or worker.unpinned != NULL
+    return (worker.calls_head != NULL or worker.python_head != NULL or worker.unpinned != NULL
+            or warnings_are_due(worker))

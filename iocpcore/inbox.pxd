@@ -7,12 +7,29 @@
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from iocp cimport (
-    INVALID_SOCKET, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedExchange, InterlockedIncrement,
+    INVALID_SOCKET, LONG, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedExchange, InterlockedIncrement,
     ReleaseSRWLockExclusive, iocp_now, iocp_read32)
 from link cimport link_drop
 from mutant cimport WAKE_UP_LOST, mutant
-from operation cimport DO_ABORT, Inbox, InboxItem, Listener, Worker
+from operation cimport DO_ABORT, NOT_OVERDUE, OVERDUE, Inbox, InboxItem, Listener, Worker
 from port cimport port_wake
+
+cdef extern from *:
+    """
+    #ifdef IOCPCORE_SIMULATED
+    #define BACKLOG_ITEMS 3
+    #define BACKLOG_BYTES 4096
+    #else
+    #define BACKLOG_ITEMS 100000
+    #define BACKLOG_BYTES (64 << 20)
+    #endif
+    #define BACKLOG_TIME UINT64_C(5000000000)
+    """
+    # Above one of them the worker is behind: it takes a hundred thousand items in a tenth of a second, and 64 MiB is
+    # what the default send_limit lets one session queue. Few small ones show a callback that blocks by their age.
+    const size_t BACKLOG_ITEMS
+    const size_t BACKLOG_BYTES
+    const uint64_t BACKLOG_TIME     # nanoseconds that the oldest has waited
 
 
 cdef inline InboxItem *inbox_item(unsigned char kind) noexcept nogil:
@@ -50,24 +67,38 @@ cdef inline bint wake(Worker *worker) noexcept nogil:
     return worker.inbox.posted
 
 
-cdef inline void append(Inbox *inbox, InboxItem *item) noexcept nogil:
+cdef inline void append(Inbox *inbox, InboxItem *item, uint64_t now) noexcept nogil:
     item.next = NULL
     if inbox.head == NULL:
         inbox.head = item
+        inbox.since = now
         InterlockedExchange(&inbox.waiting, 1)
     else:
         inbox.tail.next = item
     inbox.tail = item
+    inbox.items += 1
+    if item.buffer != NULL:
+        inbox.bytes += item.buffer.length
+    see_backlog(inbox, now)
+
+
+cdef inline void see_backlog(Inbox *inbox, uint64_t now) noexcept nogil:
+    """Does more wait than should, or for longer? Said once, until the worker has come."""
+    if inbox.items <= BACKLOG_ITEMS and inbox.bytes <= BACKLOG_BYTES and now < inbox.since + BACKLOG_TIME:
+        return
+    if inbox.overdue == NOT_OVERDUE:
+        InterlockedExchange(&inbox.overdue, OVERDUE)
 
 
 cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
     """False if the worker takes nothing any more, or cannot be woken: then the item is still the caller's."""
     cdef Inbox *inbox = &worker.inbox
+    cdef uint64_t now = iocp_now(worker.port)
     cdef bint taken
     AcquireSRWLockExclusive(&inbox.lock)
     taken = (not inbox.closed or item.kind == DO_ABORT) and wake(worker)
     if taken:
-        append(inbox, item)     # the worker, awake already or not, looks under the lock
+        append(inbox, item, now)    # the worker, awake already or not, looks under the lock
     ReleaseSRWLockExclusive(&inbox.lock)
     return taken
 
@@ -85,14 +116,21 @@ cdef inline bint inbox_ask_to_close(Worker *worker, uint64_t drain) noexcept nog
     return woken
 
 
-cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by) noexcept nogil:
-    """All that is in it, in order, and when to close, or 0. Whoever puts something in from now on posts a packet."""
+cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by, LONG *overdue) noexcept nogil:
+    """All that is in it, in order; when to close, or 0; and whether it was overdue, by enum Overdue.
+
+    Whoever puts something in from now on posts a packet.
+    """
     cdef Inbox *inbox = &worker.inbox
     cdef InboxItem *items
     AcquireSRWLockExclusive(&inbox.lock)
     items = inbox.head
+    if items != NULL:
+        see_backlog(inbox, worker.now)
     inbox.head = NULL
+    inbox.items = inbox.bytes = 0
     InterlockedExchange(&inbox.waiting, 0)
+    overdue[0] = InterlockedExchange(&inbox.overdue, NOT_OVERDUE)
     if not mutant(WAKE_UP_LOST):
         inbox.posted = 0
     close_by[0] = inbox.close_by

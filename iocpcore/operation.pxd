@@ -6,7 +6,8 @@
 # Threads: everything below a Worker belongs to that worker's thread, but for what stands under "any thread".
 from libc.stdint cimport int64_t, uint64_t
 from cpython.pythread cimport PyThread_type_lock
-from iocp cimport HANDLE, IOCP_EVENT, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK
+from iocp cimport (
+    HANDLE, IOCP_EVENT, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK, sockaddr_in6)
 from stats cimport Stats
 
 cdef enum:
@@ -321,15 +322,40 @@ cdef struct InboxItem:
     SOCKADDR_STORAGE *address
     int address_length
 
+# More waits than a worker that keeps up ever has, or for longer.
+cdef enum Overdue:
+    NOT_OVERDUE
+    OVERDUE
+    OVERDUE_TOLD    # and the log has it already: the thread that put it in has seen to that
+
 # Any thread, under its lock. The lock is a leaf: under it no Python, and no other lock.
 cdef struct Inbox:
     SRWLOCK lock
     InboxItem *head
     InboxItem *tail
     LONG waiting                # any thread reads it without the lock: 1 while there is an item
+    LONG overdue                # likewise: enum Overdue
+    size_t items                # that wait
+    size_t bytes                # to be sent, of them
+    uint64_t since              # when the oldest was put in
     unsigned char posted        # a packet is on its way that will make the worker look
     unsigned char closed        # nothing is taken any more, but for what ends a session at once
     uint64_t close_by           # when what is left must be aborted, 0: nobody has asked the worker to close
+
+# What an operator is warned of: see warn.pxd.
+cdef enum Trouble:
+    TROUBLE_ACCEPT      # new connections cannot be taken, for want of descriptors or memory, or on and on
+    TROUBLE_CONNECT     # a connect lacked descriptors or memory
+    TROUBLE_UNHEARD     # a connection never came to be, and its handler has no on_close
+    TROUBLE_DEQUEUE     # the port gives no packets any more
+    TROUBLE_INBOX       # it is overdue
+    TROUBLES
+
+cdef struct Warning:
+    LONG64 count        # any thread: times, since the log had it
+    LONG64 told_at      # any thread, but only under the GIL it is written: when the log had it, nanoseconds; 0: never
+    LONG error          # any thread: the last one's
+    LONG worker         # any thread: the last one's
 
 cdef struct Worker:
     HANDLE port
@@ -365,6 +391,10 @@ cdef struct Worker:
     uint64_t gil_wait           # nanoseconds it had waited for that
     uint64_t told               # bytes received when callbacks last ran
     unsigned long thread        # Python's identity of the thread that is attached, 0: none is
+    Warning warnings[5]         # TROUBLES; any thread: the first worker's are those of the whole proactor
+    uint64_t warn_at            # when some of them are to be logged, 0: none is
+    uint64_t warn_period
+    sockaddr_in6 unheard        # the peer of the last TROUBLE_UNHEARD
     Listener *listeners
     uint64_t retry_at           # when refused accepts are posted again, 0: none are
     uint64_t close_at           # closing: when what is left is aborted; the inbox's, as the worker knows it

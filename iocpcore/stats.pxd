@@ -13,6 +13,7 @@ cdef struct Stats:
     uint64_t adopted
     uint64_t connected
     uint64_t connect_failures
+    uint64_t exhausted          # accepts and connects that lacked descriptors or memory
     int64_t active
     uint64_t closed_by_us
     uint64_t closed_by_peer
@@ -37,6 +38,7 @@ cdef struct Stats:
     uint64_t dequeues
     uint64_t dequeue_failures   # a dequeue that gave no packet, for another reason than its timeout
     uint64_t wakeups            # packets posted by inboxes
+    uint64_t backlogs           # times that the inbox was overdue
     # Python
     uint64_t attaches           # times the GIL was taken
     uint64_t callbacks

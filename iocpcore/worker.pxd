@@ -8,11 +8,11 @@
 from libc.stdint cimport int64_t, uint64_t
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
-    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, SOCKET, AcquireSRWLockExclusive,
-    CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement,
-    InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT,
-    WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port,
-    iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim)
+    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, LONG, SOCKET,
+    AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
+    InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
+    ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive,
+    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim)
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)
@@ -31,16 +31,17 @@ from mutant cimport (
 from operation cimport (
     ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CALL_RECEIVE, CLOSING, CONNECT,
     CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN,
-    FAILED, FINISHING, INLINE, LOAD, OPEN, PENDING, RECEIVE, Accept, Buffer, Handler, InboxItem, Listener, Operation,
-    Session, Settings, Started, Worker)
+    FAILED, FINISHING, INLINE, LOAD, OPEN, OVERDUE, PENDING, RECEIVE, TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_INBOX,
+    Accept, Buffer, Handler, InboxItem, Listener, Operation, Session, Settings, Started, Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
     leave_place, session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable,
     session_release, session_resolve, session_slots, session_table_free, sessions_trim, take_place)
-from status cimport status_cancelled
+from status cimport status_cancelled, status_exhausted
 from timer cimport timer_drop, timer_first, timer_heap_free, timer_set, timers_trim
+from warn cimport WARN_PERIOD, report_trouble
 
 cdef enum:
     TURNS = 32      # buffers' worth of transitions of one session before the others have their turn
@@ -235,7 +236,7 @@ cdef inline void release(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline void count_end(Worker *worker, Session *session) noexcept nogil:
     if session.active_at == 0:  # it never was connected
-        worker.stats.connect_failures += 1
+        count_connect_failure(worker, session.error)
     elif session.reason == BY_PEER:
         worker.stats.closed_by_peer += 1
     elif session.reason == BY_ERROR:
@@ -244,6 +245,13 @@ cdef inline void count_end(Worker *worker, Session *session) noexcept nogil:
         worker.stats.closed_by_timeout += 1
     else:
         worker.stats.closed_by_us += 1
+
+
+cdef inline void count_connect_failure(Worker *worker, int error) noexcept nogil:
+    worker.stats.connect_failures += 1
+    if status_exhausted(error):
+        worker.stats.exhausted += 1
+        report_trouble(worker, TROUBLE_CONNECT, error)
 
 
 # ---- taking turns: a peer that always has more must not starve the others ----
@@ -378,6 +386,8 @@ cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener,
         worker.error = WSAENOBUFS
     if session == NULL:
         refuse(worker, worker, listener, socket)
+        if not worker.closing:
+            report_trouble(worker, TROUBLE_ACCEPT, worker.error)
         return NULL
     if worker.skip_on_success:
         session.skips = iocp_skip_on_success(socket)
@@ -433,7 +443,7 @@ cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) 
         return
     if status != 0 and mutant(ACCEPT_NOT_REPOSTED):
         return
-    if status != 0 and must_wait(listener, status):
+    if status != 0 and must_wait(worker, listener, status):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
     else:
         post_accept(worker, accept)
@@ -615,8 +625,13 @@ cdef inline void run_timers(Worker *worker) noexcept nogil:
 
 cdef inline void run_inbox(Worker *worker) noexcept nogil:
     cdef uint64_t close_by
-    cdef InboxItem *item = inbox_take(worker, &close_by)
+    cdef LONG overdue
+    cdef InboxItem *item = inbox_take(worker, &close_by, &overdue)
     cdef InboxItem *after
+    if overdue:
+        worker.stats.backlogs += 1
+        if overdue == OVERDUE:
+            report_trouble(worker, TROUBLE_INBOX, 0)
     while item != NULL:
         after = item.next
         if run_item(worker, item):
@@ -767,7 +782,7 @@ cdef inline Session *session_to_connect(Worker *worker, InboxItem *item) noexcep
 cdef inline void connect_refused(Worker *worker, Handler *handler) noexcept nogil:
     """There is no session that could end."""
     InterlockedDecrement(&worker.load)
-    worker.stats.connect_failures += 1
+    count_connect_failure(worker, worker.error)
     if handler.kind == LOAD:
         load_count_error(worker, handler.load, worker.error)
         load_over(handler.load)
@@ -845,7 +860,7 @@ cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
     if worker.ready_head != NULL or calls_are_due(worker):
         return 0
     at = earlier(earlier(timer_first(worker), worker.retry_at), earlier(worker.close_at, worker.leave_at))
-    at = earlier(at, worker.trim_at)
+    at = earlier(at, earlier(worker.trim_at, worker.warn_at))
     if at == 0:
         return INFINITE
     if at <= worker.now:
@@ -919,6 +934,7 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
     worker.skip_on_success = skip_on_success
     buffers_init(worker)
     worker.buffers_enough = IOCP_BUFFERS_ENOUGH
+    worker.warn_period = WARN_PERIOD
     worker.port = iocp_open_port(backend)
     if worker.port == NULL:
         return <int> GetLastError()

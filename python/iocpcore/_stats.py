@@ -48,6 +48,9 @@ class Counters:
     adopted: int = field(metadata=_counter("connections", "Taken over by adopt()."))
     connected: int = field(metadata=_counter("connections", "Made by us."))
     connect_failures: int = field(metadata=_counter("connections", "Tried by us, and never came to be."))
+    exhausted: int = field(
+        metadata=_counter("operations", "Accepts and connects that failed for want of descriptors or memory.")
+    )
     active: int = field(metadata=_gauge("sessions", "There are; those that connect or close still are among them."))
     closed_by_us: int = field(metadata=_counter("sessions", "Ended by close() or abort(), or as a callback raised."))
     closed_by_peer: int = field(metadata=_counter("sessions", "Ended because the peer did."))
@@ -76,6 +79,11 @@ class Counters:
         metadata=_counter("calls", "For the next batch that gave none, for another reason than their timeout.")
     )
     wakeups: int = field(metadata=_counter("packets", "Posted by other threads."))
+    backlogs: int = field(
+        metadata=_counter(
+            "times", "More than 100,000 calls of other threads or 64 MiB waited for the worker, or one for 5 seconds."
+        )
+    )
     # Python
     attaches: int = field(metadata=_counter("times", "The GIL was taken: once a batch, or for 64 KiB of one."))
     callbacks: int = field(metadata=_counter("calls", "Of handlers in Python, and of posted functions."))

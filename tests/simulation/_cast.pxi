@@ -406,7 +406,6 @@ cdef void cast_begin(Run *run) noexcept nogil:
 cdef void make_cast(Run *run) noexcept:
     global tokens
     cdef Cast cast = Cast.__new__(Cast)
-    cdef int i
     tokens = 0
     cast.run = run
     cast.talks = []
@@ -419,8 +418,6 @@ cdef void make_cast(Run *run) noexcept:
     cast.proactor.native = run.workers
     cast.proactor.count = run.count
     cast.proactor.process_id = process_id
-    for i in range(run.count):
-        run.workers[i].attach = attach_noted
     run.dials = <int> min(sim_scale(1, DIALS) if sim_one_in(3) else 0, run.limits.calls)
     run.cast = <void *> cast
     Py_INCREF(cast)

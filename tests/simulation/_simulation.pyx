@@ -192,6 +192,7 @@ cdef bint open_workers(Run *run) noexcept nogil:
     for i in range(run.count):
         if worker_init(&run.workers[i], i, run.workers, run.count, iocp_backend_find("simulated"), skip_on_success):
             return False
+        run.workers[i].attach = attach_noted    # native handlers' workers attach too, to warn
         run.workers[i].buffers_enough = sim_below(8) if sim_below(4) == 0 else 1000
     return True
 

@@ -1,0 +1,82 @@
+# Warnings in the log "iocpcore": what the steps have counted (warn.pxd), in words.
+#
+# Threads: under the GIL. A log handler may block, raise, fork, or close the proactor: what was told is marked before,
+# and nobody looks at a worker after it without asking whether that is still there.
+
+WARNED_EVERY = WARN_PERIOD / 1e9    # seconds between two warnings of the same trouble
+
+cdef tuple TROUBLE_TEXTS = (    # by enum Trouble
+    "worker %(worker)d cannot take new connections, which wait until it can: %(error)s",
+    "worker %(worker)d cannot connect, for want of descriptors or memory: %(error)s",
+    "nobody was told that a connection to %(peer)s failed: %(error)s; its handler has no on_close",
+    "worker %(worker)d cannot wait for completions any more, and has ended its sessions: %(error)s",
+    "worker %(worker)d is behind: more than 100,000 calls of other threads (send, connect, post) wait for it, or more "
+    "than 64 MiB, or one for more than 5 seconds; a callback or a rare poll() keeps it, or it is given more than it "
+    "can do",
+)
+
+
+cdef void tell_warnings(Worker *worker) noexcept:
+    """Log those that are due, and see when others will be; in the worker's thread."""
+    cdef uint64_t now = worker.now
+    cdef uint64_t due
+    cdef Warning *warning
+    cdef int trouble
+    worker.warn_at = 0
+    for trouble in range(<int> TROUBLES):
+        if worker.abandoned:    # a log handler has forked
+            return
+        warning = warning_of(worker, trouble)
+        if iocp_read64(&warning.count) == 0:
+            continue
+        due = warning_due(worker, warning, now)
+        if due > now:
+            warn_by(worker, due)
+        else:
+            tell_warning(worker, trouble, now)
+
+
+cdef void tell_warning(Worker *worker, int trouble, uint64_t now) noexcept:
+    """Log that, whose time has come."""
+    cdef Warning *warning = warning_of(worker, trouble)
+    cdef bint first = iocp_read64(&warning.told_at) == 0
+    cdef long long count = InterlockedExchange64(&warning.count, 0)
+    cdef LONG number = iocp_read32(&warning.error)
+    cdef str text = TROUBLE_TEXTS[trouble]
+    InterlockedExchange64(&warning.told_at, now)
+    if count > 1 or not first:
+        text += f" (%(count)d times {'so far' if first else 'since the last warning'})"
+    try:
+        logging.getLogger("iocpcore").warning(text, {
+            "worker": iocp_read32(&warning.worker), "count": count,
+            "error": None if number == 0 else system_error(number), "peer": peer_text(address_of(&worker.unheard))})
+    except KeyboardInterrupt:   # Ctrl+C while the log was written: whatever this thread does next sees it
+        _thread.interrupt_main()
+
+
+cdef str peer_text(address):
+    return "an unknown address" if address is None else f"{address[0]} port {address[1]}"
+
+
+cdef void warn_of_backlog(Worker *worker) noexcept:
+    """Another thread has put something in: if that is too much, it is the one that can still say so.
+
+    The last thing to be done: while the log is written, others may close the proactor.
+    """
+    cdef uint64_t now
+    if iocp_read32(&worker.inbox.overdue) != OVERDUE:
+        return
+    now = iocp_now(worker.port)
+    if warning_due(worker, warning_of(worker, TROUBLE_INBOX), now) > now:
+        return      # the worker will, when it comes to its inbox
+    if InterlockedCompareExchange(&worker.inbox.overdue, OVERDUE_TOLD, OVERDUE) == OVERDUE:
+        InterlockedExchange(&warning_of(worker, TROUBLE_INBOX).worker, worker.index)
+        InterlockedExchangeAdd64(&warning_of(worker, TROUBLE_INBOX).count, 1)
+        tell_warning(worker, TROUBLE_INBOX, now)
+
+
+cdef void warn_unheard(Worker *worker, Session session, int error) noexcept:
+    """A connection never came to be: is that an error which its handler, without an on_close, is not told?"""
+    if error != 0 and session.handler.on_close is None and not session.leaving and not worker.closing:
+        worker.unheard = session.peer
+        report_trouble(worker, TROUBLE_UNHEARD, error)

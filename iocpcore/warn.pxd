@@ -1,0 +1,48 @@
+# Warnings for an operator: what the log says once, then at most once a minute, with a count.
+#
+# A step that meets such a trouble counts it and says when it may be logged; it neither logs nor takes the GIL. The
+# worker logs it when it attaches for callbacks, or for this alone (_warnings.pxi). The first worker's counts are those
+# of the whole proactor: what all workers lack is logged once, not once by each.
+# Threads: report_trouble() is the worker's own. The counts are atomic; told_at is written under the GIL alone.
+from libc.stdint cimport uint64_t
+from iocp cimport InterlockedExchange, InterlockedExchangeAdd64, LONG64, iocp_read64
+from operation cimport Trouble, Warning, Worker
+
+cdef extern from *:
+    """
+    #ifdef IOCPCORE_SIMULATED
+    #define WARN_PERIOD UINT64_C(1000000)
+    #else
+    #define WARN_PERIOD UINT64_C(60000000000)
+    #endif
+    """
+    const uint64_t WARN_PERIOD  # nanoseconds between two warnings of the same trouble
+
+
+cdef inline Warning *warning_of(Worker *worker, int trouble) noexcept nogil:
+    return &worker.peers[0].warnings[trouble]
+
+
+cdef inline uint64_t warning_due(Worker *worker, Warning *warning, uint64_t now) noexcept nogil:
+    """When it may be logged: now if it never was, or a period after the last time."""
+    cdef uint64_t told_at = <uint64_t> iocp_read64(&warning.told_at)
+    return now if told_at == 0 else max(now, told_at + worker.warn_period)
+
+
+cdef inline void warn_by(Worker *worker, uint64_t at) noexcept nogil:
+    """Look at the warnings then, or earlier if that was said before."""
+    if worker.warn_at == 0 or at < worker.warn_at:
+        worker.warn_at = at
+
+
+cdef inline void report_trouble(Worker *worker, Trouble trouble, int error) noexcept nogil:
+    """It has happened, with the system's error number or 0."""
+    cdef Warning *warning = warning_of(worker, trouble)
+    InterlockedExchange(&warning.error, error)
+    InterlockedExchange(&warning.worker, worker.index)
+    InterlockedExchangeAdd64(&warning.count, 1)
+    warn_by(worker, warning_due(worker, warning, worker.now))
+
+
+cdef inline bint warnings_are_due(Worker *worker) noexcept nogil:
+    return worker.warn_at != 0 and worker.warn_at <= worker.now
