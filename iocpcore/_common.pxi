@@ -1,5 +1,8 @@
 # What the Python-visible types share: errors, arguments, waiting, addresses.
 
+cdef double INFINITY = float("inf")
+
+
 # ---- errors ----
 
 cdef str CANNOT_WAKE = "the system has no room for a packet that wakes the worker"
@@ -14,28 +17,43 @@ cdef object system_error(int number):
 
 
 cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) except? 0:
-    """The argument as a number in that range, or TypeError, or ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """The argument as a number in that range, or TypeError, or ValueError.
+
+    Of an int's subclass the number is taken as it is stored: its own methods could say anything.
+    """
+    cdef int overflow
+    cdef long long number
+    if not PyLong_Check(value) or PyBool_Check(value):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most}, not {value}")
-    return value
+    number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow != 0 or number < 0 or not least <= <uint64_t> number <= most:
+        shown = number if overflow == 0 else "a number of more than 63 bits"
+        raise ValueError(f"{name} must be from {least} to {most}, not {shown}")
+    return <uint64_t> number
 
 
 cdef bint truth(str name, object value) except -1:
     """The argument as one, or TypeError."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value
+    if not PyBool_Check(value):
+        raise TypeError(f"{name} must be True or False, not of type {type(value).__name__}")
+    return value is True
 
 
 cdef uint64_t nanoseconds(str name, object seconds) except? 0:
-    """The argument, seconds from 0 to a year."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+    """The argument, seconds from 0 to a year; as whole() takes numbers."""
+    cdef double number
+    cdef int overflow = 0
+    if PyFloat_Check(seconds):
+        number = PyFloat_AS_DOUBLE(seconds)
+    elif PyLong_Check(seconds) and not PyBool_Check(seconds):
+        number = PyLong_AsLongLongAndOverflow(seconds, &overflow)
+        if overflow != 0:
+            number = overflow * INFINITY
+    else:
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds <= 366 * 86400:
-        raise ValueError(f"{name} must be from 0 seconds to a year, not {seconds}")
-    return <uint64_t> (seconds * 1e9)
+    if not 0 <= number <= 366 * 86400:
+        raise ValueError(f"{name} must be from 0 seconds to a year, not {number:g}")
+    return <uint64_t> (number * 1e9)
 
 
 def check_seconds(name, value):
@@ -44,8 +62,6 @@ def check_seconds(name, value):
 
 
 # ---- waiting ----
-
-cdef double INFINITY = float("inf")
 
 
 cdef double after(str name, object seconds) except? -1:
@@ -144,7 +160,7 @@ def _resolve(host, port, least_port, flags):
     """
     if host is not None and not isinstance(host, str):
         raise TypeError(f"host must be a str or None, not {type(host).__name__}")
-    whole("port", port, least_port, 65535)
+    port = whole("port", port, least_port, 65535)
     try:
         answers = _socket.getaddrinfo(host or None, port, type=_socket.SOCK_STREAM, flags=flags)
     except _socket.gaierror as error:
@@ -194,14 +210,30 @@ def _check_tcp(sock):
         raise ValueError(f"sock must be without TLS, not {sock!r}")
 
 
+# C's own methods: no Python runs between the look at a descriptor and its handing over, nor is it seen twice.
+cdef object _descriptor = _csocket.socket.fileno
+cdef object _detach = _csocket.socket.detach
+
+
+cdef SOCKET descriptor_of(sock) except? INVALID_SOCKET:
+    """INVALID_SOCKET if it was closed."""
+    number = _descriptor(sock)
+    return INVALID_SOCKET if number == -1 else <SOCKET> <size_t> number
+
+
+cdef int let_go_of(sock) except -1:
+    """A worker has its descriptor from now on."""
+    _detach(sock)
+    return 0
+
+
 def _given_socket(sock, backlog):
-    """One that listens, of a bound socket that somebody else has made."""
+    """Make a bound socket that somebody else has made listen, unless it does."""
     _check_tcp(sock)
     if not _is_bound(sock):
         raise ValueError("sock is not bound")
     if backlog is not None or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
         sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
-    return sock
 
 
 def _bound_socket(family, local_address):

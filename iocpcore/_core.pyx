@@ -5,6 +5,7 @@ Ownership: a Proactor owns its workers' memory and frees it when their threads h
 handler own their structs; the Proactor keeps them as long as a worker may look at them.
 Threads: everything here runs under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
 """
+import _socket as _csocket
 import _thread
 import atexit
 import difflib
@@ -26,6 +27,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bool cimport PyBool_Check
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
     PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
@@ -38,8 +42,8 @@ from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
-    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, IOCP_INHERITS_NO_DELAY, LONG, AcquireSRWLockExclusive,
-    InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
+    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY, LONG,
+    AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
     InterlockedExchangeAdd64, InterlockedIncrement,
     ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, iocp_backend_find,
     iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
@@ -189,7 +193,8 @@ cdef class Proactor:
             raise RuntimeError("a proactor is made once")
         cdef int i, chosen
         _start_up()
-        cdef int count = max(<uint64_t> 1, whole("workers", workers, 0, WORKERS_MOST))
+        cdef uint64_t threads = whole("workers", workers, 0, WORKERS_MOST)
+        cdef int count = max(<uint64_t> 1, threads)
         cdef int most = 0 if max_sessions is None else whole("max_sessions", max_sessions, 1, 1 << 30)
         cdef bint skips = truth("skip_on_success", skip_on_success)
         chosen = _choose_backend(backend)
@@ -207,7 +212,7 @@ cdef class Proactor:
             self.let_go(True)
             raise
         self.native[0].limit.most = most
-        self.polled = workers == 0
+        self.polled = threads == 0
         _live.add(self)
         if self.polled:
             return
@@ -312,26 +317,22 @@ cdef class Proactor:
             raise ValueError("a given sock has its own host and port")
         serving = self.serving(listener, workers)
         if backlog is not None:
-            whole("backlog", backlog, 1, 65535)
-        if sock is None:
+            backlog = whole("backlog", backlog, 1, 65535)
+        given = sock is not None
+        if given:
+            _given_socket(sock, backlog)
+        else:
             sock = _listening_socket(host, port, backlog, listener.handler.native.settings.no_delay)
-        else:
-            sock = _given_socket(sock, backlog)
-        if IOCP_INHERITS_NO_DELAY:
-            listener.native.no_delay = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY) != 0
-        listener.address = sock.getsockname()
-        if self.closing:    # resolving takes its time, and the handler's attributes and a given sock run others' code
-            sock.close()
-        self.check()
-        self.choose_worker(listener, serving)
-        listener.closed = False     # it has a worker to tell
-        listener.native.family = sock.family
-        listener.native.socket = <SOCKET> <size_t> sock.fileno()
-        if self.here() >= 0:
-            self.arm_here(listener)
-        else:
-            self.arm_there(listener, sock)
-        sock.detach()
+        try:
+            if IOCP_INHERITS_NO_DELAY:
+                listener.native.no_delay = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY) != 0
+            listener.address = sock.getsockname()
+            listener.native.family = sock.family
+            self.arm(listener, serving, sock)
+        except BaseException:
+            if not given:
+                sock.close()    # unless a worker has it by now
+            raise
         error = self.error_of(listener.native)
         if error != 0:
             raise listening_error(error)
@@ -362,14 +363,11 @@ cdef class Proactor:
         family, address = _resolve(host, port, 1, 0)
         sock = None if local_address is None else _bound_socket(family, local_address)
         try:
-            self.check()    # resolving takes its time
             session = self.connect_session(made, family, address, sock)
         except BaseException:
             if sock is not None:
-                sock.close()
+                sock.close()    # unless a worker has it by now
             raise
-        if sock is not None:
-            sock.detach()
         return session
 
     def adopt(self, handler, sock, **options):
@@ -401,11 +399,10 @@ cdef class Proactor:
         if item == NULL:
             raise MemoryError()
         item.handler = &native.native
-        item.socket = <SOCKET> <size_t> sock.fileno()
         if isinstance(native, Callbacks):
             session = self.attach_session(item, index, native)
-        self.put_loaded(index, item)
-        sock.detach()
+        self.put_socket(index, item, sock)
+        warn_of_backlog(&self.native[index])
         return session
 
     def post(self, function, *args, worker=None):
@@ -417,11 +414,11 @@ cdef class Proactor:
         What the function raises is logged. Raises RuntimeError if the proactor is closed; a function that was posted
         before that is called, if need be by the thread that closes.
         """
-        self.check()
         cdef int index
         wrong = why_useless(function)
         if wrong is not None:
             raise TypeError(f"the function {function!r} {wrong}")
+        self.check()
         if worker is not None:
             index = whole("worker", worker, 0, self.count - 1)
         else:
@@ -429,10 +426,10 @@ cdef class Proactor:
             if index < 0:
                 index = self.posted % self.count
                 self.posted += 1
+        what = (self, function, args)
         cdef InboxItem *item = inbox_item(DO_CALL)
         if item == NULL:
             raise MemoryError()
-        what = (self, function, args)
         item.python = <void *> what
         Py_INCREF(what)
         self.put(index, item, False)
@@ -493,7 +490,7 @@ cdef class Proactor:
         if self.polled and self.native != NULL:
             self.own()
         self.closing = True
-        self.close_by = min(self.close_by, time.monotonic() + drain)
+        self.close_by = min(self.close_by, time.monotonic() + time_to_drain / 1e9)
         if self.native != NULL:
             self.ask_to_close(time_to_drain)
             if self.in_callback():
@@ -558,9 +555,7 @@ cdef class Proactor:
         self.check_process()
         if self.native != NULL and inbox_put(&self.native[index], item):
             return 0
-        if item.python != NULL:
-            Py_DECREF(<object> item.python)
-        inbox_item_free(item)
+        forget_item(item)
         if not self.closing:
             raise MemoryError(CANNOT_WAKE)
         if not closed_is_fine:
@@ -571,17 +566,22 @@ cdef class Proactor:
         self.check()
         cdef InboxItem *item = connect_item(family, address)
         item.handler = handler
-        return self.put_loaded(index, item)
+        self.put_loaded(index, item)
+        warn_of_backlog(&self.native[index])    # still there, and the last thing to be done: others' code may log it
+        return 0
 
     cdef Session connect_session(self, Handler handler, int family, tuple address, sock):
+        self.check()    # resolving takes its time, and the handler's attributes run others' code
         cdef int index = self.worker_for_another()
         cdef InboxItem *item = connect_item(family, address)
         cdef Session session = self.attach_session(item, index, handler)
         item.handler = &handler.native
         memcpy(&session.peer, item.address, sizeof(sockaddr_in6))
         if sock is not None:
-            item.socket = <SOCKET> <size_t> sock.fileno()
-        self.put_loaded(index, item)
+            self.put_socket(index, item, sock)
+        else:
+            self.put_loaded(index, item)
+        warn_of_backlog(&self.native[index])
         return session
 
     cdef Session attach_session(self, InboxItem *item, int index, Handler handler):
@@ -600,14 +600,24 @@ cdef class Proactor:
     cdef int put_loaded(self, int index, InboxItem *item) except -1:
         """Give the item, which makes a session, to a worker, whose load it is from now on."""
         self.put(index, item, False)
-        InterlockedIncrement(&self.native[index].load)  # still there: the GIL was not given up
-        warn_of_backlog(&self.native[index])
+        InterlockedIncrement(&self.native[index].load)  # still there: no Python has run in between
+        return 0
+
+    cdef int put_socket(self, int index, InboxItem *item, sock) except -1:
+        """So too, with a socket, which is the worker's from now on. If that fails, it stays its owner's."""
+        cdef SOCKET descriptor = descriptor_of(sock)
+        if descriptor == INVALID_SOCKET:
+            forget_item(item)
+            raise ValueError("sock was closed while it was handed over")
+        item.socket = descriptor
+        self.put_loaded(index, item)
+        let_go_of(sock)
         return 0
 
     cdef int worker_for_another(self):
         """Of the callback we are in, else the one with the fewest sessions."""
         cdef int i, best = self.here()
-        if best >= 0:
+        if best >= 0 or self.native == NULL:
             return best
         best = 0
         for i in range(1, self.count):
@@ -619,7 +629,7 @@ cdef class Proactor:
         """The number of the worker in whose thread this is called, with the GIL and the worker's consent; else -1."""
         cdef int i
         cdef unsigned long thread = PyThread_get_thread_ident()
-        for i in range(self.count):
+        for i in range(self.count if self.native != NULL else 0):
             if self.native[i].thread == thread:
                 return i if not self.polled or self.polled_here() else -1
         return -1
@@ -642,7 +652,23 @@ cdef class Proactor:
             listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
         return serving
 
-    cdef int choose_worker(self, Listener listener, serving) except -1:
+    cdef int arm(self, Listener listener, list serving, sock) except -1:
+        """Give it and its socket to a worker. If that fails before a worker has the socket, it stays its owner's."""
+        self.keep(listener)
+        self.check()    # resolving takes its time, and the handler's attributes and a given sock run others' code
+        # From here no Python runs, which could close the proactor or the socket, until a worker has both.
+        listener.native.socket = descriptor_of(sock)
+        if listener.native.socket == INVALID_SOCKET:
+            raise ValueError("sock was closed while it was handed over")
+        self.choose_worker(listener, serving)
+        if self.here() >= 0:
+            listener.closed = False     # it has a worker to tell
+            let_go_of(sock)
+            listen_here(listener.native.worker, listener.native)
+            return 0
+        return self.arm_there(listener, sock)
+
+    cdef int choose_worker(self, Listener listener, list serving) except -1:
         """Which is to accept: in a callback the callback's own, else they take turns."""
         cdef int i = self.here()
         if i < 0:
@@ -652,22 +678,12 @@ cdef class Proactor:
         listener.native.worker = &self.native[i]
         return 0
 
-    cdef int arm_here(self, Listener listener) except -1:
-        self.keep(listener)
-        listen_here(listener.native.worker, listener.native)
-        return 0
-
     cdef int arm_there(self, Listener listener, sock) except -1:
-        cdef InboxItem *item = inbox_item_about(DO_LISTEN, listener.native)
-        if item == NULL:
-            sock.close()
-            raise MemoryError()
-        self.keep(listener)
         outer = _waiting.get(PyThread_get_thread_ident())   # if a signal's handler listens, while its thread does
         _waiting[PyThread_get_thread_ident()] = listener
         try:
-            self.put_unless_in_circle(listener.worker, item, sock)
-            self.wait_until_armed(listener, sock)
+            self.put_unless_in_circle(listener, sock)
+            self.wait_until_armed(listener)
         finally:
             if outer is None:
                 _waiting.pop(PyThread_get_thread_ident(), None)
@@ -675,19 +691,20 @@ cdef class Proactor:
                 _waiting[PyThread_get_thread_ident()] = outer
         return 0
 
-    cdef int put_unless_in_circle(self, int index, InboxItem *item, sock) except -1:
-        try:
-            if in_circle():
-                inbox_item_free(item)
-                raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
-                                   "callback's listen(), for the worker that this callback keeps busy")
-            self.put(index, item, False)
-        except BaseException:
-            sock.close()
-            raise
+    cdef int put_unless_in_circle(self, Listener listener, sock) except -1:
+        cdef InboxItem *item
+        if in_circle():
+            raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
+                               "callback's listen(), for the worker that this callback keeps busy")
+        item = inbox_item_about(DO_LISTEN, listener.native)
+        if item == NULL:
+            raise MemoryError()
+        self.put(listener.worker, item, False)
+        listener.closed = False     # it has a worker to tell
+        let_go_of(sock)
         return 0
 
-    cdef int wait_until_armed(self, Listener listener, sock) except -1:
+    cdef int wait_until_armed(self, Listener listener) except -1:
         try:
             while not wait_for(listener.native.armed, time.monotonic() + 1):
                 if self.leaked:     # its worker may never come back
@@ -695,7 +712,6 @@ cdef class Proactor:
                 if self.polled and self.native != NULL and not self.poller_lives():
                     self.own()
         except BaseException:
-            sock.detach()
             listener.close()
             raise
         return 0
@@ -704,26 +720,30 @@ cdef class Proactor:
 
     cdef void claim(self) noexcept:
         """The first thread that listens or polls is the one that polls, from now on and it alone."""
-        if self.polled and self.native[0].thread == 0:
+        if self.polled and self.native != NULL and self.native[0].thread == 0:
             self.native[0].thread = PyThread_get_thread_ident()
             self.poller = PyThread_get_thread_native_id()
 
     cdef bint polled_here(self) noexcept:
         """Is this the thread that polls? Python's identity of one that has ended is given to the next."""
-        return self.native[0].thread == PyThread_get_thread_ident() and self.poller == PyThread_get_thread_native_id()
+        return (self.native != NULL and self.native[0].thread == PyThread_get_thread_ident()
+                and self.poller == PyThread_get_thread_native_id())
 
     cdef int own(self) except -1:
         """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
         self.claim()
+        if self.native == NULL:
+            raise RuntimeError("the proactor is closed")
         if not self.polled_here():
             ended = "" if self.poller_lives() else ", and ended without closing it"
             raise RuntimeError(f"another thread polls this proactor{ended}")
         return 0
 
     cdef bint poller_lives(self) except -1:
-        if self.native[0].thread == PyThread_get_thread_ident():
+        cdef unsigned long thread = self.native[0].thread if self.native != NULL else 0
+        if thread == PyThread_get_thread_ident():
             return self.polled_here()
-        return self.native[0].thread in sys._current_frames()
+        return thread in sys._current_frames()
 
     cdef int check_polls(self) except -1:
         self.check_process()
@@ -742,6 +762,8 @@ cdef class Proactor:
         """At most a tenth of a second, so that signals are noticed."""
         cdef DWORD milliseconds = <DWORD> (min(max(seconds, 0), 0.1) * 1000 + 0.999)
         cdef unsigned int count
+        if self.native == NULL:     # a signal's handler has closed it
+            return 0
         self.polling = True
         with nogil:
             count = worker_turn(&self.native[0], milliseconds)
@@ -749,6 +771,8 @@ cdef class Proactor:
         return count
 
     cdef uint64_t done_without_packets(self):
+        if self.native == NULL:
+            return 0
         return self.native[0].stats.inline_successes + self.native[0].stats.callbacks
 
     cdef bint poll_to_the_end(self) except -1:
@@ -847,6 +871,15 @@ cdef class Proactor:
             free(native)
             self.kept.clear()
         return 0
+
+
+cdef int forget_item(InboxItem *item) except -1:
+    """One that no worker has taken."""
+    cdef void *python = item.python
+    inbox_item_free(item)
+    if python != NULL:
+        Py_DECREF(<object> python)
+    return 0
 
 
 cdef bint in_circle():

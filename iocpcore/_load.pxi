@@ -63,11 +63,11 @@ cdef class Load(Handler):
         Raises RuntimeError if it was started before, OSError if the host cannot be resolved.
         """
         cdef int worker
-        if self.proactor is not None:
-            raise RuntimeError("a load can be started once")
+        self.check_not_started()
         proactor.check()
         family, address = _resolve(host, port, 1, 0)
-        proactor.check()    # resolving takes its time
+        proactor.check()    # resolving takes its time, also for another thread that starts this load
+        self.check_not_started()
         self.workers = proactor.count
         self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
         if self.load.rows == NULL:
@@ -85,6 +85,13 @@ cdef class Load(Handler):
         finally:
             for _missing in range(begun, self.connections):    # those will never be
                 load_over(&self.load)
+
+    cdef int check_not_started(self) except -1:
+        if self.native.load == NULL:
+            raise RuntimeError("Load.__init__() was not called")
+        if self.proactor is not None:
+            raise RuntimeError("a load can be started once")
+        return 0
 
     def wait(self, timeout=None):
         """wait(timeout=None)

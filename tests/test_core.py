@@ -1,6 +1,10 @@
 """The Python-visible types: arguments, life and death of a proactor, threads, signals, other processes."""
 
+import contextlib
 import ctypes
+import enum
+import functools
+import gc
 import os
 import re
 import signal
@@ -8,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 
@@ -119,6 +124,57 @@ def test_a_load_that_makes_no_sense_is_refused(arguments):
         iocpcore.Load(**arguments)
 
 
+def lying(kind):
+    """A subclass whose instances are less and more than everything, and equal to it."""
+    names = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__bool__")
+    methods = dict.fromkeys(names, lambda *_: True)
+    return type("Liar", (kind,), {**methods, "__hash__": kind.__hash__, "__index__": lambda self: 0})
+
+
+Liar, FloatLiar = lying(int), lying(float)
+
+
+@pytest.mark.parametrize("workers", [Liar(300), Liar(-1), Liar(1 << 70), Liar(-1 << 70)], ids=int)
+def test_what_a_number_says_of_itself_does_not_count(workers):
+    with pytest.raises(ValueError, match="workers must be from 0 to 256"):
+        iocpcore.Proactor(workers)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda proactor: proactor.listen(iocpcore.ECHO, workers=[Liar(64)]),
+        lambda proactor: proactor.listen(iocpcore.ECHO, port=Liar(70000)),
+        lambda proactor: proactor.listen(iocpcore.ECHO, backlog=Liar(0)),
+        lambda proactor: proactor.listen(iocpcore.ECHO, receive_size=Liar(1 << 30)),
+        lambda proactor: proactor.listen(iocpcore.ECHO, idle_timeout=Liar(-1)),
+        lambda proactor: proactor.listen(iocpcore.ECHO, idle_timeout=Liar(1 << 2000)),
+        lambda proactor: proactor.listen(iocpcore.ECHO, idle_timeout=FloatLiar("nan")),
+        lambda proactor: proactor.post(print, worker=Liar(64)),
+        lambda proactor: proactor.close(FloatLiar(-1)),
+    ],
+)
+def test_nor_in_any_other_argument(proactor, call):
+    with pytest.raises(ValueError, match="must be from"):
+        call(proactor)
+
+
+def test_an_enumerations_number_is_a_number(proactor, echo):
+    class Port(enum.IntEnum):
+        ANY = 0
+        ECHO = echo.port
+
+    listener = proactor.listen(iocpcore.DISCARD, port=Port.ANY, backlog=Port.ECHO, workers=[Port.ANY])
+    assert re.search(rf"127\.0\.0\.1:{listener.port}\b", repr(listener))
+    load = iocpcore.Load(connections=1, messages=1)
+    load.start(proactor, "127.0.0.1", Port.ECHO)
+    assert load.wait(WAIT)
+    assert load.result()["errors"] == 0
+    session = proactor.connect(Ending(), "127.0.0.1", Port.ECHO, local_address=("127.0.0.1", Port.ANY))
+    until(lambda: session.sockname)
+    assert "Port" not in repr(session)
+
+
 # ---- life and death ----
 
 
@@ -172,7 +228,7 @@ def test_an_echo_comes_back_while_the_gil_is_held(echo, connect):
 
 # ---- the interpreter's end, signals, fork ----
 
-BEGIN = "import iocpcore, socket, signal, threading\n"
+BEGIN = "import iocpcore, socket, signal, threading, time\n"
 
 
 def test_leaving_the_interpreter_without_close_neither_hangs_nor_crashes(backend):
@@ -590,6 +646,165 @@ def test_a_handler_that_closes_the_proactor_that_adopts_is_refused_and_the_socke
         assert sock.fileno() >= 0
 
 
+def closing_socket(proactor, name, how):
+    """A class of sockets that closes the proactor when that attribute is asked for."""
+
+    def close():
+        if how == "signal":
+            signal.raise_signal(signal.SIGINT)
+        else:
+            proactor.close(0)
+
+    class Socket(socket.socket):
+        def __getattribute__(self, asked):
+            if asked == name:
+                close()
+            return super().__getattribute__(asked)
+
+    return Socket
+
+
+@pytest.fixture
+def interrupted(backend):
+    """A proactor that a signal's handler closes."""
+    proactor = iocpcore.Proactor(1, backend)
+    before = signal.signal(signal.SIGINT, lambda *_: proactor.close(0))
+    yield proactor
+    signal.signal(signal.SIGINT, before)
+    proactor.close(0)
+    assert_nothing_left(proactor)
+
+
+HOWS = ["close", "signal"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["type", "family", "getsockname", "getsockopt"])
+def test_a_proactor_that_closes_while_a_given_socket_is_asked_listens_no_more(interrupted, name, how):
+    with closing_socket(interrupted, name, how)() as sock:
+        sock.bind(("127.0.0.1", 0))
+        number = sock.fileno()
+        with pytest.raises(RuntimeError, match="closed"):
+            interrupted.listen(iocpcore.ECHO, sock=sock)
+        assert sock.fileno() == number  # its owner's
+        socket.socket.getsockname(sock)
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["setsockopt", "bind", "listen", "getsockname", "family"])
+def test_a_proactor_that_closes_while_its_listening_socket_is_made_keeps_none(interrupted, monkeypatch, name, how):
+    handles = open_handles()
+    monkeypatch.setattr(socket, "socket", closing_socket(interrupted, name, how))
+    with pytest.raises(RuntimeError, match="closed"):
+        interrupted.listen(iocpcore.ECHO)
+    assert open_handles() <= handles
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["setblocking", "bind"])
+def test_a_proactor_that_closes_while_the_socket_to_connect_is_made_keeps_none(interrupted, monkeypatch, name, how):
+    handles = open_handles()
+    monkeypatch.setattr(socket, "socket", closing_socket(interrupted, name, how))
+    with pytest.raises(RuntimeError, match="closed"):
+        interrupted.connect(closes_its(interrupted), "127.0.0.1", 9, local_address=("127.0.0.1", 0))
+    assert open_handles() <= handles
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["type", "family", "getpeername"])
+def test_a_proactor_that_closes_while_a_connected_socket_is_asked_adopts_nothing(interrupted, name, how):
+    with socket.create_server(("127.0.0.1", 0)) as server, closing_socket(interrupted, name, how)() as sock:
+        sock.connect(server.getsockname())
+        number = sock.fileno()
+        with pytest.raises(RuntimeError, match="closed"):
+            interrupted.adopt(iocpcore.ECHO, sock)
+        assert sock.fileno() == number
+        socket.socket.getpeername(sock)
+
+
+class Garbage:
+    """Part of a cycle: the collector calls its finalizer, at any allocation."""
+
+    def __init__(self, finalizer):
+        self.finalizer = finalizer
+        self.itself = self
+
+    def __del__(self):
+        self.finalizer()
+
+
+@contextlib.contextmanager
+def collecting_after(allocations, finalizer):
+    before = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        Garbage(finalizer)
+        gc.set_threshold(gc.get_count()[0] + allocations)
+        gc.enable()
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+
+
+CALLS = {
+    "listen": lambda proactor, address: proactor.listen(iocpcore.ECHO),
+    "connect": lambda proactor, address: proactor.connect(Ending(), *address),
+    "adopt": lambda proactor, address: proactor.adopt(Ending(), socket.create_connection(address)),
+    "post": lambda proactor, address: proactor.post(print),
+    "poll": lambda proactor, address: proactor.poll(0),
+    "start": lambda proactor, address: iocpcore.Load(1, 1).start(proactor, *address),
+    "stats": lambda proactor, address: proactor.stats(),
+    "close": lambda proactor, address: proactor.close(0),
+}
+
+
+class Ending:
+    def on_close(self, session, error):
+        """It has this one."""
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_finalizer_that_closes_the_proactor_anywhere_within_a_call_harms_nothing(backend, call):
+    with socket.create_server(("127.0.0.1", 0)) as server, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # a socket that adopt() has not taken is its owner's
+        gc.collect()
+        handles = open_handles()
+        for allocations in range(1, 50):
+            proactor = iocpcore.Proactor(0, backend)
+            with (
+                collecting_after(allocations, functools.partial(proactor.close, 0)),
+                contextlib.suppress(RuntimeError, OSError),
+            ):
+                CALLS[call](proactor, server.getsockname())
+            proactor.close(0)
+            assert_nothing_left(proactor)
+        gc.collect()
+        assert open_handles() <= handles
+
+
+def test_a_load_that_is_started_while_it_resolves_its_host_starts_once(proactor, echo, monkeypatch):
+    load = iocpcore.Load(connections=1, messages=1)
+    resolve = socket.getaddrinfo
+
+    def slow(*arguments, **options):
+        monkeypatch.undo()
+        load.start(proactor, "127.0.0.1", echo.port)
+        return resolve(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(RuntimeError, match="once"):
+        load.start(proactor, "127.0.0.1", echo.port)
+    assert load.wait(WAIT)
+    assert load.result()["echoes"] == 1
+
+
+def test_a_load_that_python_makes_itself_cannot_be_started(proactor):
+    with pytest.raises(RuntimeError, match="__init__"):
+        iocpcore.Load.__new__(iocpcore.Load).start(proactor, "127.0.0.1", 9)
+
+
 def test_a_listener_that_python_makes_itself_is_a_closed_one():
     iocpcore.Listener.__new__(iocpcore.Listener).close()
 
@@ -659,13 +874,7 @@ def test_what_a_worker_that_never_ran_does_at_its_end_is_counted(held_back):
 
 
 def test_a_listener_of_a_worker_that_never_ran_is_refused_and_closes_its_own_socket_only(held_back):
-    asked = threading.Event()
     errors = []
-
-    class Socket(socket.socket):
-        def fileno(self):  # the last that listen() asks for
-            asked.set()
-            return super().fileno()
 
     def listen():
         try:
@@ -674,13 +883,11 @@ def test_a_listener_of_a_worker_that_never_ran_is_refused_and_closes_its_own_soc
             errors.append(error)
 
     os.fstat(0)
-    with Socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        address = socket.socket.getsockname(sock)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address = sock.getsockname()
         thread = threading.Thread(target=listen)
         thread.start()
-        assert asked.wait(WAIT)
+        until(lambda: sock.fileno() == -1)  # it was handed over
         held_back.close()
         thread.join(WAIT)
         assert len(errors) == 1
@@ -746,13 +953,7 @@ def test_listening_ends_when_the_worker_is_left_behind(backend):
 proactor = iocpcore.Proactor(1, {backend!r})
 proactor.post(stay)
 waits.wait(30)
-asked = threading.Event()
-class Socket(socket.socket):
-    def fileno(self):  # the last that listen() asks for
-        asked.set()
-        return super().fileno()
-sock = Socket()
-sock.bind(("127.0.0.1", 0))
+sock = socket.create_server(("127.0.0.1", 0))
 def listen():
     try:
         proactor.listen(iocpcore.ECHO, sock=sock)
@@ -760,7 +961,8 @@ def listen():
         print(error)
 listener = threading.Thread(target=listen)
 listener.start()
-asked.wait(30)
+while sock.fileno() != -1:  # until it was handed over
+    time.sleep(0.001)
 try:
     proactor.close(0)
 except RuntimeError:
