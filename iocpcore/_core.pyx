@@ -44,21 +44,21 @@ from inbox cimport (
 from iocp cimport (
     AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY, LONG,
     AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
-    InterlockedExchangeAdd64, InterlockedIncrement,
-    ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, iocp_backend_find,
-    iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names, iocp_now, iocp_process_id,
-    iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, iocp_submit, sockaddr_in, sockaddr_in6)
+    InterlockedExchangeAdd64, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED,
+    WSAENOBUFS, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names,
+    iocp_now, iocp_process_id, iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, iocp_submit, sockaddr_in,
+    sockaddr_in6)
 from link cimport (
     link_drop, link_give, link_hold, link_new, link_queued, link_received, link_sent)
 from mutant cimport (
     FOREIGN_SEND_OVERTAKEN, ON_CLOSE_TWICE, RECEIVE_AFTER_CLOSE, REFERENCE_DROPPED_EARLY, mutant)
 from operation cimport (
     BY_ERROR, BY_EXCEPTION, BY_TIMEOUT, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
-    DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
-    DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND,
-    Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, OVERDUE, OVERDUE_TOLD, PYTHON as PYTHON_KIND,
-    RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_INBOX, TROUBLE_UNHEARD, Warning,
-    WORKERS_MOST, Worker)
+    CALL_SHUTDOWN, DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN,
+    DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS,
+    LOAD as LOAD_KIND, Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, OVERDUE, OVERDUE_TOLD,
+    PYTHON as PYTHON_KIND, RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_INBOX,
+    TROUBLE_UNHEARD, Warning, WORKERS_MOST, Worker)
 from pitfalls cimport pitfall_run
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
@@ -478,8 +478,13 @@ cdef class Proactor:
 
         Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers.
 
-        A session finishes when what it has queued is sent and its peer has ended too, or has not ended 5 seconds after
-        that. When `drain` seconds are over, those with bytes unsent are aborted and the others closed. Bounded: after a
+        - A session whose handler has on_shutdown is told, and goes on until the handler ends it.
+        - Another that is paused is waited for: what other threads send to it goes out, then resume() lets it finish.
+        - One that still connects is given up: only its on_close comes.
+        - All others finish: no callback but on_close comes any more. A session has finished when what it has queued is
+          sent and its peer has ended too, or has not ended 5 seconds (`linger`) after that.
+
+        When `drain` seconds are over, those with bytes unsent are aborted and the others closed. Bounded: after a
         margin of 5 seconds more, memory that the system may still write to is leaked, and a RuntimeError says so; a
         callback that has not returned by then does the same.
         It may be called again, and by several threads: the shortest drain counts. In a callback it returns at once.
@@ -553,7 +558,7 @@ cdef class Proactor:
     cdef int put(self, int index, InboxItem *item, bint closed_is_fine) except -1:
         """Give the item to a worker."""
         self.check_process()
-        if self.native != NULL and inbox_put(&self.native[index], item):
+        if self.native != NULL and (closed_is_fine or not self.closing) and inbox_put(&self.native[index], item):
             return 0
         forget_item(item)
         if not self.closing:

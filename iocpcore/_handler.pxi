@@ -27,12 +27,12 @@ cdef Handler nobody = native_handler(DISCARD_KIND, "nobody")    # of a session w
 # ---- callbacks ----
 
 CALLBACKS = {"on_connect": CALL_CONNECT, "on_receive": CALL_RECEIVE, "on_drain": CALL_DRAIN, "on_end": CALL_END,
-             "on_close": CALL_CLOSE}
+             "on_shutdown": CALL_SHUTDOWN, "on_close": CALL_CLOSE}
 
 
 cdef class Callbacks(Handler):
     """A user's handler: its callbacks as they were when it was given to us."""
-    cdef object on_connect, on_receive, on_drain, on_end, on_close
+    cdef object on_connect, on_receive, on_drain, on_end, on_shutdown, on_close
 
 
 def _warn_of_misspelt(handler):
@@ -66,6 +66,7 @@ cdef Callbacks python_handler(object handler):
     made.on_receive = getattr(handler, "on_receive", None)
     made.on_drain = getattr(handler, "on_drain", None)
     made.on_end = getattr(handler, "on_end", None)
+    made.on_shutdown = getattr(handler, "on_shutdown", None)
     made.on_close = getattr(handler, "on_close", None)
     made.native.callbacks = <void *> made
     made.name = f"handler {handler!r}"

@@ -27,7 +27,12 @@ cdef class Session:
     After its end too: only send() raises then, the others do nothing.
 
     handler's callbacks, each optional: on_connect(session), on_receive(session, data), on_drain(session),
-    on_end(session), on_close(session, error).
+    on_end(session), on_shutdown(session), on_close(session, error).
+
+    on_shutdown comes once, when the proactor begins to close, to each session that is open then, paused or not; to one
+    that is accepted while it closes, right after its on_connect. A session whose handler has it goes on as before until
+    the handler ends it or the drain is over. Of several callbacks that are due at once the order is: on_connect,
+    on_receive, on_end, on_drain, on_shutdown, on_close.
 
     - data: the user's own, None at first.
     - listener: which has accepted it; None if we connected, or adopted it.
@@ -433,6 +438,8 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
             deliver_call(worker, native, session, session.handler.on_end, "on_end")
     if due & CALL_DRAIN:
         deliver_call(worker, native, session, session.handler.on_drain, "on_drain")
+    if due & CALL_SHUTDOWN:
+        deliver_call(worker, native, session, session.handler.on_shutdown, "on_shutdown")
     if due & CALL_CLOSE and not worker.abandoned:
         if not mutant(ON_CLOSE_TWICE):
             native.close_told = 1

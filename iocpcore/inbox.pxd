@@ -1,6 +1,7 @@
 # The inbox: the only door into a worker from other threads. An item in a queue, and one posted packet that says "look".
 #
-# Closing needs no item, so that it never lacks memory: a deadline beside the queue asks for it.
+# Closing needs no item, so that it never lacks memory: a deadline beside the queue asks for it. A worker that closes
+# goes on taking items, for its sessions may have something to send yet; it shuts the inbox when it has ended.
 # Ownership: inbox_put() takes the item if it succeeds; the worker frees it. An item holds the listener it is about.
 # Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. Under the lock nothing but posting the
 # packet: whoever finds one posted must be able to rely on it.
@@ -11,7 +12,7 @@ from iocp cimport (
     ReleaseSRWLockExclusive, iocp_now, iocp_read32)
 from link cimport link_drop
 from mutant cimport WAKE_UP_LOST, mutant
-from operation cimport DO_ABORT, NOT_OVERDUE, OVERDUE, Inbox, InboxItem, Listener, Worker
+from operation cimport NOT_OVERDUE, OVERDUE, Inbox, InboxItem, Listener, Worker
 from port cimport port_wake
 
 cdef extern from *:
@@ -91,12 +92,12 @@ cdef inline void see_backlog(Inbox *inbox, uint64_t now) noexcept nogil:
 
 
 cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
-    """False if the worker takes nothing any more, or cannot be woken: then the item is still the caller's."""
+    """False if the worker has ended, or cannot be woken: then the item is still the caller's."""
     cdef Inbox *inbox = &worker.inbox
     cdef uint64_t now = iocp_now(worker.port)
     cdef bint taken
     AcquireSRWLockExclusive(&inbox.lock)
-    taken = (not inbox.closed or item.kind == DO_ABORT) and wake(worker)
+    taken = not inbox.closed and wake(worker)
     if taken:
         append(inbox, item, now)    # the worker, awake already or not, looks under the lock
     ReleaseSRWLockExclusive(&inbox.lock)
@@ -146,8 +147,13 @@ cdef inline bint inbox_is_empty(Worker *worker) noexcept nogil:
     return iocp_read32(&worker.inbox.waiting) == 0
 
 
-cdef inline void inbox_shut(Worker *worker) noexcept nogil:
-    """From now on inbox_put() fails, but for what only ends something. What came before is still to be taken."""
-    AcquireSRWLockExclusive(&worker.inbox.lock)
-    worker.inbox.closed = 1
-    ReleaseSRWLockExclusive(&worker.inbox.lock)
+cdef inline bint inbox_shut(Worker *worker, bint when_empty) noexcept nogil:
+    """inbox_put() fails from now on: the worker ends. When empty: if something is in it, it stays open, and False."""
+    cdef Inbox *inbox = &worker.inbox
+    cdef bint closed
+    AcquireSRWLockExclusive(&inbox.lock)
+    if inbox.head == NULL or not when_empty:
+        inbox.closed = 1
+    closed = inbox.closed
+    ReleaseSRWLockExclusive(&inbox.lock)
+    return closed

@@ -107,7 +107,8 @@ cdef enum Call:
     CALL_RECEIVE = 2
     CALL_END = 4
     CALL_DRAIN = 8
-    CALL_CLOSE = 16
+    CALL_SHUTDOWN = 16
+    CALL_CLOSE = 32
 
 cdef enum SessionState:
     FREE            # nobody's: its memory is spare
@@ -339,7 +340,7 @@ cdef struct Inbox:
     size_t bytes                # to be sent, of them
     uint64_t since              # when the oldest was put in
     unsigned char posted        # a packet is on its way that will make the worker look
-    unsigned char closed        # nothing is taken any more, but for what ends a session at once
+    unsigned char closed        # nothing is taken any more: the worker has ended, or is about to
     uint64_t close_by           # when what is left must be aborted, 0: nobody has asked the worker to close
 
 # What an operator is warned of: see warn.pxd.
@@ -401,6 +402,7 @@ cdef struct Worker:
     uint64_t leave_at           # closing: when what has not even drained is left behind
     int error                   # why what was just tried could not be done
     unsigned char closing
+    unsigned char shutdown_told  # closing, since before this turn: whoever wants to know it is told by its end
     unsigned char skip_on_success
     unsigned char abandoned     # we are a child that a callback has forked: all this is the parent's
     PyThread_type_lock ended    # any thread: released when the worker touches nothing any more

@@ -12,7 +12,7 @@ from iocp cimport (
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
     ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive,
-    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim)
+    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim, unlikely)
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)
@@ -29,10 +29,11 @@ from mutant cimport (
     IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED,
     mutant)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_END, CALL_RECEIVE, CLOSING, CONNECT,
-    CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN,
-    FAILED, FINISHING, INLINE, LOAD, OPEN, OVERDUE, PENDING, RECEIVE, TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_INBOX,
-    Accept, Buffer, Handler, InboxItem, Listener, Operation, Session, Settings, Started, Worker)
+    ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
+    CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
+    DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING, INLINE, LOAD, OPEN, OVERDUE, PENDING, RECEIVE, TROUBLE_ACCEPT,
+    TROUBLE_CONNECT, TROUBLE_INBOX, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session, Settings, Started,
+    Worker)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
@@ -62,6 +63,8 @@ cdef extern from *:
 cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
     """Start whatever is due; release the session when it is over."""
     cdef int turns = TURNS
+    if unlikely(worker.closing) and session.state == OPEN and not goes_on(session):
+        finish(worker, session, BY_US)
     while turns > 0:
         if session.state == CLOSING:
             if session_releasable(session):
@@ -71,6 +74,11 @@ cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
             return
         turns -= 1 + session.more_buffers
     defer(worker, session)
+
+
+cdef inline bint goes_on(Session *session) noexcept nogil:
+    """Although its worker closes: its handler ends it, or is about to hear of it, or holds it up to answer."""
+    return session.handler.wants & CALL_SHUTDOWN or session.paused > 0 or session.calls & CALL_CONNECT
 
 
 cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
@@ -209,6 +217,8 @@ cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
     if not handler_opened(worker, session):
         session.error = WSAENOBUFS
         abort_session(worker, session, BY_ERROR)
+    if worker.closing:
+        tell_shutdown(worker, session)
 
 
 cdef inline void tell_or_release(Worker *worker, Session *session) noexcept nogil:
@@ -380,7 +390,7 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
 cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket) noexcept nogil:
     """Serve a fresh socket here; its place is reserved. NULL: the socket is closed, and worker.error says why."""
     cdef Session *session = NULL
-    worker.error = ERROR_OPERATION_ABORTED if worker.closing else port_associate(worker, socket)
+    worker.error = ERROR_OPERATION_ABORTED if has_given_up(worker) else port_associate(worker, socket)
     if worker.error == 0:
         session = session_open(worker, socket, OPEN, handler, listener)
         worker.error = WSAENOBUFS
@@ -699,7 +709,7 @@ cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) 
 
 cdef inline void session_resume(Worker *worker, Session *session) noexcept nogil:
     session.paused -= 1
-    if session.calls:
+    if session.calls and (not worker.closing or goes_on(session)):
         call(worker, session, 0)    # what came in the meantime
 
 
@@ -801,37 +811,65 @@ cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
     worker.closing = 1
     worker.retry_at = 0
     worker.close_at = by
-    inbox_shut(worker)
-    run_inbox(worker)   # what came meanwhile is the last
     listener = worker.listeners
     while listener != NULL:
         after = listener.next
         unlisten(worker, listener)
         listener = after
-    close_sessions(worker, False)
+    close_sessions(worker)
 
 
-cdef inline void close_sessions(Worker *worker, bint abort) noexcept nogil:
+cdef inline void close_sessions(Worker *worker) noexcept nogil:
+    """Closing begins, or its time is over."""
     cdef Session *session
     cdef unsigned int i
     for i in range(session_slots(worker)):
         session = session_at(worker, i)
         if session == NULL:
             continue
-        if abort and session.end_sent:      # all is sent: a slow peer may still read it
-            close_session(worker, session, session.reason)
-        elif abort or session.state == CONNECTING:
+        if session.state == CONNECTING:
+            session.error = ERROR_OPERATION_ABORTED if session.queue_head != NULL else 0
             abort_session(worker, session, BY_US)
-        elif session.state == OPEN:
-            finish(worker, session, BY_US)
-        advance(worker, session)
+        elif has_given_up(worker):
+            end_session(worker, session)
+        else:
+            tell_shutdown(worker, session)
+        advance(worker, session)    # which finishes it, if it has no reason to go on
+
+
+cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
+    if session.state == OPEN and session.handler.wants & CALL_SHUTDOWN:
+        call(worker, session, CALL_SHUTDOWN)
+
+
+cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
+    """Its time is over. With bytes unsent it is reset; if all is sent, a slow peer may still read that."""
+    if session.state == CLOSING:
+        return
+    if session.queue_head != NULL:
+        session.error = WSAETIMEDOUT
+        abort_session(worker, session, BY_US)
+        return
+    if not session.end_sent:
+        send_end(worker, session)
+    close_session(worker, session, session.reason)
+
+
+cdef inline bint has_given_up(Worker *worker) noexcept nogil:
+    """It closes, and the drain time is over."""
+    return worker.closing and worker.close_at == 0
+
+
+cdef inline bint must_give_up(Worker *worker) noexcept nogil:
+    """The drain time is over; but first on_shutdown comes to whoever wants it, though there was no time at all."""
+    return worker.close_at != 0 and worker.close_at <= worker.now and worker.shutdown_told
 
 
 cdef inline void give_up(Worker *worker) noexcept nogil:
     """The drain time is over."""
     worker.close_at = 0
     worker.leave_at = worker.now + 2 * DRAIN_TIME
-    close_sessions(worker, True)
+    close_sessions(worker)
 
 
 cdef inline bint worker_over(Worker *worker) noexcept nogil:
@@ -841,8 +879,8 @@ cdef inline bint worker_over(Worker *worker) noexcept nogil:
     if not worker.closing:
         return False
     if worker.sessions.active == 0 and worker.listeners == NULL and not calls_are_due(worker):
-        return True
-    return worker.leave_at != 0 and worker.leave_at <= worker.now
+        return inbox_shut(worker, True)
+    return worker.leave_at != 0 and worker.leave_at <= worker.now and inbox_shut(worker, False)
 
 
 # ---- the loop ----
@@ -896,6 +934,7 @@ cdef inline void complete_batch(Worker *worker, unsigned int count) noexcept nog
 cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
     cdef unsigned int count = port_dequeue(worker, min(most, milliseconds_left(worker)))
+    worker.shutdown_told = worker.closing
     note_seen(worker, count)
     if mutant(FREED_AT_DEQUEUE):
         drop_batch(worker, count)
@@ -909,7 +948,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
         retry_accepts(worker)
     if worker.trim_at != 0 and worker.trim_at <= worker.now:
         trim(worker)
-    if worker.close_at != 0 and worker.close_at <= worker.now:
+    if must_give_up(worker):
         give_up(worker)
     publish(worker)
     return count
@@ -945,6 +984,7 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
 cdef inline bint worker_free(Worker *worker) noexcept nogil:
     """After its thread has ended, or before it began. False if something is in flight: that memory is leaked."""
     cdef bint drained = worker.stats.in_flight == 0
+    inbox_shut(worker, False)
     if not worker.closing:
         close_worker(worker, 0)     # it never ran: what was asked of it is refused, and whoever waits is told
     run_inbox(worker)       # what came too late for it

@@ -71,3 +71,25 @@ def pair(proactor, connect):
         return session, peer, handler
 
     return pair
+
+
+@pytest.fixture
+def full_server():
+    """An address that answers no attempt to connect: a listener whose backlog is full."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        waiting = []
+        try:
+            while True:  # each attempt is pending, or the queue takes it
+                waiting.append(socket.socket())
+                waiting[-1].settimeout(1.0)
+                waiting[-1].connect(server.getsockname())
+                assert len(waiting) < 200
+        except TimeoutError:
+            yield server.getsockname()
+        except ConnectionRefusedError:
+            pytest.skip("this system refuses where others let wait")
+        finally:
+            for sock in waiting:
+                sock.close()
