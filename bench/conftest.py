@@ -32,7 +32,9 @@ def pytest_addoption(parser):
     group.addoption("--rounds", type=int, help="of each case (default: 3; with --full 7)")
     group.addoption("--requests", type=int, help="of each server in each round, whatever the case says")
     group.addoption("--patience", type=int, default=60, metavar="SECONDS", help="for each step of a load (default: 60)")
-    group.addoption("--servers", type=lambda text: text.split(","), help="NAME,NAME,...: measure these alone")
+    names = ", ".join(server.name for server in servers.SERVERS)
+    group.addoption("--servers", type=lambda text: text.split(","), metavar="NAME,NAME",
+                    help=f"measure these alone, of: {names}, and those of --add-server")
     group.addoption(
         "--add-server",
         action="append",
@@ -82,7 +84,8 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     known = {server.peer for server in chosen(servers.SERVERS, config)}
     if unknown := set(config.getoption("servers") or []) - known:
-        raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")
+        there = [server.name for server in [*servers.SERVERS, *config.getoption("add_server")]]
+        raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}; there are {', '.join(there)}")
     full = config.getoption("full")
     left_out = [item for item in items if item.get_closest_marker("full") and not full]
     config.hook.pytest_deselected(items=left_out)
@@ -201,12 +204,17 @@ def pytest_benchmark_group_stats(config, benchmarks, group_by):
     return None if config.getoption("benchmark_compare") else []
 
 
+def screen_width(reporter):
+    """Columns of the terminal that shows the tables, ours or that of `iocpcore bench`; None: they go to a file."""
+    return reporter._tw.fullwidth if reporter.isatty or "COLUMNS" in os.environ else None
+
+
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if exitstatus == pytest.ExitCode.INTERRUPTED or not config.bench.has_measured():
         return  # in the middle of a round some have done more than others
     terminalreporter.section("what a server spends")
     for case in config.bench.cases():
-        for line in table.lines(case):
+        for line in table.lines(case, screen_width(terminalreporter)):
             terminalreporter.write_line(line)
         terminalreporter.write_line("")
     run = config.bench.run()

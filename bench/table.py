@@ -1,5 +1,6 @@
 """A case as people read it in a terminal."""
 import statistics
+import textwrap
 
 KEYS = {
     "total_ns": "ns",
@@ -29,8 +30,10 @@ def row(case, name, base, others):
     times = [f"{ratio.median:.3f}" if ratio else "-"] if base else []
     return [
         name,
-        *(number(value) for value in (main.median, main.low, main.high)),
+        number(main.median),
         *times,
+        number(main.low),
+        number(main.high),
         *(number(middle(case.servers[name], key)) for key in others),
     ]
 
@@ -48,14 +51,30 @@ def base_of_all(case):
     return "x raw C" if all(name.startswith("c-") for name in names) else "x its base"
 
 
-def lines(case):
+def fitting(widths, room):
+    """How many columns, from the first, a terminal has room for: those that matter most come first."""
+    fit = len(widths)
+    while room is not None and fit > 2 and sum(widths[:fit]) + 2 * fit > room:
+        fit -= 1
+    return fit
+
+
+def lines(case, room=None):
+    """Its table, in lines of at most so many columns; None: of any length."""
     # What none of these servers has is no column.
     others = [key for key in case.units if key != case.figure and any(s.values(key) for s in case.servers.values())]
     rounds = len(next(iter(case.servers.values())).rounds)
     base = base_of_all(case)
-    header = ["", "median", "min", "max", *([base] if base else []), *(KEYS.get(key, key) for key in others)]
+    header = ["", "median", *([base] if base else []), "min", "max", *(KEYS.get(key, key) for key in others)]
     table = [header, *(row(case, name, base, others) for name in case.servers)]
-    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
-    yield f"{case.name}: {case.units[case.figure]}, {rounds} round{'s' * (rounds > 1)}"
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    fit = fitting(widths, room)
+    yield from wrapped(f"{case.name}: {case.units[case.figure]}, {rounds} round{'s' * (rounds > 1)}", room)
     for label, *cells in table:
-        yield "  ".join(["", label.ljust(first), *map(str.rjust, cells, widths)]).rstrip()
+        yield "  ".join(["", label.ljust(widths[0]), *map(str.rjust, cells[: fit - 1], widths[1:fit])]).rstrip()
+    if fit < len(header):
+        yield from wrapped(f"no room for {', '.join(header[fit:])}", room)
+
+
+def wrapped(text, room):
+    return textwrap.wrap(text, room) if room else [text]

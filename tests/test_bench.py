@@ -157,7 +157,48 @@ def test_a_server_with_a_fault_fails_the_run(run, fault):
 def test_a_server_that_is_not_known_is_refused(run):
     status, output, document = run(BENCH / "test_echo.py", "--servers=nobody")
     assert (status, document) == (4, None)
-    assert "no such server: nobody" in output
+    assert "no such server: nobody; there are c-epoll, c-uring, " in output
+
+
+def test_the_command_names_the_servers_that_there_are(tmp_path):
+    """In its help and in its error: it is asked where the suite cannot be imported."""
+    import servers
+
+    assert [server.name for server in servers.SERVERS] == bench.SERVERS
+    status, _, error = command("churn", "--servers=nobody,c-epoll", f"--checkout={ROOT}", cwd=tmp_path)
+    assert status == 2
+    assert error == f"iocpcore bench: error: no such server: nobody; there are {', '.join(bench.SERVERS)}\n"
+    _, output, _ = command("--help", cwd=tmp_path)
+    assert ",".join(bench.SERVERS) in "".join(output.split())     # help is wrapped, at hyphens too
+
+
+def test_the_command_says_how_to_install_what_the_suite_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "NEEDED", {"there_is_no_such_module": "pytest-something", "pytest": "pytest"})
+    with pytest.raises(bench.Refused, match='^not installed: pytest-something: run pip install ".*\\[bench\\]"$'):
+        bench.check_installed(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(bench.Refused, match=r'run pip install "\.\[bench\]"$'):
+        bench.check_installed(tmp_path)
+
+
+@pytest.mark.parametrize("room", [80, 44])
+def test_a_table_fits_a_narrow_terminal(room):
+    import results
+    import table
+
+    figures = {"total_ns": 123456.0, "user_ns": 23456.0, "system_ns": 99999.0, "requests_per_s": 1234567.0,
+               "attaches_per_packet": 0.25, "p50_us": 12345.0, "p99_us": 23456.0, "p999_us": 99999.0}
+    case = results.Case(
+        "echo", "echo 14 B x 50, 16 deep, and a name that is long", "total_ns",
+        dict.fromkeys(figures, "server CPU, ns a request"),
+        {name: results.Server([figures, figures], "c-epoll") for name in ("c-epoll", "uvloop, loop outside")},
+    )
+    lines = list(table.lines(case, room))
+    assert max(map(len, lines)) <= room
+    header = next(line for line in lines if "median" in line)
+    assert header.split()[:2] == ["median", "x"]
+    assert " ".join(lines).endswith("p99.9 us")     # what is not shown is named
+    assert "no room for" not in "\n".join(table.lines(case))
 
 
 def command(*arguments, cwd):

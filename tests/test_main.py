@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def test_json_rows_come_while_it_serves(serve):
 def test_plain_rows_come_below_a_header_while_it_serves(serve):
     child, _ = serve("--stats", "0.01")
     header, first, second = child.line(), child.line(), child.line()
-    assert header.split()[:3] == ["seconds", "active", "accepted"]
+    assert header.split()[:3] == ["seconds", "active", "received/s"]
     assert len(header) == len(first) == len(second)
 
 
@@ -273,8 +274,10 @@ def test_a_load_counts_its_echoes(serve):
         "echoes_per_second",
         "mismatches",
         "errors",
+        "error",
         "latency_us",
     ]
+    assert result["error"] is None
     assert list(result["latency_us"]) == ["p50", "p99", "p999"]
     echoes = 10 * messages
     assert (result["connections"], result["echoes"], result["bytes"]) == (10, echoes, echoes * 64)
@@ -311,8 +314,10 @@ def test_a_server_that_ends_early_loses_echoes(answer):
         sock.sendall(receive_exactly(sock, 64))
 
     done = run("client", "--port", answer(once), "--connections", "1", "--messages", "5", "--json")
-    assert (done.returncode, json.loads(done.stdout)["errors"]) == (1, 1)
-    assert done.stderr.startswith("iocpcore client: error: 4 of 5 echoes did not come back: ")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["errors"]) == (1, 1)
+    assert result["error"].startswith("4 of 5 echoes did not come back: ")
+    assert done.stderr == f"iocpcore client: error: {result['error']}\n"
 
 
 def test_a_silent_server_is_given_up(answer):
@@ -363,20 +368,39 @@ def test_the_demo_ends_with_a_table(backend):
     assert shown["server: backend"] == backend
 
 
+def test_the_demo_as_json_is_one_object(backend):
+    done = run("demo", "--echoes", "1990", "--backend", backend, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert (result["echoes"], result["error"], result["server"]["backend"]) == (2000, None, backend)
+
+
+LOSING = """
+import sys, iocpcore
+from iocpcore._cli import demo
+from iocpcore.__main__ import main
+demo.ECHO, demo.TIMEOUT = iocpcore.DISCARD, 0.2
+"""
+
+
+def test_the_demo_as_json_has_the_same_keys_when_it_fails():
+    well = run("demo", "--echoes", "100", "--json")
+    badly = run_python(LOSING + MAIN, "demo", "--echoes", "100", "--json")
+    assert (well.returncode, badly.returncode) == (0, 1)
+    well, badly = json.loads(well.stdout), json.loads(badly.stdout)
+    assert list(well) == list(badly)
+    assert list(well["server"]) == list(badly["server"])
+    assert badly["error"].startswith("100 of 100 echoes did not come back: ")
+
+
 def test_a_demo_that_loses_echoes_fails():
-    done = run_python(
-        "import sys, iocpcore\n"
-        "from iocpcore._cli import demo\n"
-        "from iocpcore.__main__ import main\n"
-        "demo.ECHO, demo.TIMEOUT = iocpcore.DISCARD, 0.2\n" + MAIN,
-        *("demo", "--echoes", "100"),
-    )
+    done = run_python(LOSING + MAIN, "demo", "--echoes", "100")
     assert done.returncode == 1
     assert done.stderr.startswith("iocpcore demo: error: 100 of 100 echoes did not come back: ")
 
 
-def on_terminal(code, *arguments):
-    """Run a program on a terminal of its own; its exit status, and what it wrote."""
+def on_terminal(code, *arguments, columns=120):
+    """Run a program on a terminal of its own, so many columns wide; its exit status, and what it wrote."""
     import pty
 
     try:
@@ -388,7 +412,7 @@ def on_terminal(code, *arguments):
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "120"},
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": str(columns)},
     )
     os.close(theirs)
     watch = threading.Timer(WAIT, process.kill)
@@ -458,6 +482,98 @@ def test_a_terminal_without_rich_shows_one_line_that_changes():
     assert status == 0
     assert "\rechoes: 1,000 of 1,000 (100 %)\r\n" in shown
     assert "╭" not in shown
+
+
+WITHOUT_RICH = "import sys; sys.modules['rich'] = None\n"
+
+
+def visible(written):
+    """The lines of what a terminal was sent, without what moves its cursor and colours it."""
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "\n").split("\n")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("rich", ["rich", "plain"])
+@pytest.mark.parametrize("columns", [80, 44])
+def test_statistics_of_many_workers_fit_a_narrow_terminal(columns, rich):
+    if rich == "rich":
+        pytest.importorskip("rich")
+    code = ("" if rich == "rich" else WITHOUT_RICH) + ECHO + MAIN
+    arguments = ("echo", "--port", "0", "--stats", "0.01", "--workers", "8")
+    status, shown = on_terminal(code, *arguments, columns=columns)
+    assert status == 0
+    lines = [line for line in visible(shown) if not line.startswith("finishing what is open")]
+    assert max(map(len, lines)) <= columns
+    assert "…" not in shown
+    assert any("sessions accepted" in line and "0" in line for line in lines)
+    assert "no room for" in shown and "worker 7" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_narrow_terminal_shows_rates_first():
+    status, shown = on_terminal(WITHOUT_RICH + ECHO + MAIN, "echo", "--port", "0", "--stats", "0.01", columns=44)
+    assert status == 0
+    header = next(line for line in visible(shown) if "seconds" in line)
+    assert header.split() == ["seconds", "active", "received/s", "sent/s"]
+
+
+# ---- output that cannot be written ----
+
+
+full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+WRITING = [
+    ("demo", "--echoes", "100"),
+    ("demo", "--echoes", "100", "--json"),
+    ("echo", "--port", "0"),
+    ("info",),
+    ("info", "--json"),
+    ("pitfalls", "--list"),
+    ("info", "--help"),
+    ("--version",),
+]
+
+
+def run_into(arguments, output):
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=WAIT,
+        env=ENVIRONMENT,
+    )
+
+
+@full
+@pytest.mark.parametrize("arguments", WRITING, ids=" ".join)
+def test_a_full_disk_gets_one_line(arguments):
+    with open("/dev/full", "w") as output:
+        done = run_into(arguments, output)
+    assert done.returncode == 1
+    assert done.stderr == "iocpcore: error: cannot write to standard output: No space left on device\n"
+
+
+@full
+def test_a_client_on_a_full_disk_gets_one_line(serve):
+    port = str(serve()[1][1])
+    for arguments in (["--messages", "1"], ["--messages", "1", "--json"], ["--text", "x"]):
+        with open("/dev/full", "w") as output:
+            done = run_into(["client", "--port", port, *arguments], output)
+        assert done.returncode == 1
+        assert done.stderr == "iocpcore: error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe without a reader is another error on each system")
+@pytest.mark.parametrize("arguments", WRITING, ids=" ".join)
+def test_a_pipe_without_a_reader_ends_it_quietly(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run_into(arguments, writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 # ---- info ----

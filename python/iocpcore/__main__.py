@@ -1,14 +1,17 @@
 """The command line: `python -m iocpcore`, or the script `iocpcore`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 from . import __version__
 from ._cli import bench, client, demo, echo, info, pitfalls
 from ._cli.common import FAILED, REFUSED, Failed, Refused
+from ._cli.output import Unwritable, print_line
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMANDS = {"echo": echo, "client": client, "demo": demo, "pitfalls": pitfalls, "bench": bench, "info": info}
 INTERRUPTED = 130  # what a shell makes of SIGINT
@@ -19,6 +22,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Never:
         self.exit(REFUSED, f"{self.prog}: error: {message}\n")
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        """argparse's own hides that the help, or the version, could not be written."""
+        if file is sys.stdout and file is not None:
+            print_line(message.removesuffix("\n"))
+        else:
+            super()._print_message(message, file)
 
 
 def make_parser() -> Parser:
@@ -39,6 +49,16 @@ def fail(command: str, error: object, status: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
+    try:
+        return run(arguments)
+    except Unwritable as error:
+        print(f"iocpcore: error: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:     # nobody reads any more, as behind `| head`
+        return FAILED
+
+
+def run(arguments: Sequence[str] | None) -> int:
     options = make_parser().parse_args(arguments)
     # What came over a socket, or a system's message in another language, must not end in an encoding error.
     for stream in (sys.stdout, sys.stderr):
@@ -53,10 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(options.command, error, FAILED)
     except KeyboardInterrupt:
         return fail(options.command, "interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # Nobody reads any more. The interpreter flushes once more at its end, and must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ cython_version: Final[str]
 __test__: Final[dict[str, str]]  # Cython's
 
 DRAIN: Final[float]
+WARNED_EVERY: float
 MARGIN: Final[float]
 
 @type_check_only

@@ -6,7 +6,6 @@ The suite is not part of the package: it compiles C, and compares with servers t
 import contextlib
 import importlib.util
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,12 +16,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .common import DONE, Failed, Refused, whole
-from .output import print_line, progress
+from .output import print_line, progress, screen_width
 
 HELP = "the benchmark suite, or a part of it: server CPU per request, beside others"
-DESCRIPTION = """Run the benchmark suite in bench/ of a checkout of iocpcore, which is looked for here and above.
+DESCRIPTION = """Run the benchmark suite in bench/ of a checkout of iocpcore, which is looked for here and above. It is
+not in the installed package, and needs the extra: pip install ".[bench]" in the checkout.
 Shows how far it is, then a table for each case. Exit status 1: a server lost or changed a byte, or failed."""
 
+# bench/servers.py has them.
+SERVERS = [
+    "c-epoll",
+    "c-uring",
+    "iocpcore-epoll",
+    "iocpcore-uring",
+    "python-epoll",
+    "python-uring",
+    "asyncio",
+    "uvloop",
+    "rsloop",
+    "twisted",
+]
 NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark", "pytest_timeout": "pytest-timeout"}
 LOOK = 0.2  # seconds
 ENDS_WITHIN = 10.0
@@ -38,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--checkout", type=Path, metavar="DIRECTORY", help="default: this directory, or one above it")
     parser.add_argument("--full", action="store_true", help="the whole matrix: an hour or more")
     parser.add_argument("--rounds", type=whole(1, 1000), metavar="N", help="of each case")
-    parser.add_argument("--servers", metavar="NAME,NAME", help="measure these alone")
+    parser.add_argument("--servers", metavar="NAME,NAME", help=f"measure these alone, of: {', '.join(SERVERS)}")
     parser.add_argument("--only", metavar="WORDS", help="cases whose names match, as pytest's -k")
     parser.add_argument("--cpus", choices=["same", "apart", "any"], help="server and load on one CPU, or on two")
     parser.add_argument("--save", type=Path, metavar="FILE", help="the result as JSON")
@@ -50,7 +63,8 @@ def run(options: Namespace) -> int:
     if options.list:
         print_line("\n".join(part_of(test) for test in tests))
         return DONE
-    check_installed()
+    check_servers(options.servers)
+    check_installed(suite.parent)
     status = run_suite(suite, [*tests, *suite_options(options)])
     if status == NOTHING_RAN:
         raise Refused("no case has such a name")
@@ -69,10 +83,18 @@ def find_suite(checkout: Path | None) -> Path:
     raise Refused(f"{where}: the suite is in its directory bench, not in the installed package (see --checkout)")
 
 
-def check_installed() -> None:
+def check_servers(names: str | None) -> None:
+    unknown = [name for name in names.split(",") if name not in SERVERS] if names is not None else []
+    if unknown:
+        raise Refused(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}")
+
+
+def check_installed(checkout: Path) -> None:
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise Refused(f"not installed: {', '.join(missing)} (pip install {shlex.join(missing)})")
+        where = "." if checkout == Path.cwd() else str(checkout)
+        # In double quotes: those of a Windows' shell too.
+        raise Refused(f'not installed: {", ".join(missing)}: run pip install "{where}[bench]"')
 
 
 def part_of(test: Path) -> str:
@@ -106,10 +128,17 @@ def run_suite(suite: Path, arguments: list[Path | str]) -> int:
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=environment(),
         ) as process, ended(process):
             show_progress(process, steps)
         print_line(output.read_text(errors="replace").rstrip())
         return process.returncode
+
+
+def environment() -> dict[str, str]:
+    """The suite's: its tables are as wide as our terminal, though its output is a file."""
+    width = screen_width()
+    return dict(os.environ) if width is None else {**os.environ, "COLUMNS": str(width)}
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="give up when nothing has come for so long: what is missing is lost (default: %(default)s)",
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    output.add_argument("--json", action="store_true", help="print the result as one JSON object, the same keys always")
     output.add_argument("--text", metavar="LINE", help="send this one line instead, and print what comes back")
 
 
@@ -73,11 +73,11 @@ def send_load(options: Namespace) -> int:
             load.start(proactor, options.host, options.port)
         finished = run_load(load, options.timeout)
     result = load.result()
+    wrong = complaint(result, options.connections * options.messages, finished, options.timeout)
     if options.json:
-        print_json({name: value for name, value in result.items() if name != "error"})
+        print_json({**result, "error": wrong})
     else:
         print_table(f"{options.host} port {options.port}", [result_rows(result), latency_rows(result)])
-    wrong = complaint(result, options.connections * options.messages, finished, options.timeout)
     if wrong:
         raise Failed(wrong)
     return DONE

@@ -5,13 +5,13 @@ import sys
 import threading
 import time
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import ECHO, Load, Proactor, Stats
 from .client import latency_rows, result_rows
 from .common import DONE, Failed, add_native, refusals, whole
 from .load import complaint, run_load
-from .output import Row, count, print_line, print_table, progress, ratio
+from .output import Row, count, print_json, print_line, print_table, progress, ratio
 
 if TYPE_CHECKING:
     from .._core import _Result
@@ -35,6 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="how many, rounded up to the same number for each connection (default: %(default)s)",
     )
     add_native(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead, the same keys always")
 
 
 def run(options: Namespace) -> int:
@@ -49,14 +50,20 @@ def run(options: Namespace) -> int:
             threads = worker_threads() - others
             listener = server.listen(ECHO, HOST)
             load.start(client, HOST, listener.port)
-        print_line(f"{connections} connections to port {listener.port} on {server.backend}, {SIZE} bytes a message")
-        with progress("echoes", connections * messages) as advance:
-            finished = run_load(load, TIMEOUT, advance)
+        if options.json:
+            finished = run_load(load, TIMEOUT)
+        else:
+            print_line(f"{connections} connections to port {listener.port} on {server.backend}, {SIZE} bytes a message")
+            with progress("echoes", connections * messages) as advance:
+                finished = run_load(load, TIMEOUT, advance)
         nanoseconds = processor_time(threads)
     result = load.result()
-    sections = [result_rows(result), latency_rows(result), server_rows(server.stats(), nanoseconds, result)]
-    print_table("Echo demo", sections)
     wrong = complaint(result, connections * messages, finished, TIMEOUT)
+    if options.json:
+        print_json({**result, "error": wrong, "server": server_facts(server.stats(), nanoseconds, result)})
+    else:
+        sections = [result_rows(result), latency_rows(result), server_rows(server.stats(), nanoseconds, result)]
+        print_table("Echo demo", sections)
     if wrong:
         raise Failed(wrong)
     return DONE
@@ -72,6 +79,18 @@ def processor_time(threads: set[threading.Thread]) -> int | None:
         return None
     running = [thread.ident for thread in threads if thread.ident is not None]
     return sum(time.clock_gettime_ns(time.pthread_getcpuclockid(ident)) for ident in running)
+
+
+def server_facts(stats: Stats, nanoseconds: int | None, result: "_Result") -> dict[str, Any]:
+    """The server's part of the JSON; None where there is nothing to say."""
+    echoes = result["echoes"]
+    return {
+        "backend": stats.backend,
+        "submitted": stats.submitted,
+        "inline_successes": stats.inline_successes,
+        "packets_per_dequeue": stats.packets_per_dequeue,
+        "cpu_us_per_echo": None if nanoseconds is None or not echoes else nanoseconds / 1000 / echoes,
+    }
 
 
 def server_rows(stats: Stats, nanoseconds: int | None, result: "_Result") -> list[Row]:

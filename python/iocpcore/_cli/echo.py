@@ -11,20 +11,41 @@ from .. import ECHO, Proactor, Stats, WorkerStats
 from .._serve import SIGNALS, StopSignals
 from .._stats import Counters
 from .common import DONE, add_native, add_port, address_text, refusals, seconds
-from .output import Row, ShowTable, amount, count, live_table, print_json, print_line, print_table, ratio
+from .output import (
+    Row,
+    ShowTable,
+    amount,
+    columns_that_fit,
+    count,
+    live_table,
+    print_json,
+    print_line,
+    print_table,
+    ratio,
+    screen_width,
+)
 
 HELP = "serve: send back every byte that comes"
 DESCRIPTION = """Send back every byte that comes. The first line on standard output is `listening on HOST:PORT`.
 Ctrl+C (or SIGTERM, on Windows Ctrl+Break) stops accepting, gives sessions a second to finish, and prints the
 statistics; a second one ends the process at once."""
 
-ROW = "{:>8} {:>8} {:>9} {:>9} {:>12} {:>12} {:>10} {:>11} {:>9} {:>10}".format
-HEADER = ROW(
-    "seconds", "active", "accepted", "closed", "received/s", "sent/s", "packets/s", "per dequeue", "in flight", "queued"
-)
+# A row's columns and their widths: what a narrow terminal has no room for comes last.
+COLUMNS = {
+    "seconds": 8,
+    "active": 8,
+    "received/s": 12,
+    "sent/s": 12,
+    "accepted": 9,
+    "closed": 9,
+    "packets/s": 10,
+    "per dequeue": 11,
+    "in flight": 9,
+    "queued": 10,
+}
 ROWS_A_HEADER = 20
 DRAIN = 1.0  # seconds that sessions have to finish
-WORKERS_SHOWN = 8  # more columns fit no terminal
+WORKERS_SHOWN = 8  # more columns fit no terminal; a narrow one shows the first
 
 Text = Callable[[int], str]  # how a number is written
 
@@ -116,19 +137,21 @@ class TextReport:
 
     def show(self, stats: Stats, seconds: float, passed: float) -> None:
         if self.rows % ROWS_A_HEADER == 0:
-            print_line(HEADER)
+            print_line(line_of(list(COLUMNS)))
         print_line(
-            ROW(
-                f"{seconds:,.1f}",
-                count(stats.active),
-                count(stats.accepted),
-                count(stats.closed),
-                amount(self.since(stats, "bytes_received") / passed),
-                amount(self.since(stats, "bytes_sent") / passed),
-                count(round(self.since(stats, "packets") / passed)),
-                ratio(self.since(stats, "packets"), self.since(stats, "dequeues")),
-                count(stats.in_flight),
-                amount(stats.bytes_queued),
+            line_of(
+                [
+                    f"{seconds:,.1f}",
+                    count(stats.active),
+                    amount(self.since(stats, "bytes_received") / passed),
+                    amount(self.since(stats, "bytes_sent") / passed),
+                    count(stats.accepted),
+                    count(stats.closed),
+                    count(round(self.since(stats, "packets") / passed)),
+                    ratio(self.since(stats, "packets"), self.since(stats, "dequeues")),
+                    count(stats.in_flight),
+                    amount(stats.bytes_queued),
+                ]
             )
         )
 
@@ -139,6 +162,13 @@ class TextReport:
             [[label, *(cell(row) for row in [stats, *workers])] for label, cell in section] for section in SUMMARY
         ]
         print_table(title_of(stats, time.monotonic() - self.started), sections, header)
+
+
+def line_of(cells: Row) -> str:
+    """As many of them as the terminal has room for."""
+    widths = list(COLUMNS.values())
+    fit = columns_that_fit(widths, 1, screen_width())
+    return " ".join(cell.rjust(width) for cell, width in zip(cells[:fit], widths, strict=False))
 
 
 class LiveReport(TextReport):

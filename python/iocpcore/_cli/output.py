@@ -4,8 +4,12 @@ rich makes it pretty where it is installed and standard output is a terminal. No
 """
 
 import contextlib
+import errno
 import json
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,9 +24,39 @@ Justify = Literal["left", "right"]
 ShowTable = Callable[[str, Sections, Row], None]
 
 
+class Unwritable(Exception):
+    """Standard output takes nothing any more, and it is no pipe whose reader has left."""
+
+
+@contextlib.contextmanager
+def written() -> Iterator[None]:
+    """What is printed in here is written when it ends: whoever reads a pipe sees it at once.
+
+    BrokenPipeError, or Unwritable, if it cannot be: then nothing more is tried, not even by the interpreter's end.
+    """
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+        if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
+            raise BrokenPipeError from error    # Windows' number for a pipe that nobody reads
+        raise Unwritable(f"cannot write to standard output: {error.strerror or error}") from error
+
+
 def print_line(text: str) -> None:
-    """Flushed: whoever reads a pipe sees it at once."""
-    print(text, flush=True)
+    with written():
+        print(text)
+
+
+def screen_width() -> int | None:
+    """Columns of the terminal that standard output is; None: it is none, and lines may be as long as they are."""
+    return shutil.get_terminal_size().columns if on_screen() else None
+
+
+def on_screen() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def print_json(values: dict[str, Any]) -> None:
@@ -63,7 +97,7 @@ def microseconds(number: float) -> str:
 
 def rich_console() -> "Console | None":
     """rich's console, where rich is installed and a person looks; else None."""
-    if not sys.stdout.isatty():
+    if not on_screen():
         return None
     try:
         from rich.console import Console
@@ -73,21 +107,44 @@ def rich_console() -> "Console | None":
 
 
 def print_table(title: str, sections: Sections, header: Row | None = None, justify: Justify = "right") -> None:
-    """justify: the cells; labels are on the left."""
+    """justify: the cells; labels are on the left. Where not all columns fit, the last ones are left out."""
     console = rich_console()
     if console is None:
         print_line("\n".join(plain_table(title, sections, header, justify)))
     else:
-        console.print(rich_table(title, sections, header, justify))
+        with written():
+            console.print(rich_table(title, sections, header, justify, console.width))
+
+
+def column_widths(sections: Sections, header: Row | None) -> list[int]:
+    rows = [row for section in sections for row in section] + ([header] if header else [])
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def columns_that_fit(widths: Sequence[int], between: int, room: int | None) -> int:
+    """How many, from the first; the label and the first cell always do. between: what each takes beside its text."""
+    if room is None:
+        return len(widths)
+    fit = len(widths)
+    while fit > 2 and sum(widths[:fit]) + between * fit > room:
+        fit -= 1
+    return fit
+
+
+def left_out(header: Row | None, fit: int) -> str:
+    """Which columns are not shown, in words."""
+    names = header[fit:] if header else []
+    return f"no room for {', '.join(names)}" if names else ""
 
 
 def plain_table(title: str, sections: Sections, header: Row | None, justify: Justify) -> Iterator[str]:
-    rows = [row for section in sections for row in section] + ([header] if header else [])
-    label, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    every = column_widths(sections, header)
+    fit = columns_that_fit(every, 2, screen_width())
+    label, *widths = every[:fit]
     pad = str.rjust if justify == "right" else str.ljust
 
     def line(row: Row) -> str:
-        return "  ".join(["", row[0].ljust(label), *map(pad, row[1:], widths)]).rstrip()
+        return "  ".join(["", row[0].ljust(label), *map(pad, row[1:fit], widths)]).rstrip()
 
     yield title
     if header:
@@ -96,20 +153,31 @@ def plain_table(title: str, sections: Sections, header: Row | None, justify: Jus
         if number:
             yield ""
         yield from map(line, section)
+    if missing := left_out(header, fit):
+        yield from textwrap.wrap(missing, screen_width() or len(missing), break_on_hyphens=False)
 
 
-def rich_table(title: str, sections: Sections, header: Row | None, justify: Justify) -> "Table":
+def rich_table(title: str, sections: Sections, header: Row | None, justify: Justify, room: int) -> "Table":
     from rich import box
     from rich.table import Table
 
-    first, *others = header or sections[0][0]
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.ROUNDED, show_header=bool(header))
+    fit = columns_that_fit(column_widths(sections, header), 3, room - 1)    # a line and two spaces; a line at the end
+    first, *others = (header or sections[0][0])[:fit]
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=left_out(header, fit) or None,
+        caption_justify="left",
+        box=box.ROUNDED,
+        show_header=bool(header),
+    )
     table.add_column(first, style="cyan")
     for name in others:
         table.add_column(name, justify=justify)
     for section in sections:
         for row in section:
-            table.add_row(*row)
+            table.add_row(*row[:fit])
         table.add_section()
     return table
 
@@ -127,7 +195,12 @@ def live_table(wanted: bool) -> Iterator[ShowTable | None]:
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda title, sections, header: live.update(rich_table(title, sections, header, "right"), refresh=True)
+
+        def show(title: str, sections: Sections, header: Row) -> None:
+            with written():
+                live.update(rich_table(title, sections, header, "right", console.width), refresh=True)
+
+        yield show
 
 
 # ---- progress ----
@@ -142,7 +215,7 @@ def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
         with rich_progress(console, what, total) as advance:
             yield advance
         return
-    line = TerminalProgress if sys.stdout.isatty() else PipeProgress
+    line = TerminalProgress if on_screen() else PipeProgress
     yield line(what, total).advance
     if line is TerminalProgress:
         print_line("")
@@ -160,6 +233,8 @@ def rich_progress(console: "Console", what: str, total: int) -> Iterator[Callabl
         TextColumn("[cyan]{task.fields[rate]}/s"),
         TimeRemainingColumn(),
     ]
+    if console.width < 60:
+        del columns[4:]
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, rate="-")
         started = time.monotonic()
@@ -183,7 +258,8 @@ class TerminalProgress(PlainProgress):
     """One line, written over and over."""
 
     def advance(self, done: int, now: str | None = None) -> None:
-        print(f"\r{self.text(done)}", end="", flush=True)
+        with written():
+            print(f"\r{self.text(done)}", end="")
 
 
 class PipeProgress(PlainProgress):

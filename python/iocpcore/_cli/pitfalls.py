@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Proactor, _core
 from .common import DONE, Failed, refusals
-from .output import print_json, print_line, print_table, rich_console
+from .output import print_json, print_line, print_table, rich_console, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +35,7 @@ PATIENCE = 60.0  # seconds for the process of one pitfall
 WAIT = 10.0  # seconds for what a peer must see
 BUFFER = 65536  # bytes the system holds for a peer that does not read
 WIDEST = 100  # columns of a line
+NARROWEST = 60  # columns of a terminal in which two versions stand beside each other
 
 kernel32: Any = getattr(getattr(ctypes, "windll", None), "kernel32", None)  # on Windows
 
@@ -244,7 +245,7 @@ def show_list(pitfalls: list[Pitfall], as_json: bool) -> None:
 
 def show(pitfall: Pitfall, result: Told) -> None:
     console = rich_console()
-    if console is not None:
+    if console is not None and console.width >= NARROWEST:
         show_rich(console, pitfall, result)
         return
     width = min(shutil.get_terminal_size().columns, WIDEST)
@@ -299,8 +300,9 @@ def show_rich(console: "Console", pitfall: Pitfall, result: Told) -> None:
     table.add_row(*[rich_steps(result[version]["steps"]) for version in ("wrong", "right")])
     table.add_section()
     table.add_row(*[Text("\n".join(rich_end(version, result[version]))) for version in ("wrong", "right")])
-    console.print()
-    console.print(table)
+    with written():
+        console.print()
+        console.print(table)
 
 
 def rich_steps(steps: list[str]) -> "Table":
