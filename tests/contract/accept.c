@@ -96,20 +96,40 @@ static void an_accepted_socket_knows_both_its_addresses(void)
     CHECK(memcmp(&own.name, &at.name, sizeof(struct sockaddr_in)) == 0);
 }
 
+/* Not of a connection that was reset: it may have no name any more. */
+static int is_from(SOCKET own, SOCKET client)
+{
+    struct address at = address_of(client);
+    struct sockaddr_in name;
+    socklen_t length = sizeof name;
+
+    return getpeername(own, (struct sockaddr *)&name, &length) == 0 &&
+           memcmp(&name, &at.name, sizeof name) == 0;
+}
+
+/* Linux hands the dead connection out, or not at all: the accept then takes the next client. Windows fails the accept with
+ * 64, wine with 59, and not always before the next client comes (wine 10): that client then waits for the next accept. */
 static void a_client_that_resets_before_the_accept_leaves_the_listener_working(void)
 {
     struct address at;
-    SOCKET listener = listen_own(&at, 5);
+    SOCKET listener = listen_own(&at, 5), client, own = INVALID_SOCKET;
     struct operation *accept;
 
     peer_reset(peer_connect(&at));
     accept = start_accept(listener);
     pump_all();
-    if (accept->ended) /* Linux hands it out, or not at all; Windows fails with 64, wine with 59 */
-        CHECK(accept->status == 0 || accept->status == 59 || is_reset(accept->status));
+    client = peer_connect(&at);
+    if (wait_for(accept) == 0)
+        own = adopt_accepted(accept);
     else
-        peer_connect(&at);
-    wait_for(accept);
+        CHECK(accept->status == 59 || is_reset(accept->status));
+    if (own == INVALID_SOCKET || !is_from(own, client)) {
+        accept = start_accept(listener);
+        CHECK_EQUAL(wait_for(accept), 0);
+        own = adopt_accepted(accept);
+        CHECK(is_from(own, client));
+    }
+    expect_working(own, client);
     expect_accepting(listener, &at);
 }
 
