@@ -19,7 +19,7 @@ test: test-native test-windows
 test-native: build/$(VARIANT)/installed packages
 	.venv/bin/python -m pytest
 
-test-windows:
+test-windows: .venv/ready
 	tests/windows/run
 
 # The full matrix, for half an hour or more: BENCH= is the quick one, BENCH="--full -k echo" a part.

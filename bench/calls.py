@@ -61,8 +61,9 @@ def set_up():
 
 
 def install(packages):
+    wanted = python("-c", "import sys; print('%d.%d' % sys.version_info[:2])").stdout.decode().strip()
     command = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", PACKAGES, *packages]
-    done = run(*command, "--platform", "win_amd64", "--python-version", "3.11", "--only-binary", ":all:")
+    done = run(*command, "--platform", "win_amd64", "--python-version", wanted, "--only-binary", ":all:")
     if done.returncode != 0:
         raise Unavailable(last_line(done))
 

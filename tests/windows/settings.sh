@@ -6,22 +6,27 @@ here=$root/tests/windows
 # Wine's own files are large (700 MB): point this elsewhere if the cache folder is saved or shared.
 cache=${IOCPCORE_WINDOWS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/iocpcore/windows}
 
-# 3.11 to 3.14, a `t` behind it means the free-threaded build. Other versions than 3.11 build beside it.
-version=${PYTHON_VERSION:-3.11}
-build=$root/build/windows$([ "$version" = 3.11 ] || echo "-$version")
+set -euo pipefail
+unset PYTHONHOME PYTHONPATH
+. "$root/tools/apt.sh"
+. "$root/tools/python.sh"
+
+# This machine's Python builds the wheels for all versions, in a virtual environment.
+host_program=$(choose_python)
+host_version=$(minor_of "${host_program:-false}" || true)
+host_python=$cache/build$host_version
+# The Python for Windows is of the same version where there is such a one; PYTHON_VERSION names another of 3.11 to 3.14,
+# and a `t` behind it means the free-threaded build. Others than the default build beside it.
+case $host_version in 3.1[1-4]) default=$host_version ;; *) default=3.13 ;; esac
+version=${PYTHON_VERSION:-$default}
+build=$root/build/windows$([ "$version" = "$default" ] || echo "-$version")
 release=${version%t}
 tag=cp${release/./}
 abi=cp${version/./}
 library=python${version/./}
 python=$cache/python$version # python.exe, DLLs, Lib, include, libs
-host_version=3.11
-host_python=$cache/build$host_version # a virtual environment of this machine's Python: it builds for all versions
 pip_for_windows=(--platform win_amd64 --python-version "$release" --abi "$abi" --only-binary :all:)
 compiler=x86_64-w64-mingw32-gcc-posix
-
-set -euo pipefail
-unset PYTHONHOME PYTHONPATH
-. "$root/tools/apt.sh"
 
 wine_program() {
     local path
