@@ -46,6 +46,8 @@ cdef enum Mutant:
     PEERS_END_OVERTAKES         # what a callback has sent through the inbox waits until the peer's end was acted on
     LATER_BUFFERS_FREED_EARLY   # of a receive's buffers, all but the first go back to the pool at its start
     SLAB_GIVEN_BACK_EARLY       # pages in which sessions live go back to the system
+    DEADLINES_WAIT_FOR_REST     # no deadline is looked at while packets come
+    COME_DATA_OVERLOOKED        # a deadline ends a session though what would spare it has come
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

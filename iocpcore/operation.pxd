@@ -370,9 +370,7 @@ cdef struct Worker:
     Stats published             # any thread, under published_lock
     Stats stats
     uint64_t now                # nanoseconds, read once a batch
-    uint64_t seen_at            # what had come by then has been handled: deadlines are counted up to here
-    uint64_t behind_at          # what had come by then has been handled once `behind` packets more have been
-    int64_t behind
+    uint64_t seen_at            # when it last dequeued: deadlines are counted up to here
     SessionTable sessions
     BufferPool buffers          # to receive into, and for larger copies
     BufferPool copies           # for small ones

@@ -12,7 +12,8 @@ from iocp cimport (
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
     ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive,
-    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim, unlikely)
+    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim, unlikely,
+    iocp_has_come)
 from accept cimport (
     ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
     stop_listening)
@@ -25,9 +26,9 @@ from handler cimport (
     handler_wants_data, handler_wants_end, load_count_error, load_over)
 from inbox cimport inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from mutant cimport (
-    ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
-    IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED,
-    mutant)
+    ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST,
+    FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY,
+    LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
@@ -52,10 +53,12 @@ cdef extern from *:
     #define IDLE_TIME UINT64_C(5000000000)
     #define GIL_TIME UINT64_C(20000)
     #define MUCH (4 * RECEIVE_SIZE)
+    #define SPARE_TIME UINT64_C(1000000)
     """
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session gives its receive buffer back
     const uint64_t GIL_TIME     # nanoseconds that it takes to attach, at most, when nobody else has the GIL
     const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
+    const uint64_t SPARE_TIME   # nanoseconds until a spared session is asked again; its packet comes sooner as a rule
 
 
 # ---- the transition table ----
@@ -183,6 +186,8 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
     end_receive(session)
     if yielding and session.input == NULL and session.state == OPEN:
         step_receive(worker, session, True)
+    if session.state == FINISHING and received == RECEIVED_DATA:
+        end_sparing(worker, session)
 
 
 cdef inline void sent_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
@@ -548,9 +553,13 @@ cdef inline uint64_t deadline_after(uint64_t at, uint64_t time) noexcept nogil:
 
 cdef inline uint64_t timeout_of(Session *session) noexcept nogil:
     """When an open session is given up, 0: never."""
-    cdef Settings *settings = &session.handler.settings
-    cdef uint64_t stalled = deadline_after(session.sent_at, settings.send_timeout) if session.sending else 0
-    return earlier(stalled, deadline_after(max(session.active_at, session.sent_at), settings.idle_timeout))
+    cdef uint64_t idle_timeout = session.handler.settings.idle_timeout
+    return earlier(stalled_deadline(session), deadline_after(max(session.active_at, session.sent_at), idle_timeout))
+
+
+cdef inline uint64_t stalled_deadline(Session *session) noexcept nogil:
+    """When an open session is given up whose peer takes nothing, 0: it has nothing to take, or any time."""
+    return deadline_after(session.sent_at, session.handler.settings.send_timeout) if session.sending else 0
 
 
 cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
@@ -569,6 +578,33 @@ cdef inline bint is_too_late(Worker *worker, Session *session) noexcept nogil:
     return by != 0 and by <= worker.seen_at
 
 
+cdef inline bint is_spared(Worker *worker, Session *session) noexcept nogil:
+    """Has it, or its peer, done something in time that is yet to be handled: in a packet, or in the ready list?"""
+    if mutant(COME_DATA_OVERLOOKED):
+        return False
+    if session.state == CONNECTING:
+        return iocp_has_come(session.socket, &session.send.overlapped)
+    if session.sending and (iocp_has_come(session.socket, &session.send.overlapped) or peer_takes(worker, session)):
+        return True
+    if is_stalled(worker, session):
+        return False
+    if session.ready or session.calling:
+        return True
+    return session.receiving and iocp_has_come(session.socket, &session.receive.overlapped)
+
+
+cdef inline bint is_stalled(Worker *worker, Session *session) noexcept nogil:
+    """Its peer has taken nothing for too long, whatever it may send."""
+    cdef uint64_t by = stalled_deadline(session)
+    return session.state == OPEN and by != 0 and by <= worker.seen_at
+
+
+cdef inline void end_sparing(Worker *worker, Session *session) noexcept nogil:
+    """A session that finishes was spared for what came now, and that was not its peer's end: it has had its time."""
+    if deadline_of(session) <= worker.seen_at and not is_spared(worker, session):
+        give_up_session(worker, session)
+
+
 cdef inline void give_up_session(Worker *worker, Session *session) noexcept nogil:
     """When all was sent, and nobody wants to wait for the peer's end, that is no timeout."""
     if session.state == FINISHING and session.end_sent:
@@ -584,7 +620,9 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
         if handler_must_be_told(session):
             tell_end(worker, session)
     elif is_too_late(worker, session):
-        if session.sending and peer_takes(worker, session):
+        if is_spared(worker, session):
+            if deadline_of(session) <= worker.seen_at:
+                timer_set(worker, session, worker.seen_at + SPARE_TIME)
             return
         give_up_session(worker, session)
         advance(worker, session)
@@ -596,24 +634,12 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
             session.input = NULL
 
 
-cdef inline void note_seen(Worker *worker, unsigned int count) noexcept nogil:
-    """So many packets came. While any come, another may wait that would spare its session the deadline.
-
-    But not for ever: packets come in their order, so those that waited at a time are among as many as were in flight.
-    """
-    worker.behind -= count
-    if count == 0:      # not every backend fills a batch, though it could
-        worker.seen_at = worker.now
-    elif worker.behind <= 0:
-        worker.seen_at = worker.behind_at
-    else:
-        return
-    worker.behind_at = worker.now
-    worker.behind = worker.stats.in_flight
-
-
 cdef inline void run_timers(Worker *worker) noexcept nogil:
-    """Those due by when all that came was seen: a long callback, or the batches behind it, are not the peer's time."""
+    """Those that were over at the dequeue: what its batch has kept the worker busy with is not the peer's time.
+
+    Nobody waits for a round without packets: under a flood there is none. What had come in time, and is in no packet
+    that was dequeued, spares its session: is_spared() asks.
+    """
     cdef Session *session
     cdef uint64_t deadline
     while worker.timers.count > 0 and timer_first(worker) <= worker.seen_at:
@@ -935,7 +961,8 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
     cdef unsigned int count = port_dequeue(worker, min(most, milliseconds_left(worker)))
     worker.shutdown_told = worker.closing
-    note_seen(worker, count)
+    if count == 0 or not mutant(DEADLINES_WAIT_FOR_REST):
+        worker.seen_at = worker.now
     if mutant(FREED_AT_DEQUEUE):
         drop_batch(worker, count)
     complete_batch(worker, count)

@@ -478,6 +478,100 @@ def test_a_long_time_between_two_polls_is_not_the_peers(polled):
         assert not handler.of("on_close")
 
 
+# ---- deadlines while packets come ----
+
+
+@pytest.fixture
+def flooded(polled, connect):
+    """A function: poll once, with a packet that waits. Many more receives are in flight than packets will come."""
+    handler = Recorder()
+    listener = polled.listen(handler)
+    peers = [connect(listener) for _ in range(200)]
+    poll_until(polled, lambda: len(handler.of("on_connect")) == len(peers))
+
+    def poll_once():
+        peers[0].sendall(b"flood")
+        before = len(handler.received())
+        poll_until(polled, lambda: len(handler.received()) > before, 0)
+
+    poll_once()
+    return poll_once
+
+
+def over_within(poll_once, handler, polls=4):
+    """The error of its only session's end, which so few polls must bring."""
+    for _ in range(polls):
+        poll_once()
+    assert len(handler.of("on_close")) == 1, "its time was over, and it goes on"
+    return handler.of("on_close")[0][1]
+
+
+def one_session(polled, connect, **options):
+    handler = Recorder()
+    peer = connect(polled.listen(handler, **options))
+    poll_until(polled, lambda: handler.of("on_connect"))
+    return handler.of("on_connect")[0][0], peer, handler
+
+
+def test_an_idle_session_ends_although_others_flood(polled, flooded, connect):
+    session, peer, handler = one_session(polled, connect, idle_timeout=0.2)
+    time.sleep(0.3)  # its time is over
+    assert isinstance(over_within(flooded, handler), TimeoutError)
+
+
+def test_a_peer_that_takes_nothing_is_given_up_although_others_flood(polled, flooded, connect):
+    session, peer, handler = one_session(polled, connect, send_timeout=0.2)
+    session.send(bytes(32 << 20))
+    for _ in range(3):  # its system takes some at first, which is looked at no oftener than each send_timeout
+        flooded()
+        time.sleep(0.3)
+    assert isinstance(over_within(flooded, handler), TimeoutError)
+
+
+def test_a_peer_that_never_ends_is_given_up_although_others_flood(polled, flooded, connect):
+    session, peer, handler = one_session(polled, connect, linger=0.2)
+    session.close()
+    flooded()
+    time.sleep(0.3)
+    over_within(flooded, handler)
+
+
+def test_a_peer_that_goes_on_sending_is_not_waited_for_longer_than_linger(polled, connect):
+    session, peer, handler = one_session(polled, connect, linger=0.2)
+    session.close()
+    polled.poll(0)
+    time.sleep(0.3)
+
+    def poll_once():
+        with contextlib.suppress(ConnectionError):  # it has ended
+            peer.sendall(b"more")
+        polled.poll(0.01)
+
+    over_within(poll_once, handler)
+
+
+def test_an_attempt_to_connect_ends_although_others_flood(polled, flooded, full_server):
+    handler = Recorder()
+    polled.connect(handler, *full_server, timeout=0.2)
+    flooded()
+    time.sleep(0.3)
+    assert isinstance(over_within(flooded, handler), TimeoutError)
+
+
+@pytest.mark.parametrize("count", [1, 300], ids=["in one batch", "in several batches"])
+def test_who_has_sent_in_time_is_not_idle_although_others_flood(polled, flooded, connect, count):
+    handler = Recorder()
+    listener = polled.listen(handler, idle_timeout=2.0)  # connecting all takes much less
+    peers = [connect(listener) for _ in range(count)]
+    poll_until(polled, lambda: len(handler.of("on_connect")) == count)
+    for peer in peers:
+        peer.sendall(b"x")
+    time.sleep(2.1)  # the program is busy
+    flooded()
+    poll_until(polled, lambda: len(handler.received()) == count)
+    assert not handler.of("on_close")
+
+
 def test_after_close_no_data_comes_even_if_the_inbox_holds_something_older(polled, connect):
     """Both have data in one batch: whoever is first closes the other, which waits in the inbox behind the post."""
     sessions = []

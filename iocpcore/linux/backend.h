@@ -63,6 +63,7 @@ struct iocp_backend {
     int (*start)(struct iocp_socket *, OVERLAPPED *); /* 0 (InternalHigh set), EINPROGRESS, or errno: a failed start */
     void (*cancel)(struct iocp_socket *, OVERLAPPED *); /* one that pends, or all (NULL); each still ends by a packet */
     void (*detach)(struct iocp_socket *); /* its descriptor is about to be closed: cancels all that pends */
+    int (*has_come)(struct iocp_socket *, OVERLAPPED *); /* is there what one that pends waits for? A send may say no */
     int (*wait)(struct iocp_port *, int64_t nanoseconds); /* completes what has finished; waits if negative or positive */
     void (*submit)(struct iocp_port *);           /* what was started is on its way, and need not wait for wait() */
     void (*wake)(struct iocp_port *);             /* any thread: wait() returns soon */
@@ -84,6 +85,7 @@ struct iocp_socket *socket_find(SOCKET fd);                             /* NULL 
 struct iocp_socket *socket_named(struct iocp_port *port, uint32_t place, uint32_t generation); /* NULL if it has gone */
 void sockets_survive_fork(void); /* once: a child forgets the sockets of its parent's ports */
 int socket_set_nonblocking(SOCKET fd); /* 0 or errno */
+int socket_is_ready(SOCKET fd, const OVERLAPPED *overlapped); /* for what that waits for; of a send it says no */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped); /* what waits already; 0, EAGAIN, or another errno */
 void socket_dereference(struct iocp_socket *s);
 void sockets_trim(struct iocp_port *port); /* gives the memory of those that have gone back to the system */

@@ -333,6 +333,12 @@ static void epoll_detach(struct iocp_socket *s)
     epoll_cancel(s, NULL);
 }
 
+/* Not every edge may have been seen: one wait brings EVENTS at most. */
+static int epoll_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    return socket_is_ready(s->fd, overlapped);
+}
+
 static int wait_for_edges(struct epoll_port *ep, int64_t nanoseconds)
 {
     /* Rounded up: a timeout that ends early would only make its caller wait again. */
@@ -387,6 +393,7 @@ const struct iocp_backend epoll_backend = {
     .start = epoll_start,
     .cancel = epoll_cancel,
     .detach = epoll_detach,
+    .has_come = epoll_has_come,
     .wait = epoll_wait_edges,
     .submit = epoll_submit,
     .wake = epoll_wake,

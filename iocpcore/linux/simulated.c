@@ -43,6 +43,7 @@ struct sim_connection {
     unsigned number;
     struct ring to_core, to_peer;
     uint64_t taken;             /* bytes that the core has sent */
+    uint64_t arrived_at;        /* since when there is something to be received, if there is */
     const char *excuse;         /* why it may end early */
     int listener;               /* whose backlog it is in, or was */
     unsigned core_finished : 1; /* the core sends no more */
@@ -75,6 +76,7 @@ struct operation {
     unsigned ended : 1;
     unsigned cancelled : 1;
     unsigned queued : 1;    /* an inline success: its packet waits in the port */
+    uint64_t ended_at;
     unsigned char scribble; /* what the rest of a receive buffer is full of */
     uint64_t checksum;      /* of what is to be sent */
     unsigned buffer_count;
@@ -416,9 +418,22 @@ static void connection_free(struct sim_connection *c)
     free(c);
 }
 
+/* Is there something to be received? */
+static int has_arrived(const struct sim_connection *c)
+{
+    return c->reset || c->peer_finished || c->to_core.count > 0;
+}
+
+static void arrive(struct sim_connection *c)
+{
+    if (!has_arrived(c))
+        c->arrived_at = world->now;
+}
+
 /* What is on its way is lost, as it may be with a real reset. */
 static void connection_reset(struct sim_connection *c)
 {
+    arrive(c);
     c->reset = 1;
     c->to_core.count = 0;
     c->to_peer.count = 0;
@@ -659,6 +674,7 @@ size_t sim_write(struct sim_connection *c, const void *bytes, size_t count)
         connection_reset(c);
     if (c->reset)
         return 0;
+    arrive(c);
     count = ring_put(&c->to_core, bytes, count);
     if (count > 0)
         sim_tell("connection %u: the peer sends %zu bytes", c->number, count);
@@ -678,12 +694,14 @@ enum sim_read sim_read(struct sim_connection *c, void *bytes, size_t room, size_
 void sim_finish(struct sim_connection *c)
 {
     sim_tell("connection %u: the peer ends its side", c->number);
+    arrive(c);
     c->peer_finished = 1;
 }
 
 void sim_leave(struct sim_connection *c)
 {
     sim_tell("connection %u: the peer closes", c->number);
+    arrive(c);
     c->peer_finished = 1;
     c->peer_left = 1;
     if (c->to_peer.count > 0)
@@ -854,6 +872,7 @@ static void check_start(struct operation *fresh)
 static int end(struct operation *o, int status)
 {
     o->ended = 1;
+    o->ended_at = world->now;
     o->status = status;
     if (comes(SIM_LATE_PACKETS))
         o->not_before = world->now + sim_below(world->mood.lateness);
@@ -1285,6 +1304,18 @@ static int sim_wait(struct iocp_port *port, int64_t nanoseconds)
     return WAIT_TIMEOUT;
 }
 
+static int sim_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    (void)s;
+    for (unsigned i = 0; i < world->operation_count; i++) {
+        struct operation *o = world->operations[i];
+
+        if (o->overlapped == overlapped)
+            return o->ended || (o->overlapped->kind == OVERLAPPED_RECEIVE && has_arrived(o->connection));
+    }
+    return 1;
+}
+
 static void sim_submit(struct iocp_port *port)
 {
     (void)port; /* nobody polls here */
@@ -1311,6 +1342,7 @@ const struct iocp_backend simulated_backend = {
     .start = sim_start,
     .cancel = sim_cancel,
     .detach = sim_detach,
+    .has_come = sim_has_come,
     .wait = sim_wait,
     .submit = sim_submit,
     .wake = sim_wake,
@@ -1410,6 +1442,20 @@ int sim_runnable(HANDLE handle)
     for (unsigned i = 0; i < world->operation_count; i++) {
         if (is_due(world->operations[i], port))
             return 1;
+    }
+    return 0;
+}
+
+int sim_came_by(const OVERLAPPED *receive, uint64_t by)
+{
+    for (unsigned i = 0; i < world->operation_count; i++) {
+        const struct operation *o = world->operations[i];
+
+        if (o->overlapped != receive)
+            continue;
+        if (o->ended)
+            return o->status != ECANCELED && o->ended_at <= by;
+        return has_arrived(o->connection) && o->connection->arrived_at <= by;
     }
     return 0;
 }

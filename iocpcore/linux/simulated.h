@@ -102,6 +102,7 @@ uint64_t sim_now(void);
 int sim_runnable(HANDLE port);  /* its owner would not sleep in a dequeue, or would wake up now */
 int sim_idle(void);             /* everybody sleeps: let something happen, or the time pass; 0 if nothing ever will */
 unsigned sim_in_flight(HANDLE port);
+int sim_came_by(const OVERLAPPED *receive, uint64_t by); /* was there what this receive in flight waits for? */
 unsigned sim_failed_dequeues(HANDLE port); /* that it has made up */
 OVERLAPPED *sim_operation(unsigned index); /* of all that the kernel owns; NULL past the last */
 void sim_check_memory(void);               /* all that the kernel owns is as it left it */

@@ -6,6 +6,7 @@
  * owns that descriptor; handing a socket to another thread hands its place over too.
  */
 #define _GNU_SOURCE /* accept4 */
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -558,6 +559,22 @@ uint64_t iocp_taken(SOCKET s)
     socklen_t length = sizeof info;
 
     return os_getsockopt(s, IPPROTO_TCP, TCP_INFO, info, &length) == 0 && length == sizeof info ? info[15] : 0;
+}
+
+int socket_is_ready(SOCKET fd, const OVERLAPPED *overlapped)
+{
+    struct pollfd looked = {.fd = fd, .events = overlapped->kind == OVERLAPPED_CONNECT ? POLLOUT : POLLIN};
+
+    return overlapped->kind != OVERLAPPED_SEND && poll(&looked, 1, 0) > 0;
+}
+
+int iocp_has_come(SOCKET fd, OVERLAPPED *overlapped)
+{
+    struct iocp_socket *s = socket_find(fd);
+
+    if (s == NULL || overlapped->Internal != STATUS_PENDING)
+        return overlapped->Internal != STATUS_PENDING;
+    return s->port->backend->has_come(s, overlapped);
 }
 
 int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)

@@ -410,6 +410,13 @@ static void reap(struct uring_port *up)
     io_uring_cq_advance(&up->ring, n);
 }
 
+/* The kernel may have been submitted to since the last wait, and may have more to do than it does at a time. */
+static int uring_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
+{
+    reap(s->port->backend_data);
+    return overlapped->Internal != STATUS_PENDING || socket_is_ready(s->fd, overlapped);
+}
+
 static int uring_wait(struct iocp_port *port, int64_t nanoseconds)
 {
     struct uring_port *up = port->backend_data;
@@ -462,6 +469,7 @@ const struct iocp_backend uring_backend = {
     .start = uring_start,
     .cancel = uring_cancel,
     .detach = uring_detach,
+    .has_come = uring_has_come,
     .wait = uring_wait,
     .submit = uring_submit,
     .wake = uring_wake,

@@ -263,6 +263,13 @@ static inline uint64_t iocp_taken(SOCKET s)
     return 0;
 }
 
+/* The system says so before the packet is dequeued. */
+static inline int iocp_has_come(SOCKET s, OVERLAPPED *overlapped)
+{
+    (void)s;
+    return HasOverlappedIoCompleted(overlapped);
+}
+
 static inline int iocp_has_forked(void)
 {
     return 0;

@@ -16,8 +16,9 @@ from libc.string cimport memcmp
 from cpython.object cimport PyObject
 from cpython.pythread cimport NOWAIT_LOCK
 
-from iocp cimport HANDLE, INFINITE, INVALID_SOCKET, OVERLAPPED, InterlockedDecrement, closesocket, iocp_open_port
-from operation cimport ACCEPT, ACCEPTS, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap
+from iocp cimport (
+    HANDLE, INFINITE, INVALID_SOCKET, OVERLAPPED, WSAETIMEDOUT, InterlockedDecrement, closesocket, iocp_open_port)
+from operation cimport ACCEPT, ACCEPTS, CLOSING, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap
 from port cimport port_associate
 from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
@@ -53,6 +54,7 @@ cdef extern from "linux/simulated.h" nogil:
     int sim_runnable(HANDLE port)
     int sim_idle()
     unsigned int sim_in_flight(HANDLE port)
+    int sim_came_by(const OVERLAPPED *receive, uint64_t by)
     unsigned int sim_failed_dequeues(HANDLE port)
     OVERLAPPED *sim_operation(unsigned int index)
     void sim_check_memory()
@@ -363,6 +365,27 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
             sim_violation("worker %d: nobody will look at the session in slot %u in time", worker.index, i)
 
 
+cdef void check_late(Worker *worker, uint64_t began) noexcept nogil:
+    """No deadline that was over when the turn began is left, whatever came with it."""
+    if worker.timers.count != 0 and timer_first(worker) <= began:
+        sim_violation("worker %d: a deadline is over, and nobody has looked at its session", worker.index)
+
+
+cdef void check_spared(Worker *worker) noexcept nogil:
+    """Who was given up for having done nothing has done nothing."""
+    cdef NativeSession *session
+    cdef unsigned int i
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL or session.state != CLOSING or session.error != WSAETIMEDOUT or session.end_sent:
+            continue
+        if not session.receiving or session.sending or session.queue_head != NULL or session.active_at == 0:
+            continue
+        if sim_came_by(&session.receive.overlapped, session.closing_at):
+            sim_violation("worker %d: the session in slot %u is given up as idle, though something has come for it",
+                          worker.index, i)
+
+
 cdef void check_timers(Worker *worker) noexcept nogil:
     """A session has one entry or none, and knows where; the first is the earliest."""
     cdef TimerHeap *heap = &worker.timers
@@ -415,12 +438,14 @@ cdef void check_owners() noexcept nogil:
         operation = <Operation *> sim_operation(i)
 
 
-cdef void check(Run *run, Worker *worker) noexcept nogil:
+cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
     check_sums(worker)
     check_sessions(worker)
     check_slabs(worker)
     check_deadlines(worker)
     check_timers(worker)
+    check_late(worker, began)
+    check_spared(worker)
     check_listeners(worker)
     check_unread(run, worker)
     check_owners()
@@ -648,6 +673,7 @@ cdef void stuck(Run *run) noexcept nogil:
 
 cdef void turn(Run *run) noexcept nogil:
     cdef Worker *worker
+    cdef uint64_t began
     run.turns += 1
     if run.turns > MOST_TURNS or sim_now() > LONGEST_RUN:
         sim_violation("it does not come to an end")
@@ -657,8 +683,9 @@ cdef void turn(Run *run) noexcept nogil:
         if not sim_idle() and not has_plans(run):
             stuck(run)
         return
+    began = sim_now()
     worker_turn(worker, INFINITE)
-    check(run, worker)
+    check(run, worker, began)
     if run.cast != NULL:
         check_cast(run)
     forget_places(run)
