@@ -65,8 +65,8 @@ from session cimport session_resolve
 from stats cimport Stats as StatsRow
 from warn cimport WARN_PERIOD, report_trouble, warn_by, warning_due, warning_of, warnings_are_due
 from worker cimport (
-    defer, listen as listen_here, send_early, session_do, session_takes, worker_free, worker_init, worker_over,
-    worker_run, worker_turn)
+    defer, listen as listen_here, send_early, session_do, session_takes, unlisten as unlisten_here, worker_free,
+    worker_init, worker_over, worker_run, worker_turn)
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -211,7 +211,7 @@ cdef class Proactor:
             self.last_rows = self.rows()
             self.let_go(True)
             raise
-        self.native[0].limit.most = most
+        self.native[0].places.limit.most = most
         self.polled = threads == 0
         _live.add(self)
         if self.polled:
@@ -721,6 +721,19 @@ cdef class Proactor:
             raise
         return 0
 
+    cdef int unlisten(self, Listener listener) except -1:
+        """At once if this is the worker's own thread, else the worker is asked."""
+        cdef InboxItem *item
+        self.check_process()
+        if self.native != NULL and self.here() == listener.worker:
+            self.native[listener.worker].now = iocp_now(self.native[listener.worker].port)
+            unlisten_here(&self.native[listener.worker], listener.native, True)
+            return 0
+        item = inbox_item_about(DO_UNLISTEN, listener.native)
+        if item == NULL:
+            raise MemoryError()
+        return self.put(listener.worker, item, True)
+
     # ---- polling ----
 
     cdef void claim(self) noexcept:
@@ -885,6 +898,15 @@ cdef int forget_item(InboxItem *item) except -1:
     if python != NULL:
         Py_DECREF(<object> python)
     return 0
+
+
+cdef bint in_callback_of_any():
+    """Is this thread a worker's, of any proactor? Workers never wait for workers."""
+    cdef Proactor proactor
+    for proactor in _live:
+        if proactor.native != NULL and proactor.in_callback():
+            return True
+    return False
 
 
 cdef bint in_circle():

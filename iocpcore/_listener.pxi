@@ -18,6 +18,7 @@ cdef class Listener:
             raise MemoryError()
         listener_init(self.native)
         self.native.armed = held_lock()
+        self.native.unlistened = held_lock()
         self.native.python = <void *> self
         self.closed = True      # until it has a worker
 
@@ -25,8 +26,12 @@ cdef class Listener:
         raise TypeError("a Listener is made by Proactor.listen()")
 
     def __dealloc__(self):
-        if self.native != NULL and self.native.armed != NULL:
+        if self.native == NULL:
+            return
+        if self.native.armed != NULL:
             PyThread_free_lock(self.native.armed)
+        if self.native.unlistened != NULL:
+            PyThread_free_lock(self.native.unlistened)
         free(self.native)
 
     def __repr__(self):
@@ -40,15 +45,20 @@ cdef class Listener:
     def close(self):
         """close()
 
-        Accept no more; returns at once. Its sessions go on."""
-        cdef InboxItem *item
-        if self.closed:
+        Accept no more. Connections that were accepted, or wait in the system's queue, are served; its sessions go on.
+
+        When it returns the port is free; in a callback of another worker than the listener's, soon after. It waits for
+        that worker at most 5 seconds: RuntimeError if a callback keeps it for longer; it closes the listener then.
+        A socket that others share (`shared`) goes on listening there, and its queue is theirs.
+        """
+        if self.proactor is None:
+            return      # it never listened
+        if not self.closed:
+            self.proactor.unlisten(self)
+            self.closed = True
+        if in_callback_of_any() or wait_for(self.native.unlistened, time.monotonic() + MARGIN):
             return
-        item = inbox_item_about(DO_UNLISTEN, self.native)
-        if item == NULL:
-            raise MemoryError()
-        self.proactor.put(self.worker, item, True)
-        self.closed = True
+        raise RuntimeError(f"{self!r} is not closed yet: worker {self.worker} has been busy for {MARGIN:.0f} s")
 
     def stats(self):
         """stats()

@@ -3,10 +3,12 @@
 # Ownership: a listener owns ACCEPTS operations for life; its memory outlives every packet. The accepted socket belongs
 # to whoever on_accept() hands it to. Nothing that goes wrong with one connection ever disarms the listener.
 # Threads: the listener's worker.
+from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
     AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
     closesocket, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close, iocp_event_open,
     iocp_event_use, iocp_stop_listening, iocp_update_accepted)
+from mutant cimport ACCEPTED_REFUSED_AT_CLOSE, mutant
 from operation cimport ACCEPT, ACCEPTS, FAILED, TROUBLE_ACCEPT, Accept, Listener, Worker
 from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate
 from status cimport status_cancelled, status_exhausted
@@ -20,6 +22,7 @@ cdef extern from *:
 
 cdef enum:
     PATIENCE = 256  # failures in a row that may each be one connection's own: then it is the listener's
+    BACKLOG_MOST = 65535    # connections that a closing listener takes from the system's queue: no queue is longer
 
 
 cdef inline void listener_init(Listener *listener) noexcept nogil:
@@ -29,7 +32,6 @@ cdef inline void listener_init(Listener *listener) noexcept nogil:
     for i in range(ACCEPTS):
         listener.accepts[i].listener = listener
         listener.accepts[i].placeholder = INVALID_SOCKET
-        listener.accepts[i].parked = INVALID_SOCKET
 
 
 cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
@@ -62,6 +64,7 @@ cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
         return error
     operation_begin(worker, &accept.operation, ACCEPT, accept)
     accept.in_flight = 1
+    accept.updated = 0
     listener.in_flight += 1
     error = call_accept(listener, accept)
     if operation_started(worker, error, False) != FAILED:
@@ -99,10 +102,10 @@ cdef inline void end_accept(Accept *accept) noexcept nogil:
 
 
 cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
-    """Post all accepts that are not in flight; the first error."""
+    """Post all accepts that are not in flight, but for one for each connection that waits; the first error."""
     cdef int i, error, first_error = 0
     for i in range(ACCEPTS):
-        if not listener.accepts[i].in_flight and listener.accepts[i].parked == INVALID_SOCKET:
+        if not listener.accepts[i].in_flight and listener.in_flight + listener.waiting < ACCEPTS:
             error = post_accept(worker, &listener.accepts[i])
             if error != 0 and first_error == 0:
                 first_error = error
@@ -139,6 +142,11 @@ cdef inline int start_listening(Worker *worker, Listener *listener) noexcept nog
     return 0 if listener.in_flight > 0 else error
 
 
+cdef inline void count_accepted(Worker *worker, Listener *listener) noexcept nogil:
+    worker.stats.accepted += 1
+    InterlockedExchangeAdd64(&listener.accepted, 1)
+
+
 cdef inline void count_refused(Worker *worker, Listener *listener) noexcept nogil:
     """A connection was closed at once; without a listener it was given to adopt()."""
     worker.stats.refused += 1
@@ -146,26 +154,33 @@ cdef inline void count_refused(Worker *worker, Listener *listener) noexcept nogi
         InterlockedExchangeAdd64(&listener.refused, 1)
 
 
-cdef inline void stop_listening(Worker *worker, Listener *listener) noexcept nogil:
-    """Refuse connections from now on. The accepts end by their packets.
-
-    Each is cancelled by itself: another proactor of this process may have accepts on the same socket.
-    """
+cdef inline void cancel_accepts(Listener *listener) noexcept nogil:
+    """They end by their packets. Each is cancelled by itself: another proactor may have accepts on the same socket."""
     cdef int i
-    if listener.socket == INVALID_SOCKET:
-        return
     for i in range(ACCEPTS):
         if listener.accepts[i].in_flight:
             CancelIoEx(<HANDLE> <ULONG_PTR> listener.socket, &listener.accepts[i].operation.overlapped)
-        if listener.accepts[i].parked != INVALID_SOCKET:
-            closesocket(listener.accepts[i].parked)
-            listener.accepts[i].parked = INVALID_SOCKET
-            count_refused(worker, listener)
-    listener.closing = 1
+
+
+cdef inline void update_accepted(Listener *listener) noexcept nogil:
+    """Of accepts whose packets are still to come: Windows needs the listening socket for it, which is about to go."""
+    cdef Accept *accept
+    cdef int i
+    for i in range(ACCEPTS):
+        accept = &listener.accepts[i]
+        if accept.in_flight and accept.operation.overlapped.Internal == 0:
+            accept.updated = iocp_update_accepted(
+                iocp_accepted(accept.placeholder, &accept.operation.overlapped), listener.socket) == 0
+
+
+cdef inline void close_listening(Listener *listener) noexcept nogil:
+    """The port is free from now on."""
+    update_accepted(listener)
     if not listener.given:      # a forked child may hold the socket: connections to it would wait there for ever
         iocp_stop_listening(listener.socket)
     closesocket(listener.socket)
     listener.socket = INVALID_SOCKET
+    PyThread_release_lock(listener.unlistened)
 
 
 cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcept nogil:
@@ -181,9 +196,12 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
     listener.failures = 0
     socket = iocp_accepted(accept.placeholder, &accept.operation.overlapped)
     accept.placeholder = INVALID_SOCKET
-    worker.stats.accepted += 1
-    InterlockedExchangeAdd64(&listener.accepted, 1)
-    if listener.closing or iocp_update_accepted(socket, listener.socket) != 0:
+    count_accepted(worker, listener)
+    if mutant(ACCEPTED_REFUSED_AT_CLOSE) and listener.closing:
+        status = 1
+    elif not accept.updated:
+        status = iocp_update_accepted(socket, listener.socket)
+    if status != 0:
         closesocket(socket)
         count_refused(worker, listener)
         return INVALID_SOCKET

@@ -68,6 +68,13 @@ cdef inline bint wake(Worker *worker) noexcept nogil:
     return worker.inbox.posted
 
 
+cdef inline void inbox_wake(Worker *worker) noexcept nogil:
+    """Any thread: there is something to look at that is no item. Without memory for a packet its next turn finds it."""
+    AcquireSRWLockExclusive(&worker.inbox.lock)
+    wake(worker)
+    ReleaseSRWLockExclusive(&worker.inbox.lock)
+
+
 cdef inline void append(Inbox *inbox, InboxItem *item, uint64_t now) noexcept nogil:
     item.next = NULL
     if inbox.head == NULL:

@@ -81,6 +81,7 @@ cdef extern from "iocp.h" nogil:
     HANDLE iocp_open_port(int backend)
     SOCKET iocp_socket(HANDLE port, int family)
     int iocp_accept_placeholder(int family, SOCKET *placeholder)
+    SOCKET iocp_accept_waiting(SOCKET listener)
     SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
     int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key)
     int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key, OVERLAPPED *overlapped)

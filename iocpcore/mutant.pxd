@@ -48,6 +48,10 @@ cdef enum Mutant:
     SLAB_GIVEN_BACK_EARLY       # pages in which sessions live go back to the system
     DEADLINES_WAIT_FOR_REST     # no deadline is looked at while packets come
     COME_DATA_OVERLOOKED        # a deadline ends a session though what would spare it has come
+    WAITED_LONGEST_SERVED_LAST  # a place goes to the connection that has waited for the shortest time
+    PLACE_NOT_GRANTED           # a place that a session leaves stays empty while connections wait for it
+    BACKLOG_DROPPED             # connections that wait in the system are reset when their listener closes
+    ACCEPTED_REFUSED_AT_CLOSE   # a connection that was accepted is closed because its listener closes
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

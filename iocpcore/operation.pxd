@@ -206,14 +206,28 @@ cdef struct Accept:
     Listener *listener
     SOCKET placeholder
     IOCP_EVENT event            # of a shared listener: open from its arming until nothing is in flight
-    SOCKET parked               # accepted, and waiting for a place
     unsigned char in_flight
+    unsigned char updated       # the accepted socket has its context from the listening one, which is closed
     char addresses[2 * (28 + 16)]   # AcceptEx wants sockaddr_in6 and 16 bytes, twice
 
-# Any thread.
+# Any thread; where one is set, `sessions` changes under the lock of the proactor's Places.
 cdef struct Limit:
     LONG sessions               # served, or on their way to their worker
     LONG most                   # 0: any number
+
+# A connection that was accepted and waits for a place.
+cdef struct Waiting:
+    Waiting *next
+    Listener *listener
+    SOCKET socket
+
+# The places of a proactor's sessions, and the connections that wait for one, the oldest first. Any thread, under its
+# lock, which is a leaf.
+cdef struct Places:
+    SRWLOCK lock
+    Limit limit                 # of all listeners together; each listener has its own beside it
+    Waiting *head
+    Waiting *tail
 
 cdef struct Listener:
     SOCKET socket
@@ -223,6 +237,7 @@ cdef struct Listener:
     void *python                # the Python object
     Accept accepts[ACCEPTS]
     unsigned int in_flight
+    unsigned int waiting        # connections that were accepted and are not yet served, for want of a place
     unsigned int failures       # accepts that failed since the last that did not
     Limit limit
     LONG64 accepted             # any thread: connections
@@ -236,6 +251,7 @@ cdef struct Listener:
     int error                   # why it could not be armed, or 0
     unsigned char answered      # `error` is known; both under its worker's published_lock
     PyThread_type_lock armed    # released by the worker then
+    PyThread_type_lock unlistened   # released by the worker when the socket is closed
     LONG holds                  # any thread: its worker, its sessions, inbox items; at 0 nobody will look at it again
     Listener *next              # of its worker
 
@@ -365,7 +381,9 @@ cdef struct Worker:
     int peer_count
     Inbox inbox                 # any thread
     LONG load                   # any thread: sessions here, reserved places included
-    Limit limit                 # the first worker's is that of the whole proactor
+    Places places               # the first worker's are those of the whole proactor
+    Waiting *granted            # any thread, under the lock of those: its listeners' connections that have a place now
+    LONG is_granted             # any thread reads it without the lock: 1 while there is one
     SRWLOCK published_lock
     Stats published             # any thread, under published_lock
     Stats stats

@@ -5,7 +5,7 @@
 # session is left goes back to the system a while later, between two turns of the worker.
 # A generation is given once: whoever still has an old (slot, generation) resolves it to nothing, whatever has become of
 # the slot. A session holds its listener, whose memory Python frees when nobody does.
-# Threads: the worker's own, but for the counts: a worker's load, holds, places.
+# Threads: the worker's own, but for the counts: a worker's load, holds.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
@@ -15,7 +15,8 @@ from iocp cimport (
 from buffer cimport RELEASED_SPOILT, TRIM_TIME, buffer_release, chain_release
 from link cimport link_drop
 from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, SLAB_GIVEN_BACK_EARLY, mutant
-from operation cimport CLOSING, FREE, Buffer, Handler, Limit, Listener, Session, SessionSlab, SessionTable, Worker
+from operation cimport CLOSING, FREE, Buffer, Handler, Listener, Session, SessionSlab, SessionTable, Worker
+from place cimport leave_place
 from timer cimport timer_drop
 
 
@@ -236,32 +237,6 @@ cdef inline void session_free_buffers(Worker *worker, Session *session) noexcept
     session.queue_tail = NULL
     session.queue_buffers = 0
     session.queue_bytes = 0
-
-
-cdef inline bint limit_take(Limit *limit) noexcept nogil:
-    """One session more; False if that would be too many."""
-    if InterlockedIncrement(&limit.sessions) <= limit.most or limit.most == 0:
-        return True
-    InterlockedDecrement(&limit.sessions)
-    return False
-
-
-cdef inline bint take_place(Worker *worker, Listener *listener) noexcept nogil:
-    """May the listener and the proactor have another session?"""
-    if not limit_take(&listener.limit):
-        return False
-    if limit_take(&worker.peers[0].limit):
-        return True
-    InterlockedDecrement(&listener.limit.sessions)
-    return False
-
-
-cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
-    """There is room for another; the worker looks soon whether somebody waits for it."""
-    InterlockedDecrement(&worker.peers[0].limit.sessions)
-    InterlockedDecrement(&listener.limit.sessions)
-    if worker.retry_at != 0:
-        worker.retry_at = worker.now
 
 
 cdef inline void session_release(Worker *worker, Session *session) noexcept nogil:

@@ -11,12 +11,12 @@ from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, LONG, SOCKET,
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
-    ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_block_signals, iocp_keep_alive,
-    iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim, unlikely,
-    iocp_has_come)
+    ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting, iocp_block_signals,
+    iocp_has_come, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
+    iocp_status, iocp_trim, unlikely)
 from accept cimport (
-    ACCEPT_RETRY_TIME, arm, close_events, count_refused, must_wait, on_accept, post_accept, start_listening,
-    stop_listening)
+    ACCEPT_RETRY_TIME, BACKLOG_MOST, arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused,
+    must_wait, on_accept, post_accept, start_listening)
 from buffer cimport buffer_release, buffers_free, buffers_init, buffers_trim, chain_release
 from call cimport call, call_with_item, calls_are_due
 from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
@@ -26,7 +26,7 @@ from handler cimport (
     handler_wants_data, handler_wants_end, load_count_error, load_over)
 from inbox cimport inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from mutant cimport (
-    ACCEPT_NOT_REPOSTED, CLOSED_WITH_UNREAD_INPUT, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST,
+    ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CLOSED_WITH_UNREAD_INPUT, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST,
     FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY,
     LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
 from operation cimport (
@@ -34,13 +34,15 @@ from operation cimport (
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
     DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING, INLINE, LOAD, OPEN, OVERDUE, PENDING, RECEIVE, TROUBLE_ACCEPT,
     TROUBLE_CONNECT, TROUBLE_INBOX, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session, Settings, Started,
-    Worker)
+    Waiting, Worker)
+from place cimport (
+    leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
-    leave_place, session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable,
-    session_release, session_resolve, session_slots, session_table_free, sessions_trim, take_place)
+    session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable,
+    session_release, session_resolve, session_slots, session_table_free, sessions_trim)
 from status cimport status_cancelled, status_exhausted
 from timer cimport timer_drop, timer_first, timer_heap_free, timer_set, timers_trim
 from warn cimport WARN_PERIOD, report_trouble
@@ -374,7 +376,7 @@ cdef inline void refuse(Worker *worker, Worker *reserved, Listener *listener, SO
 
 
 cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
-    """A place was taken for it."""
+    """A place was taken for it. A worker that has ended takes nothing: then it is served here."""
     cdef Worker *best = reserve_place(worker, listener)
     cdef InboxItem *item
     if best == worker:
@@ -389,7 +391,9 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
     if not inbox_put(best, item):
         inbox_item_free(item)
         if not mutant(HAND_OVER_LOSES_SOCKET):
-            refuse(worker, best, listener, socket)
+            InterlockedDecrement(&best.load)
+            InterlockedIncrement(&worker.load)
+            adopt(worker, listener.handler, listener, socket)
 
 
 cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket) noexcept nogil:
@@ -413,71 +417,77 @@ cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener,
     return session
 
 
-cdef inline bint serve(Worker *worker, Accept *accept, SOCKET socket) noexcept nogil:
-    """Hand it over if there is a place; else refuse it, or keep it until there is: False, and nothing more is accepted.
-    """
-    cdef Listener *listener = accept.listener
-    if take_place(worker, listener):
+cdef inline void serve(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """Hand it over if there is a place; else refuse it, or let it wait for one."""
+    if not has_given_up(worker) and take_place(worker, listener):
         hand_over(worker, listener, socket)
-        return True
-    if listener.refuses:
+    elif has_given_up(worker) or listener.refuses or not wait_for_place(worker, listener, socket):
         closesocket(socket)
         count_refused(worker, listener)
-        return True
-    accept.parked = socket
-    worker.stats.parked += 1
-    worker.retry_at = worker.now + ACCEPT_RETRY_TIME
-    return False
 
 
-cdef inline void serve_parked(Worker *worker, Listener *listener) noexcept nogil:
-    """Those who wait, as far as there are places by now."""
-    cdef Accept *accept
-    cdef SOCKET socket
-    cdef int i
-    for i in range(ACCEPTS):
-        accept = &listener.accepts[i]
-        if accept.parked == INVALID_SOCKET:
-            continue
-        if not take_place(worker, listener):
-            worker.retry_at = worker.now + ACCEPT_RETRY_TIME
-            return
-        socket = accept.parked
-        accept.parked = INVALID_SOCKET
-        hand_over(worker, listener, socket)
+cdef inline void serve_granted(Worker *worker) noexcept nogil:
+    """The connections that have waited, and have got a place. Others may be accepted instead."""
+    cdef Waiting *granted = take_granted(worker)
+    cdef Waiting *after
+    cdef Listener *listener
+    while granted != NULL:
+        after = granted.next
+        listener = granted.listener
+        hand_over(worker, listener, served(granted))
+        if listener.closing:
+            forget_drained(worker, listener)
+        else:
+            arm(worker, listener)
+        granted = after
+
+
+cdef inline void refuse_waiting(Worker *worker, Listener *listener) noexcept nogil:
+    """Nobody will have a place any more."""
+    cdef Waiting *waiting = take_waiting(worker, listener)
+    cdef Waiting *after
+    while waiting != NULL:
+        after = waiting.next
+        closesocket(served(waiting))
+        count_refused(worker, listener)
+        waiting = after
 
 
 cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) noexcept nogil:
     """Whatever came, the accept is posted again; at once, unless the system lacks what accepting needs."""
     cdef Listener *listener = accept.listener
     cdef SOCKET socket = on_accept(worker, accept, status)
-    if socket != INVALID_SOCKET and not serve(worker, accept, socket):
-        return
+    if socket != INVALID_SOCKET:
+        serve(worker, listener, socket)
     if listener.closing:
-        forget_drained(worker, listener)
+        close_drained(worker, listener)
         return
     if status != 0 and mutant(ACCEPT_NOT_REPOSTED):
         return
     if status != 0 and must_wait(worker, listener, status):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
-    else:
+    elif listener.in_flight + listener.waiting < ACCEPTS:
         post_accept(worker, accept)
 
 
 cdef inline void retry_accepts(Worker *worker) noexcept nogil:
+    """Post what could not be posted; close what closes although its accepts have not ended."""
     cdef Listener *listener = worker.listeners
+    cdef Listener *after
     worker.retry_at = 0
     while listener != NULL:
-        if not listener.closing:
-            serve_parked(worker, listener)
+        after = listener.next
+        if listener.closing:
+            unlisten(worker, listener, True)
+        else:
             arm(worker, listener)
-        listener = listener.next
+        listener = after
 
 
 cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nogil:
-    """Once a closing listener has nothing in flight, its worker does not look at it again."""
+    """Once a closed listener has nothing in flight and nobody waits, its worker does not look at it again."""
     cdef Listener **at = &worker.listeners
-    if listener.in_flight > 0:
+    if listener.in_flight > 0 or listener.waiting > 0 or listener.socket != INVALID_SOCKET:
         return
     while at[0] != NULL and at[0] != listener:
         at = &at[0].next
@@ -488,9 +498,46 @@ cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nog
     InterlockedDecrement(&listener.holds)
 
 
-cdef inline void unlisten(Worker *worker, Listener *listener) noexcept nogil:
-    stop_listening(worker, listener)
+cdef inline void unlisten(Worker *worker, Listener *listener, bint at_once) noexcept nogil:
+    """Accept no more; what was accepted is served. At once: the port is free when it returns, else soon.
+
+    It waits for its accepts to end first: each may still bring a connection, and on Windows such a one needs the
+    listening socket once more.
+    """
+    if not listener.closing:
+        listener.closing = 1
+        cancel_accepts(listener)
+    if at_once:
+        close_port(worker, listener)
+    elif listener.in_flight > 0:
+        worker.retry_at = earlier(worker.retry_at, worker.now + ACCEPT_RETRY_TIME)
+    close_drained(worker, listener)
+
+
+cdef inline void close_drained(Worker *worker, Listener *listener) noexcept nogil:
+    if listener.in_flight == 0:
+        close_port(worker, listener)
     forget_drained(worker, listener)
+
+
+cdef inline void close_port(Worker *worker, Listener *listener) noexcept nogil:
+    if listener.socket == INVALID_SOCKET:
+        return
+    if not listener.shared and not mutant(BACKLOG_DROPPED):
+        take_backlog(worker, listener)
+    close_listening(listener)
+
+
+cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil:
+    """The connections that wait in the system for an accept: closing the socket would reset them."""
+    cdef SOCKET socket
+    cdef int _taken
+    for _taken in range(0 if has_given_up(worker) else BACKLOG_MOST):
+        socket = iocp_accept_waiting(listener.socket)
+        if socket == INVALID_SOCKET:
+            return
+        count_accepted(worker, listener)
+        serve(worker, listener, socket)
 
 
 # ---- packets ----
@@ -686,7 +733,7 @@ cdef inline bint run_item(Worker *worker, InboxItem *item) noexcept nogil:
     if item.kind == DO_LISTEN:
         listen(worker, item.listener)
     elif item.kind == DO_UNLISTEN:
-        unlisten(worker, item.listener)
+        unlisten(worker, item.listener, False)
     elif item.kind == DO_CALL:
         call_with_item(worker, item)
         return False
@@ -770,7 +817,9 @@ cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
     InterlockedIncrement(&listener.holds)
     cdef int error = ERROR_OPERATION_ABORTED if worker.closing else start_listening(worker, listener)
     if error != 0:
-        unlisten(worker, listener)
+        listener.closing = 1
+        close_listening(listener)
+        forget_drained(worker, listener)
     AcquireSRWLockExclusive(&worker.published_lock)
     listener.error = error
     listener.answered = 1
@@ -835,12 +884,11 @@ cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
             worker.close_at = by
         return
     worker.closing = 1
-    worker.retry_at = 0
     worker.close_at = by
     listener = worker.listeners
     while listener != NULL:
         after = listener.next
-        unlisten(worker, listener)
+        unlisten(worker, listener, False)
         listener = after
     close_sessions(worker)
 
@@ -891,10 +939,23 @@ cdef inline bint must_give_up(Worker *worker) noexcept nogil:
     return worker.close_at != 0 and worker.close_at <= worker.now and worker.shutdown_told
 
 
+cdef inline void close_listeners(Worker *worker) noexcept nogil:
+    """Nobody waits for a place any more."""
+    cdef Listener *listener = worker.listeners
+    cdef Listener *after
+    while listener != NULL:
+        after = listener.next
+        refuse_waiting(worker, listener)
+        unlisten(worker, listener, True)
+        listener = after
+
+
 cdef inline void give_up(Worker *worker) noexcept nogil:
     """The drain time is over."""
     worker.close_at = 0
     worker.leave_at = worker.now + 2 * DRAIN_TIME
+    serve_granted(worker)
+    close_listeners(worker)
     close_sessions(worker)
 
 
@@ -921,7 +982,7 @@ cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
 cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
     """Until the next deadline, rounded up."""
     cdef uint64_t at
-    if worker.ready_head != NULL or calls_are_due(worker):
+    if worker.ready_head != NULL or calls_are_due(worker) or places_were_granted(worker):
         return 0
     at = earlier(earlier(timer_first(worker), worker.retry_at), earlier(worker.close_at, worker.leave_at))
     at = earlier(at, earlier(worker.trim_at, worker.warn_at))
@@ -971,6 +1032,8 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
         return count
     run_ready(worker)
     run_timers(worker)
+    if places_were_granted(worker):
+        serve_granted(worker)
     if worker.retry_at != 0 and worker.retry_at <= worker.now:
         retry_accepts(worker)
     if worker.trim_at != 0 and worker.trim_at <= worker.now:
@@ -994,6 +1057,7 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
     """Of zeroed memory; 0 or the system's error number."""
     InitializeSRWLock(&worker.inbox.lock)
     InitializeSRWLock(&worker.published_lock)
+    places_init(&worker.places)
     worker.index = index
     worker.peers = peers
     worker.peer_count = peer_count

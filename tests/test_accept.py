@@ -53,6 +53,100 @@ def test_a_closed_listener_refuses_and_its_sessions_go_on(proactor, echo, connec
     assert receive_exactly(peer, 5) == b"after"
 
 
+def ask_all(peers):
+    """What an echo answers to each of them."""
+    for number, peer in enumerate(peers):
+        peer.sendall(b"%03d" % number)
+    return [receive_exactly(peer, 3) for peer in peers]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_waits_when_its_listener_closes_is_served(backend, connect, workers):
+    """The worker was busy while it came: in the system's queue, or in packets that nobody had dequeued."""
+    with iocpcore.Proactor(workers, backend) as proactor:
+        listener = proactor.listen(iocpcore.ECHO)
+        busy, leave = threading.Event(), threading.Event()
+        proactor.post(lambda: busy.set() or leave.wait(WAIT), worker=0)
+        assert busy.wait(WAIT)
+        peers = [connect(listener) for _ in range(40)]
+        closing = threading.Thread(target=listener.close)
+        closing.start()
+        leave.set()
+        closing.join(WAIT)
+        assert ask_all(peers) == [b"%03d" % number for number in range(40)]
+        assert proactor.stats().refused == 0
+
+
+def test_a_callback_that_closes_a_listener_loses_nobody_and_has_its_port_at_once(proactor, echo, connect):
+    busy, leave = threading.Event(), threading.Event()
+    results = queue.Queue()
+
+    def move():
+        busy.set()
+        leave.wait(WAIT)
+        echo.close()
+        try:
+            results.put(proactor.listen(iocpcore.ECHO, port=echo.port))
+        except OSError as error:
+            results.put(error)
+
+    proactor.post(move)
+    assert busy.wait(WAIT)
+    peers = [connect(echo) for _ in range(40)]
+    leave.set()
+    again = results.get(timeout=WAIT)
+    assert isinstance(again, iocpcore.Listener)
+    peers += [connect(again) for _ in range(10)]
+    assert ask_all(peers) == [b"%03d" % number for number in range(50)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_port_of_a_closed_listener_is_free_though_it_has_sessions(backend, connect, workers):
+    with iocpcore.Proactor(workers, backend) as proactor:
+        port = 0
+        for _ in range(50):
+            listener = proactor.listen(iocpcore.ECHO, port=port)
+            port = listener.port
+            for _ in range(3):
+                connect(listener)
+            listener.close()
+        proactor.close(0)
+
+
+def test_closing_a_listener_in_another_workers_callback_does_not_wait(backend, connect):
+    with iocpcore.Proactor(2, backend) as proactor:
+        listener = proactor.listen(iocpcore.ECHO)
+        leave = threading.Event()
+        results = queue.Queue()
+        proactor.post(leave.wait, 2 * WAIT, worker=0)  # the listener's worker
+        proactor.post(lambda: results.put(listener.close()), worker=1)
+        assert results.get(timeout=WAIT) is None
+        leave.set()
+        until(lambda: refuses(listener.address))
+
+
+def test_closing_a_listener_whose_worker_is_busy_says_so_and_closes_it_later(proactor, echo, monkeypatch):
+    monkeypatch.setattr(iocpcore._core, "MARGIN", 0.05)
+    busy, leave = threading.Event(), threading.Event()
+    proactor.post(lambda: busy.set() or leave.wait(2 * WAIT))
+    assert busy.wait(WAIT)
+    with pytest.raises(RuntimeError, match="worker 0 has been busy"):
+        echo.close()
+    leave.set()
+    until(lambda: refuses(echo.address))
+    echo.close()
+
+
+def test_closing_a_listener_twice_and_by_several_threads_is_fine(proactor, echo):
+    threads = [threading.Thread(target=echo.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    echo.close()
+    proactor.listen(iocpcore.ECHO, port=echo.port).close()
+
+
 def refuses(address):
     try:
         socket.create_connection(address, timeout=WAIT).close()

@@ -19,6 +19,7 @@ from support import (
     open_handles,
     receive_exactly,
     receive_to_end,
+    reset,
     run_python,
     until,
 )
@@ -126,13 +127,66 @@ def test_sessions_that_we_connect_are_not_counted_against_max_sessions(backend):
         proactor.close(0)
 
 
-def test_those_who_wait_for_a_place_are_let_go_when_their_listener_closes(proactor, connect):
-    listener = proactor.listen(Acting(on_connect=greet), max_sessions=1)
-    peers = [connect(listener) for _ in range(2)]
-    until(lambda: proactor.stats().parked == 1)
+def end_in_turn(handler, peers, ended=0):
+    """End one session after the other: the next to be served is always the next that came."""
+    for number, peer in enumerate(peers, ended + 1):
+        session, _ = handler.wait_for("on_connect", number)
+        assert session.peername == peer.getsockname()
+        assert len(handler.of("on_connect")) == number
+        assert receive_to_end_after_ending(peer) == b"!"
+
+
+def test_connections_get_their_places_in_the_order_of_their_coming(proactor, connect):
+    """More of them than a listener has accepts, so that some wait in the system's queue."""
+    handler = Acting(on_connect=greet, on_end=lambda session: session.close())
+    listener = proactor.listen(handler, max_sessions=1)
+    end_in_turn(handler, [connect(listener) for _ in range(40)])
+
+
+def test_a_newcomer_does_not_overtake_those_who_wait(proactor, connect):
+    handler = Acting(on_connect=greet, on_end=lambda session: session.close())
+    listener = proactor.listen(handler, max_sessions=1)
+    peers = [connect(listener) for _ in range(4)]
+    for ended in range(8):
+        end_in_turn(handler, peers[:1], ended)
+        peers = [*peers[1:], connect(listener)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_of_several_listeners_share_places_in_the_order_of_their_coming(backend, connect, workers):
+    handler = Acting(on_connect=greet, on_end=lambda session: session.close())
+    with iocpcore.Proactor(workers, backend, max_sessions=1) as proactor:
+        listeners = [proactor.listen(handler) for _ in range(2)]
+        peers = []
+        for number in range(10):
+            peers.append(connect(listeners[number % 2]))
+            until(lambda: proactor.stats().accepted == len(peers))
+        end_in_turn(handler, peers)
+    assert_nothing_left(proactor)
+
+
+def test_a_listener_that_is_full_keeps_no_place_from_another(backend, connect):
+    handler = Acting(on_connect=greet)
+    with iocpcore.Proactor(1, backend, max_sessions=2) as proactor:
+        full, other = proactor.listen(handler, max_sessions=1), proactor.listen(handler)
+        peers = [connect(full) for _ in range(2)]
+        until(lambda: proactor.stats().parked == 1)
+        assert connect(other).recv(1) == b"!"
+        reset(peers[0])  # its place is for the other who came to the full one
+        assert peers[1].recv(1) == b"!"
+        proactor.close(0)
+    assert_nothing_left(proactor)
+
+
+def test_those_who_wait_for_a_place_get_it_after_their_listener_has_closed(proactor, connect):
+    handler = Acting(on_connect=greet, on_end=lambda session: session.close())
+    listener = proactor.listen(handler, max_sessions=1)
+    peers = [connect(listener) for _ in range(40)]  # more than its accepts: some are taken from the system's queue
+    until(lambda: proactor.stats().parked == 16)
     listener.close()
-    until(lambda: proactor.stats().refused == 1)
-    assert sorted(first_byte(peer) for peer in peers) == [b"", b"!"]
+    end_in_turn(handler, peers)
+    assert proactor.stats().refused == 0
+    until(lambda: listener.stats().sessions == 0)
 
 
 def test_those_who_wait_for_a_place_are_let_go_when_their_proactor_closes(backend, connect):

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import signal
 import socket
 import sys
 import threading
@@ -9,7 +10,17 @@ import threading
 import pytest
 
 import iocpcore
-from support import WAIT, Child, Recorder, assert_nothing_left, open_handles, receive_exactly, receive_to_end, until
+from support import (
+    SCALE,
+    WAIT,
+    Child,
+    Recorder,
+    assert_nothing_left,
+    open_handles,
+    receive_exactly,
+    receive_to_end,
+    until,
+)
 
 # A process that serves until it is told to end, and then says how much it had to do.
 SERVER = """
@@ -305,3 +316,106 @@ def test_a_socket_of_another_port_is_shared_or_refused_with_words(backend, bound
 def test_without_a_socket_there_is_nothing_to_share(proactor):
     with pytest.raises(ValueError, match="shared"):
         proactor.listen(Recorder(), shared=True)
+
+
+# ---- handing a socket on ----
+
+
+class Clients:
+    """Six that connect, ask and read, again and again, until told to stop; what they got instead of an answer."""
+
+    def __init__(self, address):
+        self.address = address
+        self.stopping = False
+        self.answered = 0
+        self.failures = []
+        self.threads = [threading.Thread(target=self.run) for _ in range(6)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join(2 * WAIT)
+
+    def run(self):
+        while not self.stopping:
+            try:
+                with socket.create_connection(self.address, timeout=WAIT) as peer:
+                    peer.sendall(b"ask")
+                    answer = receive_exactly(peer, 3)
+            except OSError as error:
+                answer = error
+            if answer == b"ask":
+                self.answered += 1
+            else:
+                self.failures.append(answer)
+
+    def wait_for_answers(self, count):
+        until(lambda: self.answered >= count or self.failures)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_no_connection_is_lost_when_a_socket_is_handed_from_one_proactor_to_the_next(backend, bound, shared):
+    if sys.platform == "win32" and not shared:
+        pytest.skip("Windows lets one completion port have a socket")
+    with iocpcore.Proactor(1, backend) as one, iocpcore.Proactor(1, backend) as two:
+        listener = one.listen(iocpcore.ECHO, sock=bound.dup(), shared=shared)
+        with Clients(bound.getsockname()) as clients:
+            for turn in range(max(20, int(200 * SCALE))):
+                answered = clients.answered
+                successor = (two, one)[turn % 2].listen(iocpcore.ECHO, sock=bound.dup(), shared=shared)
+                listener.close()
+                listener = successor
+                clients.wait_for_answers(answered + 1)
+        assert clients.failures == []
+    assert one.stats().refused == two.stats().refused == 0
+
+
+# Serves on an inherited socket until SIGHUP, and what it has accepted to the end.
+SUCCEEDING = """
+import signal, socket, sys, time
+import iocpcore
+
+_, backend, number = sys.argv
+proactor = iocpcore.Proactor(1, backend)
+listener = proactor.listen(iocpcore.ECHO, sock=socket.socket(fileno=int(number)), shared=True)
+replaced = False
+
+def on_signal(number, frame):
+    global replaced
+    replaced = True
+
+signal.signal(signal.SIGHUP, on_signal)
+print("ready", flush=True)
+while not replaced:
+    time.sleep(0.01)
+listener.close()
+while proactor.stats().active:
+    time.sleep(0.01)
+proactor.close()
+assert proactor.stats().refused == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_no_connection_is_lost_when_a_process_hands_its_socket_to_its_successor(backend, bound):
+    command = [sys.executable, "-c", SUCCEEDING, backend, str(bound.fileno())]
+    children = []
+    try:
+        with Clients(bound.getsockname()) as clients:
+            for _ in range(max(3, int(20 * SCALE))):
+                children.append(Child(command, pass_fds=(bound.fileno(),)))
+                assert children[-1].line() == "ready"
+                for replaced in children[-2:-1]:
+                    replaced.signal("SIGHUP")
+                clients.wait_for_answers(clients.answered + 1)
+        assert clients.failures == []
+        children[-1].signal("SIGHUP")
+        assert [child.end()[::2] for child in children] == [(0, [])] * len(children)
+    finally:
+        for child in children:
+            child.close()

@@ -95,6 +95,8 @@ void sockets_free(struct iocp_port *port); /* those still open are sockets of no
 #include "simulated.h"
 #else
 #define os_socket socket
+#define os_poll poll
+#define os_accept(fd) accept4(fd, NULL, NULL, SOCK_CLOEXEC)
 #define os_close close
 #define os_connect connect
 #define os_shutdown shutdown

@@ -144,6 +144,7 @@ int iocp_backend_find(const char *name);       /* its index; "auto" gives the be
 HANDLE iocp_open_port(int backend);            /* NULL and errno on failure */
 SOCKET iocp_socket(HANDLE port, int family);   /* a TCP socket: overlapped, not inheritable */
 int iocp_accept_placeholder(int family, SOCKET *placeholder); /* AcceptEx's second argument; 0 or an error number */
+SOCKET iocp_accept_waiting(SOCKET listener);   /* a connection that waits for an accept; INVALID_SOCKET: none can be had */
 SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped);
 int iocp_update_accepted(SOCKET s, SOCKET listener); /* SO_UPDATE_ACCEPT_CONTEXT; 0 or an error number */
 int iocp_update_connected(SOCKET s);                 /* SO_UPDATE_CONNECT_CONTEXT */

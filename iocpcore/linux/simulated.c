@@ -5,6 +5,7 @@
  * bytes, kept until the world ends, so that people and late packets may refer to it.
  * Threads: none of its own. Time passes and things happen only in wait(), in sim_idle() and in the people's own calls.
  */
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -58,8 +59,9 @@ enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
 struct sim_socket {
     enum socket_kind kind;
     int linger_zero;
-    int deaf;     /* a listener: shut down */
-    int stopping; /* a listener: what it accepts from now on may be refused */
+    int deaf;    /* a listener: shut down */
+    int armed;   /* ... the core has accepted from it, or waits to */
+    int starved; /* ... and has once found no descriptor for a connection that waits */
     struct sim_connection *connection;
 };
 
@@ -551,15 +553,18 @@ static struct sim_connection *take_from_backlog(unsigned index)
     return c;
 }
 
+/* Whoever listens serves those who wait, also when it ends; if it can. */
 static void refuse_backlog(int listener)
 {
+    const struct sim_socket *s = &world->sockets[listener - FIRST_DESCRIPTOR];
     unsigned i = 0;
 
     while (i < world->backlog_count) {
         if (world->backlog[i]->listener == listener) {
             struct sim_connection *c = take_from_backlog(i);
 
-            sim_excuse(c, "the listener closed before it was accepted");
+            if (!s->armed || s->starved)
+                sim_excuse(c, "the listener closed before it was accepted");
             c->core_closed = 1;
             connection_reset(c);
         } else {
@@ -936,11 +941,37 @@ static int try_accept(struct operation *o)
         return end(o, EMFILE);
     c = take_from_backlog((unsigned)chosen);
     world->sockets[fd - FIRST_DESCRIPTOR].connection = c;
+    world->sockets[o->fd - FIRST_DESCRIPTOR].armed = 1;
     o->accepted = fd;
-    if (world->sockets[o->fd - FIRST_DESCRIPTOR].stopping)
-        sim_excuse(c, "the listener was closing");
     sim_tell("connection %u: accepted as descriptor %d", c->number, fd - FIRST_DESCRIPTOR);
     return end(o, 0);
+}
+
+int os_poll(struct pollfd *asked, unsigned long count, int milliseconds)
+{
+    if (descriptor(asked->fd, "poll") == NULL)
+        return poll(asked, count, milliseconds);
+    return choose_waiting(asked->fd) != NEVER;
+}
+
+int os_accept(int fd)
+{
+    uint64_t chosen;
+    int accepted;
+
+    if (descriptor(fd, "accept") == NULL)
+        return accept(fd, NULL, NULL);
+    chosen = choose_waiting(fd);
+    accepted = descriptor_new(CONNECTED);
+    if (accepted >= 0) {
+        struct sim_connection *c = take_from_backlog((unsigned)chosen);
+
+        world->sockets[accepted - FIRST_DESCRIPTOR].connection = c;
+        sim_tell("connection %u: taken from the queue as descriptor %d", c->number, accepted - FIRST_DESCRIPTOR);
+    } else {
+        world->sockets[fd - FIRST_DESCRIPTOR].starved = 1;
+    }
+    return accepted;
 }
 
 static int try_connect(struct operation *o)
@@ -1189,6 +1220,8 @@ static int sim_start(struct iocp_socket *s, OVERLAPPED *overlapped)
     if (comes(SIM_INLINE_ENDS) && try(o) && o->ended)
         return end_inline(o);
     hold(o);
+    if (overlapped->kind == OVERLAPPED_ACCEPT)
+        world->sockets[o->fd - FIRST_DESCRIPTOR].armed = 1;
     return EINPROGRESS;
 }
 
@@ -1475,17 +1508,6 @@ unsigned sim_in_flight(HANDLE handle)
 OVERLAPPED *sim_operation(unsigned index)
 {
     return index < world->operation_count ? world->operations[index]->overlapped : NULL;
-}
-
-void sim_stop(int listener)
-{
-    world->sockets[listener - FIRST_DESCRIPTOR].stopping = 1;
-    for (unsigned i = 0; i < world->operation_count; i++) {
-        struct operation *o = world->operations[i];
-
-        if (o->fd == listener && o->accepted != INVALID_SOCKET)
-            sim_excuse(sim_connection_of(o->accepted), "the listener was closing");
-    }
 }
 
 void sim_check_memory(void)

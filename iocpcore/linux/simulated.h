@@ -16,6 +16,9 @@ extern unsigned sim_mutant; /* the deliberate fault that the core has, by its nu
 
 int os_socket(int family, int type, int protocol);
 int os_close(int fd);
+struct pollfd;
+int os_poll(struct pollfd *asked, unsigned long count, int milliseconds); /* of a listening socket, without waiting */
+int os_accept(int fd);
 #define os_connect(fd, name, length) ((void)(fd), (void)(name), 0) /* to nobody; that closing resets is enough here */
 int os_shutdown(int fd, int how);
 int os_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
@@ -121,7 +124,6 @@ unsigned sim_shortages(void);            /* so often it had to */
 /* ---- descriptors ---- */
 
 int sim_listen(void);                               /* a listening socket */
-void sim_stop(int listener);                        /* the core is about to close it */
 struct sim_connection *sim_connection_of(int fd);   /* NULL if it is none */
 unsigned sim_open_descriptors(void);
 int sim_few_descriptors(void); /* nobody may keep one for ever */

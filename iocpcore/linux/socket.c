@@ -307,6 +307,37 @@ int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
     return 0;
 }
 
+/* May the next connection of the queue be another's trouble only? See accept(2): its pending error is the call's. */
+static int is_of_one_connection(int error)
+{
+    switch (error) {
+    case ECONNABORTED:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENONET:
+    case EPROTO:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* Asked first: the listening socket may be blocking, as somebody gave it to us. */
+SOCKET iocp_accept_waiting(SOCKET listener)
+{
+    struct pollfd asked = {.fd = listener, .events = POLLIN};
+    int fd;
+
+    do {
+        if (os_poll(&asked, 1, 0) != 1)
+            return INVALID_SOCKET;
+        fd = os_accept(listener);
+    } while (fd < 0 && is_of_one_connection(errno));
+    return fd;
+}
+
 /* ---- starting operations ---- */
 
 static int copy_buffers(OVERLAPPED *overlapped, const WSABUF *from, DWORD count)

@@ -17,8 +17,11 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport NOWAIT_LOCK
 
 from iocp cimport (
-    HANDLE, INFINITE, INVALID_SOCKET, OVERLAPPED, WSAETIMEDOUT, InterlockedDecrement, closesocket, iocp_open_port)
-from operation cimport ACCEPT, ACCEPTS, CLOSING, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap
+    HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, WSAETIMEDOUT, InterlockedDecrement, closesocket,
+    iocp_open_port)
+from operation cimport (
+    ACCEPT, ACCEPTS, CLOSING, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap, Waiting)
+from place cimport has_place
 from port cimport port_associate
 from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
@@ -61,7 +64,6 @@ cdef extern from "linux/simulated.h" nogil:
     void sim_make_memory_scarce(int scarce)
     unsigned int sim_shortages()
     int sim_listen()
-    void sim_stop(int listener)
     sim_connection *sim_connection_of(int fd)
     unsigned int sim_open_descriptors()
     unsigned int sim_unread_closes()
@@ -112,6 +114,7 @@ cdef enum:
     LISTENERS = 3
     SLOTS = 128         # of a worker's table that are watched
     NAMES = 128         # sessions that are remembered for late aborts
+    LINE = 256          # connections that wait for a place, of those that are watched
     MOST_TURNS = 300000
 
 cdef extern from *:
@@ -126,6 +129,11 @@ cdef struct Name:
     unsigned int slot
     uint64_t generation
     sim_connection *connection
+
+# A connection that waits for a place.
+cdef struct InLine:
+    sim_connection *connection
+    NativeListener *listener
 
 # One that is opened and perhaps closed while others work.
 cdef struct Place:
@@ -157,6 +165,8 @@ cdef struct Run:
     sim_connection *seen[WORKERS][SLOTS]
     Name names[NAMES]
     unsigned int name_count
+    InLine line[LINE]           # the queue for a place, as it was when last looked at
+    int line_count
     uint64_t aborts             # one in so many turns
     uint64_t closes_at          # the turn when it closes, whatever goes on; 0: when everybody is done
     uint64_t drain
@@ -168,11 +178,12 @@ cdef struct Run:
     uint64_t turns
 
 # Locks that the core releases; nobody ever waits for them here.
-cdef PyThread_type_lock[LISTENERS] armed
+cdef PyThread_type_lock[LISTENERS] armed, unlistened
 cdef PyThread_type_lock done = PyThread_allocate_lock()
 cdef const char *pattern = PATTERN
 for _i in range(LISTENERS):
     armed[_i] = PyThread_allocate_lock()
+    unlistened[_i] = PyThread_allocate_lock()
 
 
 include "_handlers.pxi"
@@ -206,7 +217,9 @@ cdef void native_listener(Run *run, int i) noexcept nogil:
         abort()
     listener_init(place.listener)
     PyThread_acquire_lock(armed[i], NOWAIT_LOCK)
+    PyThread_acquire_lock(unlistened[i], NOWAIT_LOCK)
     place.listener.armed = armed[i]
+    place.listener.unlistened = unlistened[i]
     place.listener.handler = &run.echo
 
 
@@ -218,6 +231,11 @@ cdef void prepare_place(Run *run, int i) noexcept nogil:
         cast_listener(run, i)
     else:
         native_listener(run, i)
+        if sim_one_in(4):
+            place.listener.limit.most = <LONG> sim_scale(1, 8)
+            run.customs[i] |= PEERS_HURRIED
+    if run.workers[0].places.limit.most != 0:
+        run.customs[i] |= PEERS_HURRIED
     place.listener.socket = <SOCKET> sim_listen()
     place.listener.family = AF_INET
     place.listener.worker = &run.workers[sim_below(run.count)]
@@ -230,6 +248,8 @@ cdef void prepare_places(Run *run) noexcept nogil:
     handler_init(&run.echo, ECHO_KIND)
     run.place_count = <int> min(1 + sim_below(LISTENERS) * sim_below(2), run.limits.listeners)
     sim_make_memory_scarce(False)
+    if sim_one_in(6):
+        run.workers[0].places.limit.most = <LONG> sim_scale(1, 8)
     if sim_one_in(3) and run.limits.python:
         cast_begin(run)
     for i in range(run.place_count):
@@ -405,12 +425,48 @@ cdef void check_timers(Worker *worker) noexcept nogil:
 cdef void check_listeners(Worker *worker) noexcept nogil:
     """All accepts are posted, or will be after a while."""
     cdef NativeListener *listener = worker.listeners
-    cdef int i
     while listener != NULL:
-        for i in range(ACCEPTS):
-            if not (listener.accepts[i].in_flight or listener.closing or worker.retry_at != 0):
-                sim_violation("worker %d: an accept is not posted, and will not be", worker.index)
+        if listener.in_flight + listener.waiting < ACCEPTS and not listener.closing and worker.retry_at == 0:
+            sim_violation("worker %d: an accept is not posted, and will not be", worker.index)
         listener = listener.next
+
+
+cdef int place_in_line(const Waiting *waiting, void *socket) noexcept nogil:
+    """Of the connection in that queue; -1: it waits no more."""
+    cdef int i = 0
+    while waiting != NULL:
+        if sim_connection_of(<int> waiting.socket) == socket:
+            return i
+        waiting = waiting.next
+        i += 1
+    return -1
+
+
+cdef void check_order(Run *run, const Waiting *line) noexcept nogil:
+    """Whoever got a place since the last look was served before nobody who came earlier and could have had it."""
+    cdef int i, j
+    for i in range(run.line_count):
+        if place_in_line(line, run.line[i].connection) >= 0:
+            continue
+        for j in range(i):
+            if place_in_line(line, run.line[j].connection) >= 0 and has_place(&run.line[j].listener.limit):
+                sim_violation("connection %u waits, and connection %u that came later has a place",
+                              sim_number(run.line[j].connection), sim_number(run.line[i].connection))
+
+
+cdef void check_line(Run *run) noexcept nogil:
+    """Connections get their places in the order of their coming, and as soon as there is one."""
+    cdef const Waiting *waiting = run.workers[0].places.head
+    if not run.closing:
+        check_order(run, waiting)
+    run.line_count = 0
+    while waiting != NULL:
+        if has_place(&waiting.listener.limit) and has_place(&run.workers[0].places.limit):
+            sim_violation("a connection waits although there is a place")
+        if run.line_count < LINE:
+            run.line[run.line_count] = InLine(sim_connection_of(<int> waiting.socket), waiting.listener)
+            run.line_count += 1
+        waiting = waiting.next
 
 
 cdef void check_unread(Run *run, Worker *worker) noexcept nogil:
@@ -449,6 +505,7 @@ cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
     check_listeners(worker)
     check_unread(run, worker)
     check_owners()
+    check_line(run)
     if sim_one_in(16):
         sim_check_memory()
 
@@ -492,27 +549,15 @@ cdef void open_place(Place *place, int number) noexcept nogil:
     closesocket(place.listener.socket)
     place.listener.socket = INVALID_SOCKET
     PyThread_release_lock(place.listener.armed)
-
-
-cdef void excuse_parked(int socket) noexcept nogil:
-    """Before its listener is armed it is no socket."""
-    cdef sim_connection *connection = sim_connection_of(socket)
-    if connection != NULL:
-        sim_excuse(connection, "the listener closed before there was a place")
+    PyThread_release_lock(place.listener.unlistened)
 
 
 cdef void close_place(Place *place, int number) noexcept nogil:
     cdef InboxItem *item = inbox_item_about(DO_UNLISTEN, place.listener)
-    cdef int i
     if item == NULL:
         return
     sim_tell("listener %d is asked to close", number)
     place.closes_at = 0
-    if place.listener.socket != INVALID_SOCKET:
-        sim_stop(<int> place.listener.socket)
-    for i in range(ACCEPTS):
-        if place.asked and place.listener.accepts[i].parked != INVALID_SOCKET:
-            excuse_parked(<int> place.listener.accepts[i].parked)
     ask(place.listener.worker, item)
 
 
@@ -522,6 +567,8 @@ cdef void forget_place(Place *place, int number) noexcept nogil:
         sim_violation("listener %d: nobody said whether it is armed", number)
     if place.listener.socket != INVALID_SOCKET:
         sim_violation("listener %d is left open", number)
+    if not PyThread_acquire_lock(place.listener.unlistened, NOWAIT_LOCK):
+        sim_violation("listener %d: nobody said that its port is free", number)
     free_place(place)
 
 

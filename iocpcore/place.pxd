@@ -1,0 +1,189 @@
+# Places: how many sessions a listener and its proactor may have, and the connections that wait for one.
+#
+# A connection that finds no place waits, accepted, in one queue for all listeners of its proactor. A session that ends
+# gives its place to the connection that has waited longest of those that may have it: a newcomer never finds a place
+# free while an older connection could have taken it.
+# Ownership: a waiting connection's struct owns its socket. It is in the queue, then in the list `granted` of the worker
+# that owns its listener; the listener counts it until that worker has served it.
+# Threads: any. The lock is a leaf: the worker that has something to do is woken after it was released.
+from libc.stdlib cimport free, malloc
+from iocp cimport (
+    SOCKET, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedExchange,
+    InterlockedIncrement, ReleaseSRWLockExclusive, iocp_read32)
+from inbox cimport inbox_wake
+from mutant cimport PLACE_NOT_GRANTED, WAITED_LONGEST_SERVED_LAST, mutant
+from operation cimport Limit, Listener, Places, Waiting, Worker
+
+
+cdef inline void places_init(Places *places) noexcept nogil:
+    """Of zeroed memory."""
+    InitializeSRWLock(&places.lock)
+
+
+cdef inline Places *places_of(Worker *worker) noexcept nogil:
+    return &worker.peers[0].places
+
+
+cdef inline bint is_limited(const Places *places, const Listener *listener) noexcept nogil:
+    """Else there is nothing to wait for, and the counts need no lock."""
+    return places.limit.most != 0 or listener.limit.most != 0
+
+
+cdef inline bint has_place(const Limit *limit) noexcept nogil:
+    return limit.most == 0 or limit.sessions < limit.most
+
+
+cdef inline void count_place(Places *places, Listener *listener) noexcept nogil:
+    InterlockedIncrement(&places.limit.sessions)
+    InterlockedIncrement(&listener.limit.sessions)
+
+
+cdef inline bint take_place(Worker *worker, Listener *listener) noexcept nogil:
+    """May the listener and the proactor have another session?"""
+    cdef Places *places = places_of(worker)
+    cdef bint taken
+    if not is_limited(places, listener):
+        count_place(places, listener)
+        return True
+    AcquireSRWLockExclusive(&places.lock)
+    taken = has_place(&places.limit) and has_place(&listener.limit)
+    if taken:
+        count_place(places, listener)
+    ReleaseSRWLockExclusive(&places.lock)
+    return taken
+
+
+cdef inline Waiting *unlink_first(Places *places) noexcept nogil:
+    """The connection that has waited longest of those whose listener has a place; NULL: there is none."""
+    cdef Waiting *chosen = places.head
+    cdef Waiting *before = NULL
+    while chosen != NULL and not has_place(&chosen.listener.limit):
+        before = chosen
+        chosen = chosen.next
+    if mutant(WAITED_LONGEST_SERVED_LAST) and chosen != NULL:
+        while chosen.next != NULL and has_place(&chosen.next.listener.limit):
+            before = chosen
+            chosen = chosen.next
+    if chosen != NULL:
+        unlink_waiting(places, before, chosen)
+    return chosen
+
+
+cdef inline void unlink_waiting(Places *places, Waiting *before, Waiting *waiting) noexcept nogil:
+    if before == NULL:
+        places.head = waiting.next
+    else:
+        before.next = waiting.next
+    if places.tail == waiting:
+        places.tail = before
+
+
+cdef inline Worker *grant_place(Places *places) noexcept nogil:
+    """Under the lock: give a place that is free to the connection that is next; the worker to wake, or NULL."""
+    cdef Waiting *first
+    cdef Waiting **at
+    if not has_place(&places.limit) or mutant(PLACE_NOT_GRANTED):
+        return NULL
+    first = unlink_first(places)
+    if first == NULL:
+        return NULL
+    count_place(places, first.listener)
+    first.next = NULL
+    at = &first.listener.worker.granted
+    while at[0] != NULL:
+        at = &at[0].next
+    at[0] = first
+    InterlockedExchange(&first.listener.worker.is_granted, 1)
+    return first.listener.worker
+
+
+cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
+    """There is room for another session: for one connection at most, since none waited that could have been served."""
+    cdef Places *places = places_of(worker)
+    cdef Worker *waker = NULL
+    if not is_limited(places, listener):
+        InterlockedDecrement(&places.limit.sessions)
+        InterlockedDecrement(&listener.limit.sessions)
+        return
+    AcquireSRWLockExclusive(&places.lock)
+    InterlockedDecrement(&places.limit.sessions)
+    InterlockedDecrement(&listener.limit.sessions)
+    waker = grant_place(places)
+    ReleaseSRWLockExclusive(&places.lock)
+    if waker != NULL:
+        inbox_wake(waker)
+
+
+cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """Queue the connection; False without memory: then the socket is still the caller's.
+
+    A place may have become free since take_place() said that there is none: then it is granted here.
+    """
+    cdef Places *places = places_of(worker)
+    cdef Waiting *waiting = <Waiting *> malloc(sizeof(Waiting))
+    cdef Worker *waker
+    if waiting == NULL:
+        return False
+    waiting.next = NULL
+    waiting.listener = listener
+    waiting.socket = socket
+    listener.waiting += 1
+    worker.stats.parked += 1
+    AcquireSRWLockExclusive(&places.lock)
+    if places.head == NULL:
+        places.head = waiting
+    else:
+        places.tail.next = waiting
+    places.tail = waiting
+    waker = grant_place(places)
+    ReleaseSRWLockExclusive(&places.lock)
+    if waker != NULL:
+        inbox_wake(waker)
+    return True
+
+
+cdef inline bint places_were_granted(Worker *worker) noexcept nogil:
+    """To connections that wait at its listeners."""
+    return iocp_read32(&worker.is_granted) != 0
+
+
+cdef inline Waiting *take_granted(Worker *worker) noexcept nogil:
+    """The connections of its listeners that have got a place, in order: a chain that is the caller's."""
+    cdef Places *places = places_of(worker)
+    cdef Waiting *granted
+    AcquireSRWLockExclusive(&places.lock)
+    granted = worker.granted
+    worker.granted = NULL
+    InterlockedExchange(&worker.is_granted, 0)
+    ReleaseSRWLockExclusive(&places.lock)
+    return granted
+
+
+cdef inline SOCKET served(Waiting *waiting) noexcept nogil:
+    """It waits no more, and its socket is the caller's."""
+    cdef SOCKET socket = waiting.socket
+    waiting.listener.waiting -= 1
+    free(waiting)
+    return socket
+
+
+cdef inline Waiting *take_waiting(Worker *worker, Listener *listener) noexcept nogil:
+    """The listener's connections that have no place yet: a chain that is the caller's. They wait no more."""
+    cdef Places *places = places_of(worker)
+    cdef Waiting *waiting
+    cdef Waiting *before = NULL
+    cdef Waiting *after
+    cdef Waiting *taken = NULL
+    AcquireSRWLockExclusive(&places.lock)
+    waiting = places.head
+    while waiting != NULL:
+        after = waiting.next
+        if waiting.listener == listener:
+            unlink_waiting(places, before, waiting)
+            waiting.next = taken
+            taken = waiting
+        else:
+            before = waiting
+        waiting = after
+    ReleaseSRWLockExclusive(&places.lock)
+    return taken
