@@ -717,7 +717,7 @@ cdef class Proactor:
                 if self.polled and self.native != NULL and not self.poller_lives():
                     self.own()
         except BaseException:
-            listener.close()
+            listener.ask_to_close()
             raise
         return 0
 
@@ -733,6 +733,16 @@ cdef class Proactor:
         if item == NULL:
             raise MemoryError()
         return self.put(listener.worker, item, True)
+
+    cdef int wait_until_unlistened(self, Listener listener) except -1:
+        cdef double deadline = time.monotonic() + MARGIN
+        while not wait_for(listener.native.unlistened, min(deadline, time.monotonic() + 1)):
+            if self.polled and self.native != NULL and not self.poller_lives():
+                self.own()      # which raises
+            if time.monotonic() >= deadline:
+                raise RuntimeError(f"the listener of port {listener.port} is not closed yet: worker {listener.worker} "
+                                   f"has been busy for {MARGIN:.0f} s")
+        return 0
 
     # ---- polling ----
 

@@ -53,12 +53,15 @@ cdef class Listener:
         """
         if self.proactor is None:
             return      # it never listened
+        self.ask_to_close()
+        if not in_callback_of_any():
+            self.proactor.wait_until_unlistened(self)
+
+    cdef int ask_to_close(self) except -1:
         if not self.closed:
             self.proactor.unlisten(self)
             self.closed = True
-        if in_callback_of_any() or wait_for(self.native.unlistened, time.monotonic() + MARGIN):
-            return
-        raise RuntimeError(f"{self!r} is not closed yet: worker {self.worker} has been busy for {MARGIN:.0f} s")
+        return 0
 
     def stats(self):
         """stats()
