@@ -4,12 +4,13 @@ SHELL = /bin/bash
 VARIANT = native
 SEEDS = 10000
 SOAK_SECONDS = 60
+CALLS = 20000
 # Directories too: they change when a file is added or removed.
 SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
 
 .NOTPARALLEL:
 .PHONY: demo test test-native test-windows bench lint types docs simulate mutants pythons soak soak-windows asan tsan
-.PHONY: valgrind gate check packages clean
+.PHONY: fuzz valgrind gate check packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
@@ -60,6 +61,10 @@ soak-windows:
 
 asan tsan: .venv/ready
 	tools/sanitize $@
+
+# Random calls of the Python API, under ASan and UBSan, on each backend.
+fuzz: .venv/ready
+	tools/sanitize asan --script tests/soak/fuzz.py --calls $(CALLS)
 
 valgrind: .venv/ready
 	tools/valgrind

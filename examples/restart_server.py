@@ -1,0 +1,110 @@
+"""A server in production: SIGHUP puts a new process in its place, and no connection is lost.
+
+It answers each line with the line in capitals; `nc 127.0.0.1 PORT` will do. POSIX only.
+"""
+import argparse
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+
+import iocpcore
+
+SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+SPARE_FILES = 100   # descriptors that are no session's: log files, listening sockets, a database
+
+
+class Client:
+    def __init__(self):
+        self.line = b""         # what has come of the next one
+        self.answered = False
+        self.leaving = False
+
+
+class Capitals:
+    def on_connect(self, session):
+        session.data = Client()
+
+    def on_receive(self, session, data):
+        client = session.data
+        *lines, client.line = (client.line + data).split(b"\n")
+        for line in lines:
+            session.send(line.upper() + b"\n")
+            client.answered = True
+        self.leave_if_idle(session)
+
+    def on_end(self, session):
+        session.close()
+
+    def on_shutdown(self, session):
+        """We close: a client that waits for an answer still gets it."""
+        session.data.leaving = True
+        self.leave_if_idle(session)
+
+    def leave_if_idle(self, session):
+        client = session.data
+        if client.leaving and client.answered and not client.line:
+            session.close()     # what was sent still goes out
+
+
+def allow_files(sessions):
+    """Each session has a descriptor. The soft limit is often 1024; up to the hard one we may raise it ourselves."""
+    wanted = sessions + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        sys.exit(f"{sessions} sessions need {wanted} descriptors, and may have {hard}: see LimitNOFILE= or ulimit -Hn")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def start_successor(sock, arguments):
+    """A new process with our listening socket; whether it listens. Until then we go on, and after a failure too."""
+    reading, writing = os.pipe()
+    given = ["--inherited", str(sock.fileno()), "--tell", str(writing)]
+    successor = subprocess.Popen([sys.executable, sys.argv[0], *arguments, *given], pass_fds=[sock.fileno(), writing])
+    os.close(writing)
+    listens = os.read(reading, 1) != b""    # else it has ended
+    os.close(reading)
+    if listens:
+        print(f"process {successor.pid} goes on", flush=True)
+    else:
+        logging.error("the successor has ended with status %s", successor.wait())
+    return listens
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Restarts without losing a connection: send it SIGHUP.")
+    parser.add_argument("--port", type=int, default=9999)
+    parser.add_argument("--sessions", type=int, default=10_000)
+    parser.add_argument("--drain", type=float, default=20.0)
+    parser.add_argument("--inherited", type=int, metavar="DESCRIPTOR", help="a predecessor's listening socket")
+    parser.add_argument("--tell", type=int, metavar="DESCRIPTOR", help="a pipe: written to when we listen")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    allow_files(options.sessions)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)   # sigwait() takes them
+    if options.inherited is None:
+        sock = socket.create_server(("127.0.0.1", options.port), backlog=1024)
+    else:
+        sock = socket.socket(fileno=options.inherited)
+    proactor = iocpcore.Proactor(workers=2, max_sessions=options.sessions)
+    # A duplicate is the listener's to close; ours goes to the successor.
+    listener = proactor.listen(Capitals(), sock=sock.dup(), shared=True, idle_timeout=60.0, send_timeout=30.0)
+    if options.tell is None:
+        print(f"listening on 127.0.0.1:{listener.port}", flush=True)
+    else:
+        os.write(options.tell, b"!")
+        os.close(options.tell)
+
+    same = ["--sessions", str(options.sessions), "--drain", str(options.drain)]
+    while signal.sigwait(SIGNALS) == signal.SIGHUP and not start_successor(sock, same):
+        pass
+    proactor.close(options.drain)
+    logging.info("%d sessions are over", proactor.stats().closed)
+
+
+if __name__ == "__main__":
+    main()
