@@ -3,18 +3,24 @@
 IOCPCORE_WERROR=1 in the environment makes warnings errors.
 """
 import os
+import shlex
+import shutil
 import subprocess
+import sys
 import sysconfig
 from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError
 
 
 def liburing():
     """Compiler and linker arguments of liburing, or None: without it the module has the epoll backend only."""
     def ask(what):
-        return subprocess.check_output(["pkg-config", what, "liburing >= 2.3"], text=True).split()
+        command = ["pkg-config", what, "liburing >= 2.3"]
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).split()
 
     try:
         compiling, linking, directory = ask("--cflags"), ask("--libs"), ask("--variable=libdir")[0]
@@ -44,6 +50,45 @@ def linux(core):
         core.extra_link_args += uring[1]
 
 
+def what_is_missing():
+    """For a build that has failed: the sentence that says what to install, or None if all is here."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
+    version = "{}.{}".format(*sys.version_info)
+    includes = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+
+    def finds(header):
+        command = [*compiler, *shlex.split(os.environ.get("CFLAGS", "")), *includes, "-E", "-"]
+        return subprocess.run(command, input=f"#include <{header}>", text=True, capture_output=True).returncode == 0
+
+    if not shutil.which(compiler[0]):
+        return (f"iocpcore cannot be built without a C compiler, and {compiler[0]} is not here: "
+                "install gcc and libc6-dev (Debian, Ubuntu) or gcc (Fedora)")
+    if not finds("stdlib.h"):
+        return ("iocpcore cannot be built without the C library's headers: "
+                "install libc6-dev (Debian, Ubuntu) or glibc-devel (Fedora)")
+    if not finds("Python.h"):
+        return (f"iocpcore cannot be built without Python.h, the headers of this Python {version}: "
+                f"install python{version}-dev (Debian, Ubuntu) or python3-devel (Fedora)")
+    return None
+
+
+class BuildOnLinux(build_ext):
+    """What it has to say comes last: above it stands what the compiler said."""
+
+    def run(self):
+        try:
+            super().run()
+        except CCompilerError:
+            sentence = what_is_missing()
+            if sentence is None:
+                raise
+            raise SystemExit(sentence) from None
+        if ("IOCPCORE_URING", "1") not in self.extensions[0].define_macros:
+            print("iocpcore was built without liburing, with the epoll backend alone. For io_uring: install "
+                  "liburing-dev and pkg-config (Fedora: liburing-devel), version 2.3 or newer, and build again",
+                  file=sys.stderr)
+
+
 core = Extension(
     "iocpcore._core",
     sources=["iocpcore/_core.pyx"],
@@ -54,8 +99,10 @@ core = Extension(
 suffix = os.environ.get("SETUPTOOLS_EXT_SUFFIX") or sysconfig.get_config_var("EXT_SUFFIX")
 if suffix.endswith(".pyd"):
     windows(core)
+    commands = {}
 elif "linux" in suffix:
     linux(core)
+    commands = {"build_ext": BuildOnLinux}
 else:
     raise SystemExit(f"iocpcore runs on Windows and Linux only, not where modules end in {suffix}")
 if "linux" in suffix or "gcc" in os.environ.get("CC", ""):
@@ -63,4 +110,4 @@ if "linux" in suffix or "gcc" in os.environ.get("CC", ""):
     if os.environ.get("IOCPCORE_WERROR"):
         core.extra_compile_args += ["-Werror"]
 
-setup(ext_modules=cythonize([core], include_path=["iocpcore"], build_dir="build/cython"))
+setup(ext_modules=cythonize([core], include_path=["iocpcore"], build_dir="build/cython"), cmdclass=commands)

@@ -45,9 +45,9 @@ from iocp cimport (
     AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY, LONG,
     AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
     InterlockedExchangeAdd64, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED,
-    WSAENOBUFS, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler, iocp_error_text, iocp_names,
-    iocp_now, iocp_process_id, iocp_read32, iocp_read64, iocp_socket_error, iocp_startup, iocp_submit, sockaddr_in,
-    sockaddr_in6)
+    WSAENOBUFS, iocp_backend_absent, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
+    iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_read32, iocp_read64, iocp_socket_error, iocp_startup,
+    iocp_submit, sockaddr_in, sockaddr_in6)
 from link cimport (
     link_drop, link_give, link_hold, link_new, link_queued, link_received, link_sent)
 from mutant cimport (
@@ -129,6 +129,13 @@ def backends():
             for i, name in enumerate(_backend_names())}
 
 
+def _backend_absent(name):
+    """Why this build does not have a backend that other builds have; None if it has it, or if there is no such one."""
+    encoded = name.encode("utf-8", "replace")
+    absent = iocp_backend_find(encoded) < 0 and iocp_backend_absent(encoded) != NULL
+    return iocp_backend_absent(encoded).decode() if absent else None
+
+
 def _start_up():
     cdef int error = iocp_startup()
     if error != 0:
@@ -145,8 +152,11 @@ def _choose_backend(name):
         raise TypeError(f"backend must be a str, not {type(name).__name__}")
     cdef int found = iocp_backend_find(name.encode("utf-8", "replace"))
     if found < 0:
+        absent = _backend_absent(name)
+        if absent is not None:
+            raise RuntimeError(f"{where}backend {name!r} cannot run here: {absent}")
         known = ", ".join(_backend_names())
-        raise ValueError(f"{where}unknown backend {name!r}, or not built; this build has auto, {known}")
+        raise ValueError(f"{where}unknown backend {name!r}; this build has auto, {known}")
     if iocp_backend_missing(found) != NULL:
         raise RuntimeError(f"{where}backend {name!r} cannot run here: {iocp_backend_missing(found).decode()}")
     return found

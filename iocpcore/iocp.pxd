@@ -78,6 +78,7 @@ cdef extern from "iocp.h" nogil:
     const char *iocp_backend_name(int index)
     const char *iocp_backend_missing(int index)
     int iocp_backend_find(const char *name)
+    const char *iocp_backend_absent(const char *name)
     HANDLE iocp_open_port(int backend)
     SOCKET iocp_socket(HANDLE port, int family)
     int iocp_accept_placeholder(int family, SOCKET *placeholder)

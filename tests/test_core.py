@@ -46,6 +46,12 @@ def test_an_unknown_backend_is_refused_and_the_known_ones_named():
         iocpcore.Proactor(backend="kqueue")
 
 
+def test_a_backend_of_another_system_is_refused_and_its_system_named():
+    other, system = ("epoll", "Linux") if sys.platform == "win32" else ("iocp", "Windows")
+    with pytest.raises(RuntimeError, match=f"^backend '{other}' cannot run here: it is for {system}$"):
+        iocpcore.Proactor(backend=other)
+
+
 def test_a_backend_of_another_type_is_refused():
     with pytest.raises(TypeError, match="backend"):
         iocpcore.Proactor(backend=7)

@@ -141,6 +141,7 @@ int iocp_startup(void);                        /* 0 or an error number; idempote
 const char *iocp_backend_name(int index);      /* "epoll", "uring", ...; NULL past the last */
 const char *iocp_backend_missing(int index);   /* NULL if it can run here, else why not, in words */
 int iocp_backend_find(const char *name);       /* its index; "auto" gives the best that can run; -1 unknown */
+const char *iocp_backend_absent(const char *name); /* of an unknown one that other builds have: why not this; else NULL */
 HANDLE iocp_open_port(int backend);            /* NULL and errno on failure */
 SOCKET iocp_socket(HANDLE port, int family);   /* a TCP socket: overlapped, not inheritable */
 int iocp_accept_placeholder(int family, SOCKET *placeholder); /* AcceptEx's second argument; 0 or an error number */

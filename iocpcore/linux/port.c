@@ -54,6 +54,16 @@ int iocp_backend_find(const char *name)
     return -1;
 }
 
+const char *iocp_backend_absent(const char *name)
+{
+#ifndef IOCPCORE_URING
+    if (strcmp(name, "uring") == 0)
+        return "this build was made without liburing: install liburing-dev and pkg-config (Fedora: liburing-devel), "
+               "version 2.3 or newer, and build iocpcore again";
+#endif
+    return strcmp(name, "iocp") == 0 ? "it is for Windows" : NULL;
+}
+
 static int posted_grow(struct iocp_port *port);
 
 HANDLE iocp_open_port(int backend)

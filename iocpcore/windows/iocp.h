@@ -91,6 +91,11 @@ static inline int iocp_backend_find(const char *name)
     return strcmp(name, "auto") == 0 || strcmp(name, "iocp") == 0 ? 0 : -1;
 }
 
+static inline const char *iocp_backend_absent(const char *name)
+{
+    return strcmp(name, "epoll") == 0 || strcmp(name, "uring") == 0 ? "it is for Linux" : NULL;
+}
+
 static inline HANDLE iocp_open_port(int backend)
 {
     (void)backend;

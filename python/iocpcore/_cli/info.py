@@ -13,7 +13,8 @@ from .output import print_json, print_table
 HELP = "versions, and the backends that can run here"
 DESCRIPTION = "Print the version, the platform, the backends and why one cannot run, the compiler and Cython's version."
 
-OPTIONAL = {"uring": "not built: it needs liburing 2.3 or newer at build time"} if sys.platform == "linux" else {}
+# Those of this system that a build may lack.
+OPTIONAL = ["uring"] if sys.platform == "linux" else []
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def gather() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "backends": {
             name: {"built": name in built, "usable": reason is None, "reason": reason}
-            for name, reason in {**OPTIONAL, **built}.items()
+            for name, reason in {**{name: _core._backend_absent(name) for name in OPTIONAL}, **built}.items()
         },
         "auto": automatic(),
         "chosen": os.environ.get("IOCPCORE_BACKEND") or None,
