@@ -2,6 +2,8 @@
 
 The make targets build them: `make packages` the source distribution and the Linux wheel, `make test-windows` the other.
 """
+import re
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -117,3 +119,13 @@ def test_a_wheel_has_the_licence_and_the_command(wheel):
 
 def test_the_version_is_the_same_everywhere(wheel):
     assert metadata(wheel[0], "METADATA")["Version"] == iocpcore.__version__
+
+
+def test_the_liburing_of_the_wheels_is_that_of_debian_13():
+    """It is linked into them. There this suite runs on the same version: tools/fresh trixie, before a release."""
+    system = Path("/etc/os-release")
+    if not system.exists() or "VERSION_CODENAME=trixie" not in system.read_text():
+        pytest.skip("only Debian 13 has the liburing that is tested there: tools/fresh trixie")
+    (release,) = re.findall(r"^release=liburing-(\S+)$", (ROOT / "tools" / "build-liburing").read_text(), re.MULTILINE)
+    asked = subprocess.run(["pkg-config", "--modversion", "liburing"], capture_output=True, text=True, timeout=60)
+    assert asked.stdout.strip() == release
