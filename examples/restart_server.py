@@ -18,39 +18,39 @@ SPARE_FILES = 100   # descriptors that are no session's: log files, listening so
 
 
 class Client:
-    def __init__(self):
+    def __init__(self) -> None:
         self.line = b""         # what has come of the next one
         self.answered = False
         self.leaving = False
 
 
 class Capitals:
-    def on_connect(self, session):
+    def on_connect(self, session: iocpcore.Session) -> None:
         session.data = Client()
 
-    def on_receive(self, session, data):
-        client = session.data
+    def on_receive(self, session: iocpcore.Session, data: bytes) -> None:
+        client: Client = session.data
         *lines, client.line = (client.line + data).split(b"\n")
         for line in lines:
             session.send(line.upper() + b"\n")
             client.answered = True
         self.leave_if_idle(session)
 
-    def on_end(self, session):
+    def on_end(self, session: iocpcore.Session) -> None:
         session.close()
 
-    def on_shutdown(self, session):
+    def on_shutdown(self, session: iocpcore.Session) -> None:
         """We close: a client that waits for an answer still gets it."""
         session.data.leaving = True
         self.leave_if_idle(session)
 
-    def leave_if_idle(self, session):
-        client = session.data
+    def leave_if_idle(self, session: iocpcore.Session) -> None:
+        client: Client = session.data
         if client.leaving and client.answered and not client.line:
             session.close()     # what was sent still goes out
 
 
-def allow_files(sessions):
+def allow_files(sessions: int) -> None:
     """Each session has a descriptor. The soft limit is often 1024; up to the hard one we may raise it ourselves."""
     wanted = sessions + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -60,7 +60,7 @@ def allow_files(sessions):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def start_successor(sock, arguments):
+def start_successor(sock: socket.socket, arguments: list[str]) -> bool:
     """A new process with our listening socket; whether it listens. Until then we go on, and after a failure too."""
     reading, writing = os.pipe()
     given = ["--inherited", str(sock.fileno()), "--tell", str(writing)]
@@ -75,7 +75,7 @@ def start_successor(sock, arguments):
     return listens
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Restarts without losing a connection: send it SIGHUP.")
     parser.add_argument("--port", type=int, default=9999)
     parser.add_argument("--sessions", type=int, default=10_000)
@@ -102,6 +102,7 @@ def main():
     same = ["--sessions", str(options.sessions), "--drain", str(options.drain)]
     while signal.sigwait(SIGNALS) == signal.SIGHUP and not start_successor(sock, same):
         pass
+    listener.close()    # who has been accepted is served; all others are the successor's
     proactor.close(options.drain)
     logging.info("%d sessions are over", proactor.stats().closed)
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -491,3 +492,98 @@ def test_a_peer_that_goes_before_its_answer_does_no_harm(embedded):
 def test_every_example_is_tested_here():
     here = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{example.name}"' in here for example in EXAMPLES.glob("*.py"))
+
+
+# ---- a restart ----
+
+
+@pytest.fixture
+def restarting(backend):
+    """Start the server that restarts; after the test its last successor is ended, and must have drained."""
+    if sys.platform == "win32":
+        pytest.skip("POSIX signals, and descriptors that a child inherits")
+    child = Child([sys.executable, str(EXAMPLES / "restart_server.py"), "--port", "0"], IOCPCORE_BACKEND=backend)
+    pids = [child.process.pid]
+
+    def restart():
+        """The number of the process that goes on, once it listens."""
+        os.kill(pids[-1], signal.SIGHUP)
+        words = child.line().split()
+        assert (words[0], words[2:]) == ("process", ["goes", "on"])
+        pids.append(int(words[1]))
+        return pids[-1]
+
+    try:
+        port = int(child.line().rpartition(":")[2])
+        yield port, restart
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pids[-1], signal.SIGTERM)
+        status, _, errors = child.end()
+        child.close()
+    assert status == 0
+    assert [line for line in errors if "sessions are over" not in line] == []
+
+
+def ask_and_leave(port, line):
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as peer:
+        peer.sendall(line)
+        answer = receive_exactly(peer, len(line))
+        peer.shutdown(socket.SHUT_WR)
+        assert answer == line.upper()
+        assert receive_to_end(peer) == b""
+
+
+def test_a_restart_refuses_and_loses_no_connection(restarting):
+    port, restart = restarting
+    over = threading.Event()
+    failures, asked = [], []
+
+    def go_on_asking():
+        try:
+            while not over.is_set():
+                ask_and_leave(port, b"is anybody there?\n")
+                asked.append(1)
+        except (OSError, AssertionError) as error:
+            failures.append(error)
+
+    clients = [threading.Thread(target=go_on_asking) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(3):
+            before = len(asked)
+            until(lambda before=before: len(asked) >= before + 20 or failures)
+            restart()
+    finally:
+        over.set()
+        for client in clients:
+            client.join(WAIT)
+    assert failures == []
+
+
+def test_a_client_that_waits_for_its_answer_while_the_server_restarts_gets_it(restarting):
+    port, restart = restarting
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as peer:
+        peer.sendall(b"half a ")
+        restart()
+        ask_and_leave(port, b"the other one serves\n")
+        peer.sendall(b"line\n")
+        assert receive_to_end(peer) == b"HALF A LINE\n"
+
+
+def test_a_successor_that_cannot_start_leaves_the_server_as_it_is(backend, tmp_path):
+    if sys.platform == "win32":
+        pytest.skip("POSIX signals, and descriptors that a child inherits")
+    script = shutil.copy(EXAMPLES / "restart_server.py", tmp_path)
+    child = Child([sys.executable, script, "--port", "0"], IOCPCORE_BACKEND=backend)
+    try:
+        port = int(child.line().rpartition(":")[2])
+        Path(script).write_text("raise SystemExit(3)")
+        child.signal("SIGHUP")
+        assert "the successor has ended with status 3" in child.errors.get(timeout=WAIT)
+        ask_and_leave(port, b"still here?\n")
+        child.signal("SIGTERM")
+        assert child.end()[0] == 0
+    finally:
+        child.close()
