@@ -90,6 +90,13 @@ cdef str why_useless(object function):
     return None
 
 
+cdef str function_name(object function):
+    """Without asking it: a repr() is the user's code."""
+    if PyMethod_Check(function):
+        function = <object> PyMethod_Function(function)
+    return function.__qualname__ if PyFunction_Check(function) else type(function).__name__
+
+
 cdef PyThread_type_lock held_lock() except NULL:
     """A lock that someone else will release, once, to say that something has happened."""
     cdef PyThread_type_lock lock = PyThread_allocate_lock()

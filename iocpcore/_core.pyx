@@ -48,24 +48,23 @@ from iocp cimport (
     WSAENOBUFS, iocp_backend_absent, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
     iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_read32, iocp_read64, iocp_socket_error, iocp_startup,
     iocp_submit, sockaddr_in, sockaddr_in6)
-from link cimport (
-    link_drop, link_give, link_hold, link_new, link_queued, link_received, link_sent)
+from link cimport link_drop, link_finishes, link_give, link_hold, link_new, link_queued, link_received, link_sent
 from mutant cimport (
     FOREIGN_SEND_OVERTAKEN, ON_CLOSE_TWICE, RECEIVE_AFTER_CLOSE, REFERENCE_DROPPED_EARLY, mutant)
 from operation cimport (
-    BY_ERROR, BY_EXCEPTION, BY_TIMEOUT, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE,
-    CALL_SHUTDOWN, DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN,
-    DO_PAUSE, DO_RESUME, DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS,
-    LOAD as LOAD_KIND, Link, Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, OVERDUE, OVERDUE_TOLD,
-    PYTHON as PYTHON_KIND, RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_INBOX,
-    TROUBLE_UNHEARD, Warning, WORKERS_MOST, Worker)
+    BY_ERROR, BY_EXCEPTION, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CALL_SHUTDOWN, DISCARD
+    as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND,
+    DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND, Link,
+    Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, OVERDUE, OVERDUE_TOLD, PYTHON as PYTHON_KIND,
+    RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_INBOX, TROUBLE_UNHEARD, Warning,
+    WORKERS_MOST, Worker)
 from pitfalls cimport pitfall_run
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
 from stats cimport Stats as StatsRow
 from warn cimport WARN_PERIOD, report_trouble, warn_by, warning_due, warning_of, warnings_are_due
 from worker cimport (
-    defer, listen as listen_here, send_early, session_do, session_takes, unlisten as unlisten_here, worker_free,
+    defer, LEAVE_TIME, listen as listen_here, send_early, session_do, unlisten as unlisten_here, worker_free,
     worker_init, worker_over, worker_run, worker_turn)
 
 cdef extern from "Python.h":
@@ -95,7 +94,7 @@ compiler = iocp_compiler().decode()
 cython_version = f"{CYTHON_HEX_VERSION >> 24}.{CYTHON_HEX_VERSION >> 16 & 0xFFU}.{CYTHON_HEX_VERSION >> 8 & 0xFFU}"
 
 DRAIN = 1.0     # seconds close() gives sessions to finish
-MARGIN = 5.0    # seconds a worker has to leave after that, before its memory is leaked
+MARGIN = 5.0    # seconds after that without progress until what is left is leaked
 
 
 include "_common.pxi"
@@ -163,7 +162,7 @@ def _choose_backend(name):
 
 
 cdef class Proactor:
-    """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True)
+    """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)
 
     Workers, each a thread with a completion port of its own, and their listeners and sessions.
 
@@ -171,6 +170,8 @@ cdef class Proactor:
     - backend: "auto", or one of backends(); None asks the environment variable IOCPCORE_BACKEND first.
     - max_sessions: of all listeners together; see listen() for what becomes of those beyond it.
     - skip_on_success: let operations that succeed at once do so without a packet, where the system can.
+
+    - drain: seconds that sessions have to finish when close() names none, as when a `with` ends.
 
     Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
     system refuses a port. A context manager: leaving it closes.
@@ -191,6 +192,10 @@ cdef class Proactor:
     cdef int listened
     cdef readonly bint closing      # close() was called, or a callback has raised SystemExit or KeyboardInterrupt
     cdef bint leaked
+    cdef str leak               # what close() says of it
+    cdef uint64_t drain         # nanoseconds, of a close() that names none
+    cdef uint64_t done_seen     # what close() has last seen the workers get done
+    cdef double done_at         # ... and when it had grown
     cdef object failure         # what a callback has raised to stop us
     cdef int posted
     cdef bint polling
@@ -198,7 +203,7 @@ cdef class Proactor:
     cdef double close_by    # time.monotonic() when what is left is aborted
     cdef object __weakref__
 
-    def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True):
+    def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=DRAIN):
         if self.native != NULL or self.closing:
             raise RuntimeError("a proactor is made once")
         cdef int i, chosen
@@ -207,6 +212,7 @@ cdef class Proactor:
         cdef int count = max(<uint64_t> 1, threads)
         cdef int most = 0 if max_sessions is None else whole("max_sessions", max_sessions, 1, 1 << 30)
         cdef bint skips = truth("skip_on_success", skip_on_success)
+        cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         chosen = _choose_backend(backend)
         self.backend = iocp_backend_name(chosen).decode()
         self.threads = []
@@ -214,6 +220,7 @@ cdef class Proactor:
         self.begun = set()
         self.close_by = INFINITY
         self.process_id = iocp_process_id()
+        self.drain = time_to_drain
         try:
             self.make_workers(count, chosen, skips)
         except BaseException:
@@ -483,10 +490,11 @@ cdef class Proactor:
         workers = tuple([WorkerStats(**in_seconds(row)) for row in rows])
         return Stats(**in_seconds(sums), backend=self.backend, workers=workers)
 
-    def close(self, drain=DRAIN):
-        """close(drain=1.0)
+    def close(self, drain=None):
+        """close(drain=None)
 
-        Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers.
+        Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers. None: as many as
+        the constructor was given.
 
         - A session whose handler has on_shutdown is told, and goes on until the handler ends it.
         - Another that is paused is waited for: what other threads send to it goes out, then resume() lets it finish.
@@ -494,13 +502,14 @@ cdef class Proactor:
         - All others finish: no callback but on_close comes any more. A session has finished when what it has queued is
           sent and its peer has ended too, or has not ended 5 seconds (`linger`) after that.
 
-        When `drain` seconds are over, those with bytes unsent are aborted and the others closed. Bounded: after a
-        margin of 5 seconds more, memory that the system may still write to is leaked, and a RuntimeError says so; a
-        callback that has not returned by then does the same.
+        When `drain` seconds are over, those with bytes unsent are aborted, and their on_close has a TimeoutError; the
+        others are closed. What is left to do then, such as many slow on_close, has the time that it takes. But after 5
+        seconds without progress close() gives up: memory that the system may still write to is leaked, and a
+        RuntimeError names the callback that has not returned, or says how many sessions have operations in flight.
         It may be called again, and by several threads: the shortest drain counts. In a callback it returns at once.
         What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again here.
         """
-        cdef uint64_t time_to_drain = nanoseconds("drain", drain)
+        cdef uint64_t time_to_drain = self.drain if drain is None else nanoseconds("drain", drain)
         self.check_process()
         if self.polled and self.native != NULL:
             self.own()
@@ -516,8 +525,7 @@ cdef class Proactor:
             self.let_go(ended)
         _live.discard(self)
         if self.leaked:
-            raise RuntimeError("operations did not end in time, or a callback has not returned: "
-                               "their memory is left to the system")
+            raise RuntimeError(self.leak)
         self.raise_failure()
 
     # ---- for the classes above ----
@@ -815,7 +823,7 @@ cdef class Proactor:
 
     cdef bint poll_to_the_end(self) except -1:
         while self.native != NULL and not worker_over(&self.native[0]):   # a signal handler may close too
-            if time.monotonic() >= self.close_by + MARGIN:
+            if not self.gets_on():
                 return False
             self.poll_once(0.1)
             PyErr_CheckSignals()
@@ -875,11 +883,76 @@ cdef class Proactor:
         """
         cdef int i
         for i in sorted(self.begun):
-            while not wait_for(self.ended[i], min(self.close_by + MARGIN, time.monotonic() + 1)):
-                if time.monotonic() >= self.close_by + MARGIN:
-                    return False    # close_by may have come nearer since this began
+            while not wait_for(self.ended[i], time.monotonic() + 0.1):
+                if not self.gets_on():
+                    return False
             self.threads[i].join(MARGIN)
         return True
+
+    cdef uint64_t done(self) noexcept:
+        """Grows with whatever the workers get done; with callbacks, which are counted with the GIL, one by one."""
+        cdef int i
+        cdef uint64_t done = 0
+        for i in range(self.count if self.native != NULL else 0):
+            done += self.native[i].stats.callbacks
+            AcquireSRWLockExclusive(&self.native[i].published_lock)
+            done += self.native[i].published.packets
+            ReleaseSRWLockExclusive(&self.native[i].published_lock)
+        return done
+
+    cdef bint gets_on(self) except -1:
+        """False if the drain is over, and the workers have got nothing done for MARGIN seconds; or are left behind."""
+        cdef uint64_t done = self.done()
+        cdef double now = time.monotonic()
+        if done != self.done_seen or now < self.close_by or self.done_at == 0:
+            self.done_seen = done
+            self.done_at = now
+        return now < self.done_at + MARGIN and not self.leaked
+
+    # ---- what has held close() up ----
+
+    cdef str held_up_by(self, Worker *native, double seconds):
+        cdef int i
+        held = [self.hold_up(&native[i]) for i in range(self.count)]
+        return (f"close() timed out after {seconds:g} s without progress: {'; '.join([one for one in held if one])}. "
+                "Their memory was leaked on purpose.")
+
+    cdef str hold_up(self, Worker *worker):
+        """What this worker has left undone, or None."""
+        cdef StatsRow row
+        runs = self.runs(worker.index)
+        if runs and worker.callback != NULL:
+            return f"worker {worker.index} is in {self.callback_of(worker)}"
+        AcquireSRWLockExclusive(&worker.published_lock)
+        row = worker.published
+        ReleaseSRWLockExclusive(&worker.published_lock)
+        if row.active > 0:
+            have = "session has" if row.active == 1 else "sessions have"
+            return f"worker {worker.index}: {row.active} {have} operations in flight"
+        if row.in_flight > 0:
+            are = "operation is" if row.in_flight == 1 else "operations are"
+            return f"worker {worker.index}: {row.in_flight} {are} in flight"
+        return f"worker {worker.index} has not ended" if runs else None
+
+    cdef bint runs(self, int index):
+        """Its thread has not ended. One that is polled has none."""
+        if index not in self.begun:
+            return False
+        if not PyThread_acquire_lock(self.ended[index], NOWAIT_LOCK):
+            return True
+        PyThread_release_lock(self.ended[index])
+        return False
+
+    cdef str callback_of(self, Worker *worker):
+        """Which it is in, whose, and of which session: by the names of types, for a repr() is the user's code."""
+        cdef Session session
+        cdef str name = <str> worker.callback
+        callee = <object> worker.callee
+        if name is POSTED:
+            return f"{name}, {function_name(callee)}"
+        session = callee
+        kind = "a closed session" if session.handler is None else session.handler.kind
+        return f"{name} of {kind}, session {session.number}"
 
     cdef list rows(self):
         cdef int i
@@ -900,6 +973,7 @@ cdef class Proactor:
         self.native = NULL
         if native == NULL:
             return 0
+        self.leak = self.held_up_by(native, MARGIN if not ended else LEAVE_TIME / 1e9)
         self.leaked = not ended or not free_workers(native, self.count)
         if ended:   # else some still count
             self.last_rows = [native[i].stats for i in range(self.count)]

@@ -33,6 +33,7 @@ CALLBACKS = {"on_connect": CALL_CONNECT, "on_receive": CALL_RECEIVE, "on_drain":
 cdef class Callbacks(Handler):
     """A user's handler: its callbacks as they were when it was given to us."""
     cdef object on_connect, on_receive, on_drain, on_end, on_shutdown, on_close
+    cdef str kind       # the name of its type, for errors: its repr() is the user's code
 
 
 def _warn_of_misspelt(handler):
@@ -68,6 +69,7 @@ cdef Callbacks python_handler(object handler):
     made.on_end = getattr(handler, "on_end", None)
     made.on_shutdown = getattr(handler, "on_shutdown", None)
     made.on_close = getattr(handler, "on_close", None)
+    made.kind = type(handler).__name__
     made.native.callbacks = <void *> made
     made.name = f"handler {handler!r}"
     return made

@@ -36,7 +36,6 @@ cdef class Session:
 
     - data: the user's own, None at first.
     - listener: which has accepted it; None if we connected, or adopted it.
-    - closed: on_close is due or over.
     """
     cdef Proactor proactor          # None once it is closed
     cdef Link *link
@@ -49,7 +48,9 @@ cdef class Session:
     cdef bint paused
     cdef bint ending                # end(), close() or abort() was called, or it is closed
     cdef bint leaving               # close() or abort() was called
-    cdef readonly bint closed
+    cdef bint aborted               # abort() was called
+    cdef bint over                  # on_close has been called, or never will be
+    cdef object cause               # what a callback has raised, until on_close
     cdef sockaddr_in6 own
     cdef sockaddr_in6 peer
     cdef object __weakref__
@@ -58,7 +59,7 @@ cdef class Session:
         self.link = link_new()
         if self.link == NULL:
             raise MemoryError()
-        self.ending = self.leaving = self.closed = True     # until it has a proactor
+        self.ending = self.leaving = self.over = True   # until it has a proactor
 
     def __init__(self):
         raise TypeError("a Session is made by listen(), connect() or adopt()")
@@ -68,7 +69,7 @@ cdef class Session:
             link_drop(self.link)
 
     def __repr__(self):
-        state = "closed" if self.closed else "closing" if self.ending else "open"
+        state = "closed" if self.closed else "closing" if self.closing else "ended" if self.ending else "open"
         return f"<iocpcore.Session {self.number} {self.peername} {state}>"
 
     @property
@@ -78,8 +79,13 @@ cdef class Session:
 
     @property
     def closing(self):
-        """close() or abort() was called, or it is closed: no callback but on_close comes any more."""
-        return self.leaving or self.closed
+        """It was closed or aborted, or it finishes, or has ended: no callback but on_close comes any more."""
+        return self.leaving or self.is_closed() or link_finishes(self.link)
+
+    @property
+    def closed(self):
+        """Its on_close has been called, or is being called; or its proactor has gone."""
+        return self.is_closed()
 
     @property
     def peername(self):
@@ -175,9 +181,10 @@ cdef class Session:
     def abort(self):
         """abort()
 
-        Close at once; the peer sees a reset, and what is queued is lost."""
+        Close at once; the peer sees a reset, and what is queued is lost. on_close has no error then, for the loss was
+        asked for; `unsent` says how much it was."""
         self.ask(DO_ABORT)
-        self.ending = self.leaving = True
+        self.ending = self.leaving = self.aborted = True
 
     def stats(self):
         """stats()
@@ -189,9 +196,12 @@ cdef class Session:
 
     # ---- how ----
 
+    cdef bint is_closed(self) noexcept:
+        return self.over or self.proactor.native == NULL
+
     cdef Worker *native_worker(self) except? NULL:
         """NULL if it has gone."""
-        if self.closed or self.proactor.native == NULL:
+        if self.is_closed():
             return NULL
         if self.proactor.process_id != process_id:
             raise RuntimeError("this session belongs to the process that forked")
@@ -210,7 +220,7 @@ cdef class Session:
         cdef Settings *settings
         cdef NativeSession *native
         cdef size_t queued
-        if self.ending or worker == NULL:
+        if self.ending or worker == NULL or link_finishes(self.link):
             raise SessionClosed(f"{self!r} takes no more to send")
         settings = &self.handler.native.settings
         queued = link_queued(self.link)
@@ -237,8 +247,6 @@ cdef class Session:
     cdef int send_here(self, Worker *worker, NativeSession *native, const char *data, size_t length,
                        void *pinned) except -1:
         cdef Buffer *buffer
-        if not session_takes(native):
-            raise SessionClosed(f"{self!r} takes no more to send")
         if pinned == NULL:
             if not enqueue_bytes(worker, native, data, length):
                 raise MemoryError()
@@ -317,7 +325,7 @@ cdef Buffer *copy(const char *data, size_t length) except NULL:
 cdef Session new_session(Proactor proactor, int worker, Callbacks handler):
     global sessions_made
     cdef Session session = Session.__new__(Session)
-    session.ending = session.leaving = session.closed = False
+    session.ending = session.leaving = session.over = False
     session.proactor = proactor
     session.worker = worker
     session.handler = handler
@@ -377,6 +385,9 @@ cdef void deliver_items(Worker *worker) noexcept:
         item = after
 
 
+cdef str POSTED = "a function that was posted"
+
+
 cdef void deliver_item(Worker *worker, int kind, int error, object what) noexcept:
     cdef Session session
     if kind != DO_CALL:
@@ -387,11 +398,12 @@ cdef void deliver_item(Worker *worker, int kind, int error, object what) noexcep
     if error != 0:
         return      # the proactor has closed before its turn came
     proactor, function, arguments = what
-    worker.stats.callbacks += 1
+    enter(worker, POSTED, function)
     try:
         function(*arguments)
     except BaseException as raised:
         failed(worker, proactor, raised, "the function %r that was posted", (function,))
+    worker.callback = NULL
 
 
 cdef void failed(Worker *worker, Proactor proactor, object error, str what, tuple arguments) noexcept:
@@ -410,6 +422,7 @@ cdef void session_failed(Worker *worker, NativeSession *native, Session session,
     cdef Proactor proactor = session.proactor
     if native != NULL and not worker.abandoned:
         session.ending = session.leaving = True
+        session.cause = error
         worker.now = iocp_now(worker.port)
         abort_session(worker, native, BY_EXCEPTION)
         native.reason = BY_EXCEPTION    # also if the callback had closed or aborted it before
@@ -475,6 +488,13 @@ cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
         abort_session(worker, native, BY_ERROR)
 
 
+cdef inline void enter(Worker *worker, str name, object callee) noexcept:
+    """A callback begins. Until it has returned, a close() that waits in vain says so; and that it gets on."""
+    worker.stats.callbacks += 1
+    worker.callback = <void *> name
+    worker.callee = <void *> callee
+
+
 cdef inline bint is_to_hear(NativeSession *native, Session session) noexcept:
     """Of more than its end; not from close() or abort() on, though those may still be in the inbox."""
     return native.state == OPEN and not session.leaving and not native.worker.abandoned
@@ -484,11 +504,12 @@ cdef inline void deliver_call(Worker *worker, NativeSession *native, Session ses
                               str name) noexcept:
     if callback is None or not is_to_hear(native, session):
         return
-    worker.stats.callbacks += 1
+    enter(worker, name, session)
     try:
         callback(session)
     except BaseException as error:
         session_failed(worker, native, session, error, name)
+    worker.callback = NULL
 
 
 cdef bytes input_of(Worker *worker, NativeSession *native):
@@ -515,30 +536,37 @@ cdef inline void deliver_data(Worker *worker, NativeSession *native, Session ses
     if session.paused:
         native.calls |= CALL_RECEIVE
         return
-    worker.stats.callbacks += 1
+    enter(worker, "on_receive", session)
     try:
         session.handler.on_receive(session, input_of(worker, native))
     except BaseException as error:
         session_failed(worker, native, session, error, "on_receive")
+    worker.callback = NULL
 
 
 cdef object error_of(NativeSession *native, Session session):
-    """Why it ended; None if nobody is to blame: it was closed, and nothing was lost."""
-    cdef bint asked = session.leaving and native.reason != BY_TIMEOUT and native.reason != BY_EXCEPTION
-    if native.error == 0 or (asked and link_queued(session.link) == 0):
+    """Why it ended; None if nothing was lost, or abort() was called."""
+    cdef int number = native.error
+    if number == 0 and not session.aborted and link_queued(session.link) > 0:
+        number = WSAECONNABORTED    # sent by another thread when it had just ended
+    if number == 0:
         return None
-    return system_error(native.error)
+    cdef object error = system_error(number)
+    if session.cause is not None:
+        error.__cause__ = session.cause
+    return error
 
 
 cdef void tell_closed(Worker *worker, Session session, object error) noexcept:
     cdef object on_close = session.handler.on_close
-    session.closed = True
-    session.ending = True
+    session.over = session.ending = True
+    session.cause = None    # it refers to the callback's frame, and that to the session
     if on_close is not None:
-        worker.stats.callbacks += 1
+        enter(worker, "on_close", session)
         try:
             on_close(session, error)
         except BaseException as raised:
             session_failed(worker, NULL, session, raised, "on_close")
+        worker.callback = NULL
     session.proactor = None
     session.handler = None

@@ -6,6 +6,7 @@
 from libc.stdint cimport uint64_t
 from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_shutdown_send, iocp_taken
 from buffer cimport chain_length
+from link cimport link_finish
 from mutant cimport CLOSED_BEFORE_CANCEL, RECEIVE_AFTER_CLOSE, mutant
 from operation cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
 from session cimport session_close_socket, session_reset_at_close
@@ -45,6 +46,7 @@ cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
 cdef inline void finish(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
     """Close when what is queued has been sent, and not with unread input: that would destroy data already sent."""
     drop_calls(worker, session)
+    link_finish(session.link)
     session.state = FINISHING
     session.reason = reason
     session.closing_at = worker.now
@@ -72,6 +74,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
     if session.queue_head != NULL:
         session_reset_at_close(session)
     drop_calls(worker, session)
+    link_finish(session.link)
     session.state = CLOSING
     session.reason = reason
     session.closing_at = worker.now

@@ -7,7 +7,8 @@
 # Threads: any, but for the name, which the worker writes once. Giving is under the GIL.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from iocp cimport InterlockedDecrement, InterlockedIncrement, iocp_read64, iocp_write64
+from iocp cimport (
+    InterlockedDecrement, InterlockedExchange, InterlockedIncrement, iocp_read32, iocp_read64, iocp_write64)
 from operation cimport Link
 
 cdef enum:
@@ -43,7 +44,18 @@ cdef inline void link_give(Link *link, long long bytes) noexcept nogil:
     iocp_write64(&link.given, link.given + bytes)
 
 
-# The worker's own counts.
+cdef inline bint link_finishes(Link *link) noexcept nogil:
+    """Does it take no more to send? send(), closing and repr() all ask this, so that they agree."""
+    return iocp_read32(&link.finishes) != 0
+
+
+# The worker's own.
+
+cdef inline void link_finish(Link *link) noexcept nogil:
+    """At the moment when its session stops to take sends. A session without Python's object has no link."""
+    if link != NULL:
+        InterlockedExchange(&link.finishes, 1)
+
 
 cdef inline void link_count_received(Link *link, size_t bytes) noexcept nogil:
     iocp_write64(&link.received, link.received + <long long> bytes)

@@ -52,6 +52,8 @@ cdef enum Mutant:
     PLACE_NOT_GRANTED           # a place that a session leaves stays empty while connections wait for it
     BACKLOG_DROPPED             # connections that wait in the system are reset when their listener closes
     ACCEPTED_REFUSED_AT_CLOSE   # a connection that was accepted is closed because its listener closes
+    CLOSE_COUNTS_NO_PROGRESS    # a worker that closes leaves 2 seconds after the drain, whatever gets done
+    CLOSING_DROPS_SENDS         # what other threads send while a worker closes is forgotten
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

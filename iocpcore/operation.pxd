@@ -94,6 +94,7 @@ cdef struct BufferPool:
 cdef struct Link:
     LONG holds                  # any thread
     LONG above                  # any thread: a sender was told that the queue is above the high-water mark
+    LONG finishes               # any thread, but only the worker writes: it takes no more sends, its end is on the way
     LONG64 given                # any thread, but only under the GIL it is written: bytes that senders have given
     LONG64 low_water            # any thread: bytes queued at which senders may go on
     LONG64 received             # any thread, but only the worker writes: bytes
@@ -408,6 +409,8 @@ cdef struct Worker:
     uint64_t gil_wait           # nanoseconds it had waited for that
     uint64_t told               # bytes received when callbacks last ran
     unsigned long thread        # Python's identity of the thread that is attached, 0: none is
+    void *callback              # under the GIL: the name of the callback that Python is in, NULL: of none
+    void *callee                # ... and the Session, or the function that was posted
     Warning warnings[5]         # TROUBLES; any thread: the first worker's are those of the whole proactor
     uint64_t warn_at            # when some of them are to be logged, 0: none is
     uint64_t warn_period
@@ -415,7 +418,8 @@ cdef struct Worker:
     Listener *listeners
     uint64_t retry_at           # when refused accepts are posted again, 0: none are
     uint64_t close_at           # closing: when what is left is aborted; the inbox's, as the worker knows it
-    uint64_t leave_at           # closing: when what has not even drained is left behind
+    uint64_t leave_at           # closing: when what has not even drained is left behind, if nothing more gets done
+    uint64_t done               # closing: what was done when leave_at was set
     int error                   # why what was just tried could not be done
     unsigned char closing
     unsigned char shutdown_told  # closing, since before this turn: whoever wants to know it is told by its end

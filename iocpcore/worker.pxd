@@ -25,10 +25,12 @@ from handler cimport (
     handler_closed, handler_data, handler_discards, handler_must_be_told, handler_opened, handler_sent,
     handler_wants_data, handler_wants_end, load_count_error, load_over)
 from inbox cimport inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
+from link cimport link_finish
 from mutant cimport (
-    ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CLOSED_WITH_UNREAD_INPUT, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST,
-    FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY,
-    LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED, mutant)
+    ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CLOSE_COUNTS_NO_PROGRESS, CLOSED_WITH_UNREAD_INPUT, CLOSING_DROPS_SENDS,
+    COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
+    IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED,
+    mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
@@ -41,8 +43,8 @@ from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
-    session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable,
-    session_release, session_resolve, session_slots, session_table_free, sessions_trim)
+    session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable, session_release,
+    session_resolve, session_slots, session_table_free, sessions_trim)
 from status cimport status_cancelled, status_exhausted
 from timer cimport timer_drop, timer_first, timer_heap_free, timer_set, timers_trim
 from warn cimport WARN_PERIOD, report_trouble
@@ -56,11 +58,13 @@ cdef extern from *:
     #define GIL_TIME UINT64_C(20000)
     #define MUCH (4 * RECEIVE_SIZE)
     #define SPARE_TIME UINT64_C(1000000)
+    #define LEAVE_TIME (2 * DRAIN_TIME)
     """
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session gives its receive buffer back
     const uint64_t GIL_TIME     # nanoseconds that it takes to attach, at most, when nobody else has the GIL
     const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
     const uint64_t SPARE_TIME   # nanoseconds until a spared session is asked again; its packet comes sooner as a rule
+    const uint64_t LEAVE_TIME   # nanoseconds without progress after which a worker whose drain is over leaves
 
 
 # ---- the transition table ----
@@ -770,9 +774,14 @@ cdef inline bint session_takes(Session *session) noexcept nogil:
     return (session.state == OPEN or session.state == CONNECTING) and not session.ending
 
 
+cdef inline bint still_takes(Session *session) noexcept nogil:
+    """Of what was sent before anybody could know that it finishes."""
+    return session_takes(session) or (session.state == FINISHING and not session.end_sent and not session.ending)
+
+
 cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
     """What comes too late is counted; its link goes on counting it as queued."""
-    if session != NULL and session_takes(session):
+    if session != NULL and still_takes(session) and not (worker.closing and mutant(CLOSING_DROPS_SENDS)):
         enqueue_merged(worker, session, buffer)
         defer(worker, session)
         return
@@ -800,6 +809,7 @@ cdef inline bint introduce(Worker *worker, InboxItem *item, Session *session) no
     if item.python == NULL:
         return True
     if session == NULL:
+        link_finish(item.link)
         item.error = worker.error
         call_with_item(worker, item)
         return False
@@ -953,10 +963,24 @@ cdef inline void close_listeners(Worker *worker) noexcept nogil:
 cdef inline void give_up(Worker *worker) noexcept nogil:
     """The drain time is over."""
     worker.close_at = 0
-    worker.leave_at = worker.now + 2 * DRAIN_TIME
+    worker.done = done_by(worker)
+    worker.leave_at = worker.now + LEAVE_TIME
     serve_granted(worker)
     close_listeners(worker)
     close_sessions(worker)
+
+
+cdef inline uint64_t done_by(Worker *worker) noexcept nogil:
+    """Grows with whatever gets done. From give_up() on nothing begins, so that it grows for a bounded time."""
+    return worker.stats.packets + worker.stats.callbacks + worker.stats.undrained
+
+
+cdef inline void leave_later(Worker *worker) noexcept nogil:
+    """What gets done has all the time that it takes: many slow on_close, for example."""
+    cdef uint64_t done = done_by(worker)
+    if done != worker.done and not mutant(CLOSE_COUNTS_NO_PROGRESS):
+        worker.done = done
+        worker.leave_at = worker.now + LEAVE_TIME
 
 
 cdef inline bint worker_over(Worker *worker) noexcept nogil:
@@ -1038,7 +1062,9 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
         retry_accepts(worker)
     if worker.trim_at != 0 and worker.trim_at <= worker.now:
         trim(worker)
-    if must_give_up(worker):
+    if worker.leave_at != 0:
+        leave_later(worker)
+    elif must_give_up(worker):
         give_up(worker)
     publish(worker)
     return count

@@ -948,7 +948,7 @@ worker.join(30)
 print(worker.is_alive())
 """
     )
-    assert output.splitlines()[1] == "False" and "a callback has not returned" in output
+    assert output.splitlines()[1] == "False" and "worker 0 is in a function that was posted, stay" in output
 
 
 def test_listening_ends_when_the_worker_is_left_behind(backend):

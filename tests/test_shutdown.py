@@ -1,13 +1,30 @@
 """Closing a proactor: who is told, who goes on, who is waited for, and for how long."""
 
 import contextlib
+import gc
+import logging
 import socket
+import sys
 import threading
+import time
+import weakref
 
 import pytest
 
 import iocpcore
-from support import WAIT, Acting, Recorder, assert_nothing_left, receive_exactly, receive_to_end, until
+from support import (
+    SCALE,
+    WAIT,
+    Acting,
+    Recorder,
+    assert_nothing_left,
+    open_handles,
+    receive_exactly,
+    receive_to_end,
+    reset,
+    run_python,
+    until,
+)
 
 
 class Closing:
@@ -386,3 +403,362 @@ def test_functions_that_were_posted_before_are_called(closing, connect):
     closing.begin(0)
     closing.end()
     assert sorted(called) == list(range(100))
+
+
+# ---- what is told of a session agrees ----
+
+
+def agree(session):
+    """What send() and the attributes say, of a session that end() was not called for."""
+    try:
+        session.send(b"")
+        takes = True
+    except iocpcore.SessionClosed:
+        takes = False
+    state = repr(session).split()[-1].rstrip(">")
+    return takes, session.closing, session.closed, state
+
+
+OPEN = (True, False, False, "open")
+FINISHING = (False, True, False, "closing")
+ENDED = (False, True, True, "closed")
+
+
+def test_a_session_that_was_just_reset_says_so_in_every_way(proactor, pair):
+    """Also between its reset and its on_close, where a function that was posted before is called."""
+    session, peer, handler = pair()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait():
+        entered.set()
+        go_on.wait(WAIT)
+
+    proactor.post(wait)
+    assert entered.wait(WAIT)
+    reset(peer)
+    seen = []
+    proactor.post(lambda: seen.append(agree(session)))
+    go_on.set()
+    handler.wait_for("on_close")
+    assert seen[0] in (OPEN, FINISHING)
+    assert agree(session) == ENDED
+
+
+class Silent:
+    """A handler without on_end: the peer's end finishes its sessions."""
+
+    def __init__(self):
+        self.sessions = []
+        self.seen = []
+
+    def on_connect(self, session):
+        self.sessions.append(session)
+
+    def on_close(self, session, error):
+        self.seen.append(agree(session))
+
+
+def test_a_session_that_finishes_says_so_in_every_way_and_so_one_that_has_ended(proactor, connect):
+    handler = Silent()
+    peer = connect(proactor.listen(handler))
+    until(lambda: handler.sessions)
+    (session,) = handler.sessions
+    assert agree(session) == OPEN
+    session.send(bytes(32 << 20))
+    peer.shutdown(socket.SHUT_WR)
+    until(lambda: session.closing)
+    assert agree(session) == FINISHING
+    reset(peer)
+    until(lambda: handler.seen)
+    assert handler.seen == [ENDED]
+    assert agree(session) == ENDED
+
+
+def test_a_session_of_a_closing_proactor_says_so_in_every_way(closing, connect):
+    handler = Recorder()
+    (session,), (peer,) = meet(closing, connect, handler)
+    closing.begin()
+    assert peer.recv(1) == b""
+    assert agree(session) in (FINISHING, ENDED)
+    peer.close()
+    closing.end()
+    assert agree(session) == ENDED
+
+
+def test_a_session_whose_time_is_over_says_so_in_every_way(proactor, connect):
+    handler = Silent()
+    connect(proactor.listen(handler, idle_timeout=0.05))
+    until(lambda: handler.seen)
+    assert handler.seen == [ENDED]
+
+
+def test_after_end_a_session_is_not_closing_but_takes_no_more(pair):
+    session, _, _ = pair()
+    session.end()
+    assert agree(session) == (False, False, False, "ended")
+
+
+# ---- how long close() waits ----
+
+
+SLOW = int(500 * SCALE)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_however_long_all_on_close_take_together_each_is_told(backend, connect, monkeypatch, workers):
+    monkeypatch.setattr(iocpcore._core, "MARGIN", 0.5)
+    told = []
+
+    class Handler(Recorder):
+        def on_close(self, session, error):
+            time.sleep(0.01)
+            told.append(session)
+
+    proactor = iocpcore.Proactor(workers, backend)
+    handler = Handler()
+    listener = proactor.listen(handler)
+    peers = [connect(listener) for _ in range(SLOW)]
+    if workers == 0:
+        while len(handler.of("on_connect")) < SLOW:
+            proactor.poll(0.1)
+    handler.wait_for("on_connect", SLOW)
+    handles = open_handles()
+    proactor.close(0)
+    assert len(told) == SLOW
+    assert_nothing_left(proactor)
+    assert open_handles() <= handles - SLOW
+    assert peers
+
+
+LEFT = """
+import iocpcore, socket, threading, time
+iocpcore._core.MARGIN = 0.3
+release = threading.Event()
+entered = threading.Semaphore(0)
+class Gateway:
+    def on_receive(self, session, data):
+        entered.release()
+        release.wait(30)
+    def on_close(self, session, error):
+        pass
+def posted():
+    entered.release()
+    release.wait(30)
+def close(drain=0):
+    try:
+        proactor.close(drain)
+    except RuntimeError as error:
+        print(f"{error}\\n", end="")  # in one piece: several threads may
+    else:
+        print("closed\\n", end="")
+"""
+
+
+def test_a_callback_that_does_not_return_is_named(backend):
+    output = run_python(
+        LEFT
+        + f"""
+proactor = iocpcore.Proactor(2, {backend!r})
+handler = Gateway()
+listener = proactor.listen(handler, workers=[1])
+peer = socket.create_connection(listener.address)
+peer.sendall(b"x")
+entered.acquire()
+proactor.post(posted, worker=0)
+entered.acquire()
+closers = [threading.Thread(target=close) for _ in range(2)]
+for closer in closers: closer.start()
+for closer in closers: closer.join()
+release.set()
+"""
+    )
+    expected = (
+        "close() timed out after 0.3 s without progress: worker 0 is in a function that was posted, posted; "
+        "worker 1 is in on_receive of Gateway, session 1. Their memory was leaked on purpose."
+    )
+    assert output.splitlines() == [expected] * 2
+
+
+def test_while_one_worker_is_stuck_what_the_other_has_to_tell_is_told(backend):
+    output = run_python(
+        LEFT
+        + f"""
+proactor = iocpcore.Proactor(2, {backend!r})
+told = []
+class Slow:
+    def on_connect(self, session):
+        told.append(None)
+    def on_close(self, session, error):
+        time.sleep(0.02)
+        told.append(error)
+listener = proactor.listen(Slow(), workers=[1])
+peers = [socket.create_connection(listener.address) for _ in range(50)]
+while len(told) < 50: time.sleep(0.01)
+proactor.post(posted, worker=0)
+entered.acquire()
+close()
+print(len(told))
+release.set()
+"""
+    )
+    assert output.splitlines() == [
+        "close() timed out after 0.3 s without progress: worker 0 is in a function that was posted, posted. "
+        "Their memory was leaked on purpose.",
+        "100",
+    ]
+
+
+def test_at_the_end_of_the_program_all_on_close_come_however_long_they_take(backend):
+    output = run_python(
+        f"""
+import iocpcore, socket, time
+iocpcore._core.MARGIN = 0.3
+count = 0
+class Slow:
+    def on_connect(self, session):
+        global count
+        count += 1
+    def on_close(self, session, error):
+        global count
+        time.sleep(0.02)
+        count += 1
+        if count == 100:
+            print("all")
+proactor = iocpcore.Proactor(1, {backend!r})
+listener = proactor.listen(Slow())
+peers = [socket.create_connection(listener.address) for _ in range(50)]
+while count < 50: time.sleep(0.01)
+"""
+    )
+    assert output == "all\n"
+
+
+# ---- the drain of the constructor ----
+
+
+def test_close_has_the_constructors_drain(backend, connect):
+    proactor = iocpcore.Proactor(1, backend, drain=0)
+    handler = Told()
+    listener = proactor.listen(handler)
+    connect(listener)
+    handler.wait_for("on_connect")
+    with proactor:
+        pass
+    assert [error for _, error in handler.of("on_close")] == [None]
+    assert_nothing_left(proactor)
+
+
+def test_a_with_waits_for_the_constructors_drain(backend, connect):
+    handler = Told(on_shutdown=lambda session: threading.Timer(0.2, session.close).start())
+    with iocpcore.Proactor(1, backend, drain=WAIT) as proactor:
+        peer = connect(proactor.listen(handler))
+        handler.wait_for("on_connect")
+        peer.shutdown(socket.SHUT_WR)
+    assert handler.names()[-1] == "on_close"
+
+
+def test_a_close_with_a_drain_of_its_own_has_that(backend, connect):
+    proactor = iocpcore.Proactor(1, backend, drain=1000)
+    handler = Told()
+    connect(proactor.listen(handler))
+    handler.wait_for("on_connect")
+    proactor.close(0)
+    assert handler.names()[-1] == "on_close"
+
+
+@pytest.mark.parametrize(("drain", "error"), [(None, TypeError), ("1", TypeError), (True, TypeError), (-1, ValueError)])
+def test_a_drain_that_is_no_number_of_seconds_is_refused(drain, error):
+    with pytest.raises(error, match="drain"):
+        iocpcore.Proactor(drain=drain)
+
+
+# ---- on_close's error ----
+
+
+def test_on_closes_error_has_what_the_callback_raised_as_its_cause(pair, caplog):
+    raised = LookupError("mine")
+
+    def fail(session, data):
+        raise raised
+
+    session, peer, handler = pair(Acting(on_receive=fail))
+    peer.sendall(b"x")
+    _, error = handler.wait_for("on_close")
+    assert isinstance(error, ConnectionAbortedError)
+    assert error.__cause__ is raised
+
+
+@pytest.mark.parametrize("hears", [True, False], ids=["with on_close", "without"])
+def test_what_a_callback_raised_goes_when_its_session_has_ended(proactor, connect, hears, caplog):
+    """No cycle is left: the collector is off."""
+
+    class Raised(Exception):
+        pass
+
+    alive = []
+
+    class Handler:
+        def on_receive(self, session, data):
+            error = Raised()
+            alive.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+        if hears:
+
+            def on_close(self, session, error):
+                assert isinstance(error.__cause__, Raised)
+
+    logging.getLogger("iocpcore").disabled = True
+    gc.collect()
+    gc.disable()
+    try:
+        peer = connect(proactor.listen(Handler()))
+        peer.sendall(b"x")
+        until(lambda: alive and alive[0]() is None)
+    finally:
+        gc.enable()
+        logging.getLogger("iocpcore").disabled = False
+
+
+def test_a_drain_that_ends_with_bytes_unsent_is_a_timeout_error(closing, connect):
+    handler = Acting(on_connect=lambda session: session.send(bytes(32 << 20)))
+    (session,), _ = meet(closing, connect, handler)
+    closing.begin(0)
+    closing.end()
+    ((_, error),) = handler.of("on_close")
+    assert isinstance(error, TimeoutError)
+    assert session.unsent > 0
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with on_shutdown", "paused"])
+def test_a_drain_that_ends_with_bytes_unsent_of_a_session_that_goes_on_is_a_timeout_error(closing, connect, told):
+    handler = (Told if told else Acting)(on_connect=lambda session: (session.send(bytes(32 << 20)), session.pause()))
+    (session,), _ = meet(closing, connect, handler)
+    closing.begin(0.1)
+    closing.end()
+    ((_, error),) = handler.of("on_close")
+    assert isinstance(error, TimeoutError)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="wine delivers such a reset as an end")
+@pytest.mark.parametrize("size", [1000, 32 << 20])
+def test_a_reset_after_close_is_told_whether_the_system_had_taken_all_or_not(pair, size):
+    session, peer, handler = pair()
+    session.send(bytes(size))
+    session.close()
+    until(lambda: session.stats().bytes_sent > 0)
+    reset(peer)
+    _, error = handler.wait_for("on_close")
+    assert isinstance(error, ConnectionError)
+
+
+def test_abort_is_no_error_though_bytes_are_lost(pair):
+    session, _, handler = pair()
+    session.send(bytes(32 << 20))
+    session.close()
+    session.abort()
+    assert handler.wait_for("on_close") == (session, None)
+    assert session.unsent > 0

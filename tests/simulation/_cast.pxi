@@ -63,10 +63,13 @@ cdef class Cast:
         except BaseException as error:
             must(not isinstance(error, SessionClosed) or not takes or self.run.closing, talk,
                  "send() says that an open session is closed")
+            must(not isinstance(error, SessionClosed) or talk.finished or session.closing, talk,
+                 "send() says that it is closed, and closing does not")
             talk.failures += 1
             raise
         must(takes or native == NULL or outside or not inbox_is_empty(native.worker), talk,
              "send() took what it cannot send")
+        must(not session.closing, talk, "send() took something, and closing says that it does not")
         talk.sent += count
         if not went and talk.drained_told:
             talk.owed = True
@@ -142,10 +145,19 @@ cdef class Cast:
         talk.finished = talk.leaving = True
         return 0
 
+    cdef int leave(self, Session session, Talk talk) except -1:
+        """Its proactor closes: end it now, or soon. Others wait for the drain's end."""
+        if sim_below(2):
+            self.close(session, talk)
+        else:
+            self.owe(session, talk)
+        return 0
+
     cdef int abort(self, Session session, Talk talk) except -1:
         tell(talk, "abort()")
         excuse(talk, "it was aborted")
         session.abort()
+        talk.aborted = True
         talk.finished = talk.leaving = True
         return 0
 
@@ -227,6 +239,9 @@ cdef class Cast:
     cdef int look(self, Session session, Talk talk) except -1:
         must(repr(session).startswith("<iocpcore.Session") and session.unsent <= talk.sent, talk,
              "it does not know itself")
+        must(repr(session).endswith("closing>" if session.closing and not session.closed else
+                                    "closed>" if session.closed else "ended>" if talk.finished else "open>"), talk,
+             "its repr() says something else than closing and closed")
         return 0
 
     cdef int act_on_somebody(self, bint inside) except -1:
@@ -283,6 +298,8 @@ cdef class Cast:
             self.resume(session, talk)
         if talk.ended and not talk.finished and not talk.closed:
             self.finish(session, talk)
+        if talk.shut and not talk.leaving and not talk.closed:
+            self.close(session, talk)
         self.debtors.remove(session)
         talk.debt = False
         self.run.debts -= 1
@@ -304,6 +321,7 @@ cdef Actor new_actor(Cast cast, bint echoes, bint dials):
     actor.listens = echoes or dials or not sim_one_in(8)
     actor.drained_told = sim_below(2)
     actor.end_told = sim_below(2)
+    actor.shutdown_told = sim_below(2)
     return actor
 
 
@@ -316,6 +334,8 @@ cdef object new_handler(Actor actor):
         handler.on_drain = actor.on_drain
     if actor.end_told:
         handler.on_end = actor.on_end
+    if actor.shutdown_told:
+        handler.on_shutdown = actor.on_shutdown
     return handler
 
 

@@ -25,6 +25,10 @@ cdef class Talk:
     cdef bint echoes
     cdef bint listens           # its handler has on_receive
     cdef bint drained_told      # ... and on_drain
+    cdef bint shutdown_told     # ... and on_shutdown
+    cdef bint shut              # on_shutdown has come
+    cdef bint held              # it is open and its worker knows that it is paused
+    cdef bint aborted           # abort() was called
     cdef bint connected
     cdef bint paused
     cdef bint owed              # an on_drain
@@ -32,6 +36,7 @@ cdef class Talk:
     cdef bint leaving           # close() or abort() was
     cdef bint ended             # on_end has come
     cdef bint closed            # on_close has come
+    cdef bint raised            # by a callback of its
     cdef bint debt              # it waits for somebody to resume or to end it
 
 
@@ -82,6 +87,7 @@ cdef class Actor:
     cdef bint listens
     cdef bint drained_told
     cdef bint end_told
+    cdef bint shutdown_told
 
     def on_connect(self, Session session):
         cdef Talk talk = session.data
@@ -126,6 +132,17 @@ cdef class Actor:
         talk.owed = False
         self.play(session, talk, 0)
 
+    def on_shutdown(self, Session session):
+        cdef Talk talk = session.data
+        self.cast.callbacks += 1
+        tell(talk, "on_shutdown")
+        must(is_open(talk) and not talk.shut, talk, "on_shutdown came when it must not")
+        must(self.cast.run.workers[session.worker].closing, talk, "on_shutdown came, and its worker does not close")
+        talk.shut = True
+        self.play(session, talk, 0)
+        if not talk.finished and sim_below(2):
+            self.cast.leave(session, talk)
+
     def on_close(self, Session session, error):
         cdef Talk talk = session.data
         self.cast.callbacks += 1
@@ -133,6 +150,9 @@ cdef class Actor:
         must(not talk.closed, talk, "on_close came twice")
         must(session.closed and (talk.connected or talk.dialled), talk, "on_close came to a session that nobody knows")
         must(error is None or isinstance(error, OSError), talk, "on_close came with what is no OSError")
+        must(error is not None or session.unsent == 0 or talk.aborted, talk, "bytes are lost, and nobody says so")
+        must((error is not None and error.__cause__ is not None) == talk.raised, talk,
+             "on_close has not the cause that it should have")
         check_closed(self.cast, session, talk, error is None)
         self.play(session, talk, 0)
 
@@ -144,6 +164,7 @@ cdef class Actor:
         talk.echoes = self.echoes
         talk.listens = self.listens
         talk.drained_told = self.drained_told
+        talk.shutdown_told = self.shutdown_told
         talk.budget = sim_scale(1, 60000)
         session.data = talk
         self.cast.talks.append(talk)
@@ -171,7 +192,7 @@ cdef class Actor:
         except BaseException:
             self.cast.errors += 1
             if not talk.closed:
-                talk.finished = talk.leaving = True
+                talk.finished = talk.leaving = talk.raised = True
                 excuse(talk, "a callback raised an exception")
             raise
         return 0

@@ -43,9 +43,35 @@ cdef void check_talks(Cast cast) noexcept:
         session = talk.session()
         must(session is not None, talk, "its Session was freed before on_close")
         native = native_of(session)
+        if native != NULL and native.link != NULL and not cast.run.left:
+            check_shutdown(cast, talk, native)
         if talk.owed and native != NULL and is_to_hear(native, session) and not will_drain(native):
             must(link_queued(native.link) > native.handler.settings.low_water, talk, "on_drain does not come")
     check_pinned(cast)
+
+
+cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
+    """While its worker closes it is told, and not finished while it is paused; and what was sent to it is there."""
+    cdef Worker *worker = native.worker
+    if native.state == OPEN:
+        must(link_queued(native.link) == native.queue_bytes + bytes_for(worker, native.link), talk,
+             "what send() took is neither queued nor on its way")
+        if worker.closing and worker.shutdown_told and talk.shutdown_told and talk.connected:
+            must(talk.shut or talk.leaving or native.calls & CALL_SHUTDOWN, talk, "on_shutdown does not come")
+    elif talk.held and native.state == FINISHING and native.paused and native.reason == BY_US:
+        must(talk.leaving or worker.leave_at != 0, talk, "it was paused, and not waited for")
+    talk.held = native.state == OPEN and native.paused > 0
+
+
+cdef size_t bytes_for(Worker *worker, Link *link) noexcept:
+    """That wait in the inbox to be sent."""
+    cdef InboxItem *item = worker.inbox.head
+    cdef size_t bytes = 0
+    while item != NULL:
+        if item.link == link and item.buffer != NULL:
+            bytes += item.buffer.length
+        item = item.next
+    return bytes
 
 
 cdef bint will_drain(NativeSession *native) noexcept:

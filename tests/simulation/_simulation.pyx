@@ -17,15 +17,15 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport NOWAIT_LOCK
 
 from iocp cimport (
-    HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, WSAETIMEDOUT, InterlockedDecrement, closesocket,
-    iocp_open_port)
+    HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, WSAETIMEDOUT, InterlockedDecrement, closesocket, iocp_open_port)
 from operation cimport (
-    ACCEPT, ACCEPTS, CLOSING, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap, Waiting)
+    ACCEPT, ACCEPTS, BY_US, CLOSING, FINISHING, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap,
+    Waiting)
 from place cimport has_place
 from port cimport port_associate
 from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
-from worker cimport IDLE_TIME, deadline_of
+from worker cimport IDLE_TIME, deadline_of, session_takes
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
@@ -175,6 +175,8 @@ cdef struct Run:
     bint left                   # memory, to the kernel
     unsigned int unread_closes  # seen
     uint64_t excusing[WORKERS]  # ends of sessions that excuse one, seen
+    uint64_t done[WORKERS]      # by the worker, when it was last looked at
+    uint64_t done_at[WORKERS]   # when that last grew, by the worker's clock
     uint64_t turns
 
 # Locks that the core releases; nobody ever waits for them here.
@@ -494,7 +496,22 @@ cdef void check_owners() noexcept nogil:
         operation = <Operation *> sim_operation(i)
 
 
+cdef void see_progress(Run *run, Worker *worker) noexcept nogil:
+    """Packets that the kernel has given it, and callbacks that it has made."""
+    cdef uint64_t done = worker.stats.packets + worker.stats.callbacks
+    if done != run.done[worker.index]:
+        run.done[worker.index] = done
+        run.done_at[worker.index] = worker.now
+
+
+cdef void check_patience(Run *run, Worker *worker) noexcept nogil:
+    """One that leaves something behind has waited in vain for long enough."""
+    if worker.now < run.done_at[worker.index] + LEAVE_TIME:
+        sim_violation("worker %d: it has left, though it got on", worker.index)
+
+
 cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
+    see_progress(run, worker)
     check_sums(worker)
     check_sessions(worker)
     check_slabs(worker)
@@ -756,7 +773,9 @@ cdef void free_worker(Run *run, Worker *worker) noexcept nogil:
     cdef bint left = sim_in_flight(worker.port) != 0
     if not left:
         check_emptiness(worker)
-    elif worker.leave_at == 0:
+    else:
+        check_patience(run, worker)
+    if left and worker.leave_at == 0:
         sim_violation("worker %d: it has ended with operations in flight, and did not wait", worker.index)
     if worker.stats.dequeue_failures != sim_failed_dequeues(worker.port):
         sim_violation("worker %d: %d dequeues failed, and it counts %d", worker.index,
