@@ -250,7 +250,6 @@ def _bound_socket(family, local_address):
     whole("local_address's port", local_address[1], 0, 65535)
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     try:
-        sock.setblocking(False)
         sock.bind(local_address)
     except OSError as error:
         sock.close()

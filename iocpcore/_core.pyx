@@ -409,7 +409,6 @@ cdef class Proactor:
         cdef InboxItem *item
         cdef Session session = None
         cdef int index
-        sock.setblocking(False)
         self.check()    # the handler's attributes and the socket may have run others' code
         index = self.worker_for_another()
         item = inbox_item(DO_ADOPT)

@@ -107,7 +107,7 @@ cdef extern from "iocp.h" nogil:
     int iocp_status(const OVERLAPPED_ENTRY *entry)
     void iocp_submit(HANDLE port)
     uint64_t iocp_now(HANDLE port)
-    void iocp_block_signals()
+    void iocp_wait_undisturbed(HANDLE port)
     long iocp_process_id()
     void *iocp_take_pages(size_t size)
     void iocp_give_pages(void *pages, size_t size)

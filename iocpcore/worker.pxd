@@ -11,9 +11,9 @@ from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, LONG, SOCKET,
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
-    ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting, iocp_block_signals,
-    iocp_has_come, iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
-    iocp_status, iocp_trim, unlikely)
+    ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting, iocp_has_come,
+    iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim,
+    iocp_wait_undisturbed, unlikely)
 from accept cimport (
     ACCEPT_RETRY_TIME, BACKLOG_MOST, arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused,
     must_wait, on_accept, post_accept, start_listening)
@@ -1072,7 +1072,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
 
 cdef inline void worker_run(Worker *worker) noexcept nogil:
     """The thread's whole life: until the worker has closed."""
-    iocp_block_signals()
+    iocp_wait_undisturbed(worker.port)
     while not worker_over(worker):
         worker_turn(worker, INFINITE)
     PyThread_release_lock(worker.ended)

@@ -3,6 +3,7 @@
 import os
 import socket
 import ssl
+import sys
 import threading
 
 import pytest
@@ -59,6 +60,18 @@ def test_the_peer_of_an_adopted_socket_sees_its_end_though_somebody_keeps_a_dupl
         proactor.adopt(iocpcore.ECHO, sock)
         peer.shutdown(socket.SHUT_WR)
         assert peer.recv(1) == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a socket does not say there whether it blocks")
+@pytest.mark.parametrize("blocking", [False, True])
+def test_who_keeps_a_duplicate_of_an_adopted_socket_finds_it_blocking_or_not_as_before(proactor, accepted, blocking):
+    sock, peer = accepted()
+    sock.setblocking(blocking)
+    with sock.dup() as other:
+        proactor.adopt(iocpcore.ECHO, sock)
+        peer.sendall(b"x" * 100_000)
+        assert receive_exactly(peer, 100_000) == b"x" * 100_000
+        assert os.get_blocking(other.fileno()) == blocking
 
 
 def test_adopted_sockets_are_counted(proactor, accepted):

@@ -148,12 +148,13 @@ def end(child):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there a connection belongs to the accept that was posted first")
 def test_a_busy_worker_keeps_no_connection_from_another_that_listens_too(backend, bound, connect):
-    leave = threading.Event()
+    blocked, leave = threading.Event(), threading.Event()
     with iocpcore.Proactor(1, backend) as busy, iocpcore.Proactor(1, backend) as idle:
         handler = Recorder()
         busy.listen(handler, sock=bound.dup(), shared=True)
         listener = idle.listen(handler, sock=bound.dup(), shared=True)
-        busy.post(leave.wait, 2 * WAIT)
+        busy.post(lambda: (blocked.set(), leave.wait(2 * WAIT)))
+        assert blocked.wait(WAIT)
         for count in range(1, 41):
             connect(listener).close()
             handler.wait_for("on_connect", count)

@@ -8,6 +8,8 @@
 #ifndef IOCPCORE_LINUX_BACKEND_H
 #define IOCPCORE_LINUX_BACKEND_H
 
+#include <signal.h>
+
 #include "overlapped.h"
 
 struct posted_packet {
@@ -19,6 +21,9 @@ struct posted_packet {
 struct iocp_port {
     const struct iocp_backend *backend;
     void *backend_data;
+    struct iocp_port *next_open;  /* under port.c's lock */
+    int undisturbed;              /* the owner's waits take no signals but faults */
+    sigset_t blocked;             /* then */
     const void *owner;            /* the thread that may touch what follows */
     struct overlapped_queue done; /* finished, not yet dequeued */
     int done_first;               /* whose turn it was at the last dequeue */
@@ -57,7 +62,8 @@ struct iocp_backend {
     const char *name;
     const char *(*missing)(void);                 /* NULL, or why it cannot run here */
     int (*open)(struct iocp_port *);              /* 0 or errno */
-    void (*close)(struct iocp_port *);
+    void (*close)(struct iocp_port *);            /* any thread, when the owner uses it no more */
+    void (*disown)(struct iocp_port *);           /* in a forked child: close(2) our copies of its descriptors, no more */
     int (*own)(struct iocp_port *);               /* the calling thread is the owner from now on; 0 or errno */
     int (*associate)(struct iocp_socket *);       /* 0 or errno */
     int (*start)(struct iocp_socket *, OVERLAPPED *); /* 0 (InternalHigh set), EINPROGRESS, or errno: a failed start */
@@ -77,13 +83,14 @@ extern const struct iocp_backend uring_backend;
 
 /* ---- port.c, for backends and socket.c ---- */
 void port_assert_owner(struct iocp_port *port);
+const sigset_t *port_signals(const struct iocp_port *port); /* to be blocked in a wait; NULL: as they are */
 void port_complete(OVERLAPPED *overlapped, int status, size_t bytes); /* its packet is ready */
 
 /* ---- socket.c ---- */
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key); /* 0 or errno */
 struct iocp_socket *socket_find(SOCKET fd);                             /* NULL if not associated */
 struct iocp_socket *socket_named(struct iocp_port *port, uint32_t place, uint32_t generation); /* NULL if it has gone */
-void sockets_survive_fork(void); /* once: a child forgets the sockets of its parent's ports */
+void sockets_disown(void); /* in a forked child: closes its copies of the sockets of its parent's ports */
 int socket_set_nonblocking(SOCKET fd); /* 0 or errno */
 int socket_is_ready(SOCKET fd, const OVERLAPPED *overlapped); /* for what that waits for; of a send it says no */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped); /* what waits already; 0, EAGAIN, or another errno */

@@ -75,6 +75,14 @@ static void epoll_close(struct iocp_port *port)
     free(ep);
 }
 
+static void epoll_disown(struct iocp_port *port)
+{
+    struct epoll_port *ep = port->backend_data;
+
+    close(ep->wakeup);
+    close(ep->epoll);
+}
+
 static int epoll_own(struct iocp_port *port)
 {
     (void)port;
@@ -339,18 +347,20 @@ static int epoll_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
     return socket_is_ready(s->fd, overlapped);
 }
 
-static int wait_for_edges(struct epoll_port *ep, int64_t nanoseconds)
+static int wait_for_edges(struct iocp_port *port, int64_t nanoseconds)
 {
+    struct epoll_port *ep = port->backend_data;
     /* Rounded up: a timeout that ends early would only make its caller wait again. */
     int64_t milliseconds = nanoseconds < 0 ? -1 : (nanoseconds + 999999) / 1000000;
 
-    return epoll_wait(ep->epoll, ep->events, EVENTS, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
+    return epoll_pwait(ep->epoll, ep->events, EVENTS, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds,
+                       port_signals(port));
 }
 
 static int epoll_wait_edges(struct iocp_port *port, int64_t nanoseconds)
 {
     struct epoll_port *ep = port->backend_data;
-    int n = wait_for_edges(ep, nanoseconds);
+    int n = wait_for_edges(port, nanoseconds);
 
     if (n < 0)
         return errno == EINTR ? 0 : errno;
@@ -388,6 +398,7 @@ const struct iocp_backend epoll_backend = {
     .missing = epoll_missing,
     .open = epoll_open,
     .close = epoll_close,
+    .disown = epoll_disown,
     .own = epoll_own,
     .associate = epoll_associate,
     .start = epoll_start,

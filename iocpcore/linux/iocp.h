@@ -21,6 +21,7 @@
  *     receive length must be 0, and the addresses are not filled in.
  * 10. Have one send in flight on a socket: on io_uring the bytes of two may mix. Windows and epoll keep their order.
  * 11. Signals are not ours: a wait that a signal interrupts goes on until its deadline.
+ * 12. A forked child has nothing of its parent's ports and their sockets: fork() closes its copies.
  *
  * Undefined: an OVERLAPPED that was not zeroed before a start; two threads in one port; a descriptor that is closed
  * with close() while it is associated.
@@ -169,7 +170,7 @@ static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error nu
 }
 void iocp_submit(HANDLE port);                       /* what was started need not wait for the next dequeue */
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
-void iocp_block_signals(void);                       /* this thread takes none: they are the main thread's */
+void iocp_wait_undisturbed(HANDLE port);             /* its waits take no signals: they are the main thread's */
 long iocp_process_id(void);
 #define iocp_socket_error(error) (error)             /* the name that socket errors have in the system's documentation */
 void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */
@@ -184,8 +185,8 @@ void iocp_trim(HANDLE port);                         /* its owner: memory of soc
  * no status, OVERLAPPED's Internal has it. The struct stays in its place from open to close, which waits until no packet
  * can be posted any more; `use` comes before each start, on an OVERLAPPED that is zeroed already.
  * Here each process associates the socket with a port of its own, and the events do nothing. A connection that another
- * process was quicker to accept ends no operation. Whether the socket is non-blocking, which is a property of all who
- * share it, is each port's to set as it needs it.
+ * process was quicker to accept ends no operation. The socket is made non-blocking before each accept, for all who share
+ * it: accept4() has no flag that would make this one call so.
  */
 typedef struct {
     char nothing;

@@ -28,11 +28,73 @@ enum { BACKENDS = sizeof backends / sizeof *backends };
 /* Its address is a cheap name for a thread; without the model, asking for it would be a call. */
 static __thread char this_thread __attribute__((tls_model("initial-exec")));
 
+/* ---- forks ----
+ *
+ * What a child inherits of a port would keep its sockets open when the parent has ended: an io_uring holds the sockets of
+ * all that pends. So the child closes its copies, in the fork itself: its only thread may use close(2) there, and little
+ * else.
+ */
+
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER; /* guards open_ports */
+static struct iocp_port *open_ports;
+static int forked; /* atomic: this process has, or is about to */
+
+static void before_fork(void)
+{
+    __atomic_store_n(&forked, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&open_lock);
+}
+
+static void go_on_in_parent(void)
+{
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void begin_child(void)
+{
+    for (struct iocp_port *port = open_ports; port != NULL; port = port->next_open)
+        port->backend->disown(port);
+    open_ports = NULL;
+    sockets_disown();
+    __atomic_store_n(&forked, 0, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void survive_fork(void)
+{
+    pthread_atfork(before_fork, go_on_in_parent, begin_child);
+}
+
+static void note_open(struct iocp_port *port)
+{
+    pthread_mutex_lock(&open_lock);
+    port->next_open = open_ports;
+    open_ports = port;
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void forget_open(struct iocp_port *port)
+{
+    struct iocp_port **at = &open_ports;
+
+    pthread_mutex_lock(&open_lock);
+    while (*at != NULL && *at != port)
+        at = &(*at)->next_open;
+    if (*at != NULL)
+        *at = port->next_open;
+    pthread_mutex_unlock(&open_lock);
+}
+
+int iocp_has_forked(void)
+{
+    return __atomic_load_n(&forked, __ATOMIC_RELAXED);
+}
+
 int iocp_startup(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-    return pthread_once(&once, sockets_survive_fork);
+    return pthread_once(&once, survive_fork);
 }
 
 const char *iocp_backend_name(int index)
@@ -81,6 +143,7 @@ HANDLE iocp_open_port(int backend)
     error = port->backend->open(port);
     if (error != 0)
         goto err3;
+    note_open(port);
     return port;
 
 err3:
@@ -106,6 +169,7 @@ BOOL CloseHandle(HANDLE handle)
 {
     struct iocp_port *port = handle;
 
+    forget_open(port);
     port->backend->close(port);
     sockets_free(port);
     pthread_mutex_destroy(&port->lock);
@@ -305,20 +369,21 @@ uint64_t iocp_now(HANDLE handle)
     return port->backend->now(port);
 }
 
-void iocp_block_signals(void)
+/* All but those that a fault raises: sent by somebody, they too should reach faulthandler or a sanitizer. */
+void iocp_wait_undisturbed(HANDLE handle)
 {
-    sigset_t all;
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+    struct iocp_port *port = handle;
 
-    sigfillset(&all);
-    /* Those a fault raises: blocked, they would end the process without a word from faulthandler or a sanitizer. */
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGTRAP);
-    sigdelset(&all, SIGSYS);
-    sigdelset(&all, SIGABRT);
-    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    sigfillset(&port->blocked);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&port->blocked, faults[i]);
+    port->undisturbed = 1;
+}
+
+const sigset_t *port_signals(const struct iocp_port *port)
+{
+    return port->undisturbed ? &port->blocked : NULL;
 }
 
 void *iocp_take_pages(size_t size)

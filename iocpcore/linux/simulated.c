@@ -1130,6 +1130,11 @@ static void sim_close(struct iocp_port *port)
     p->port = NULL;
 }
 
+static void sim_disown(struct iocp_port *port)
+{
+    (void)port; /* its descriptors are numbers */
+}
+
 static int sim_own(struct iocp_port *port)
 {
     (void)port;
@@ -1370,6 +1375,7 @@ const struct iocp_backend simulated_backend = {
     .missing = sim_missing,
     .open = sim_open,
     .close = sim_close,
+    .disown = sim_disown,
     .own = sim_own,
     .associate = sim_associate,
     .start = sim_start,

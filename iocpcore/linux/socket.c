@@ -49,36 +49,17 @@ static void put(struct iocp_socket **place, struct iocp_socket *s)
     __atomic_store_n(place, s, __ATOMIC_RELEASE);
 }
 
-/* The parent's ports are not the child's: it may close the descriptors it inherited, and get their numbers anew. */
-static void forget_all(void)
+/* The parent's sockets are not the child's: it closes its copies, and may get their numbers anew. */
+void sockets_disown(void)
 {
     for (int i = 0; i < CHUNKS; i++) {
+        for (int j = 0; chunks[i] != NULL && j < CHUNK; j++) {
+            if (chunks[i][j] != NULL)
+                close(i * CHUNK + j);
+        }
         free(chunks[i]);
         chunks[i] = NULL;
     }
-}
-
-static int forked; /* atomic: this process has, or is about to */
-
-static void note_fork(void)
-{
-    __atomic_store_n(&forked, 1, __ATOMIC_RELAXED);
-}
-
-static void begin_child(void)
-{
-    __atomic_store_n(&forked, 0, __ATOMIC_RELAXED);
-    forget_all();
-}
-
-void sockets_survive_fork(void)
-{
-    pthread_atfork(note_fork, NULL, begin_child);
-}
-
-int iocp_has_forked(void)
-{
-    return __atomic_load_n(&forked, __ATOMIC_RELAXED);
 }
 
 struct iocp_socket *socket_find(SOCKET fd)

@@ -7,7 +7,6 @@
  * Threads: the ring is SINGLE_ISSUER and created disabled, so that another thread than its maker may own it.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -28,6 +27,8 @@ struct uring_port {
     struct io_uring ring;
     int wakeup;
     int watching; /* the wakeup's poll is armed */
+    int registered; /* with its owner */
+    uint8_t unregistered_flags;
 };
 
 static int ring_open(struct io_uring *ring)
@@ -80,6 +81,7 @@ static int uring_open(struct iocp_port *port)
     error = ring_open(&up->ring);
     if (error != 0)
         goto err3;
+    io_uring_ring_dontfork(&up->ring); /* a child's mapping would keep the ring, and with it the sockets of what pends */
     port->backend_data = up;
     return 0;
 
@@ -91,13 +93,37 @@ err1:
     return error;
 }
 
+/* A thread has numbers of its own for the rings it has registered, gone when it has ended. Not every liburing knows: some
+ * would take a number of the thread that closes, and with it that thread's ring. So it is not told that there was one; and
+ * the kernel, asked by the descriptor, refuses who does not own the ring. */
+static void unregister(struct uring_port *up)
+{
+    struct io_uring_rsrc_update number = {.offset = (unsigned)up->ring.enter_ring_fd};
+
+    if (!up->registered)
+        return;
+    up->ring.enter_ring_fd = up->ring.ring_fd;
+    up->ring.int_flags = up->unregistered_flags;
+    io_uring_register((unsigned)up->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &number, 1);
+}
+
 static void uring_close(struct iocp_port *port)
 {
     struct uring_port *up = port->backend_data;
 
+    unregister(up);
     io_uring_queue_exit(&up->ring);
     close(up->wakeup);
     free(up);
+}
+
+/* The child has no copy of the ring's memory, see uring_open(). */
+static void uring_disown(struct iocp_port *port)
+{
+    struct uring_port *up = port->backend_data;
+
+    close(up->ring.ring_fd);
+    close(up->wakeup);
 }
 
 /* A free SQE; a full queue is submitted first, which makes room for all of it. */
@@ -130,19 +156,17 @@ static int uring_own(struct iocp_port *port)
 
     if (error != 0)
         return error;
-    io_uring_register_ring_fd(&up->ring); /* saves the kernel a look-up at every call; without it all works too */
+    /* It saves the kernel a look-up at every call; without it all works too. */
+    up->unregistered_flags = up->ring.int_flags;
+    up->registered = io_uring_register_ring_fd(&up->ring) == 1;
     return 0;
 }
 
-/* On a non-blocking descriptor a kernel may answer EAGAIN instead of waiting; 6.18 does not. */
+/* The kernel asks no file whether it is non-blocking: it tries, and polls if there is nothing. So the descriptor's flags,
+ * which others may share, stay as they are. */
 static int uring_associate(struct iocp_socket *s)
 {
-    int flags = fcntl(s->fd, F_GETFL);
-
-    if (flags < 0)
-        return errno;
-    if ((flags & O_NONBLOCK) && fcntl(s->fd, F_SETFL, flags & ~O_NONBLOCK) != 0)
-        return errno;
+    (void)s;
     return 0;
 }
 
@@ -428,7 +452,8 @@ static int uring_wait(struct iocp_port *port, int64_t nanoseconds)
     if (nanoseconds == 0 || !up->watching)
         result = io_uring_submit_and_get_events(&up->ring);
     else
-        result = io_uring_submit_and_wait_timeout(&up->ring, &first, 1, nanoseconds < 0 ? NULL : &timeout, NULL);
+        result = io_uring_submit_and_wait_timeout(&up->ring, &first, 1, nanoseconds < 0 ? NULL : &timeout,
+                                                   (sigset_t *)(uintptr_t)port_signals(port));
     reap(up);
     /* ETIME may hide behind completions and EINTR is not ours: the caller looks at the queue and the clock. */
     return result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY ? 0 : -result;
@@ -464,6 +489,7 @@ const struct iocp_backend uring_backend = {
     .missing = uring_missing,
     .open = uring_open,
     .close = uring_close,
+    .disown = uring_disown,
     .own = uring_own,
     .associate = uring_associate,
     .start = uring_start,

@@ -318,8 +318,9 @@ static inline uint64_t iocp_now(HANDLE port)
            (uint64_t)(ticks.QuadPart % per_second.QuadPart) * 1000000000u / (uint64_t)per_second.QuadPart;
 }
 
-static inline void iocp_block_signals(void)
+static inline void iocp_wait_undisturbed(HANDLE port)
 {
+    (void)port; /* there are no signals */
 }
 
 static inline void *iocp_take_pages(size_t size)

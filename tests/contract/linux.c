@@ -2,9 +2,11 @@
 #include "contract.h"
 
 #ifndef _WIN32
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -174,10 +176,11 @@ struct keeper {
     int hold;
 };
 
-static struct keeper child_that_keeps_what_is_open(void)
+/* By a descriptor of its own: what the port has the child closes itself. */
+static struct keeper child_that_keeps(SOCKET s)
 {
     struct keeper keeper;
-    int hold[2];
+    int hold[2], copy = dup(s);
 
     CHECK_EQUAL(pipe(hold), 0);
     keeper.child = fork();
@@ -188,6 +191,7 @@ static struct keeper child_that_keeps_what_is_open(void)
         close(hold[1]);
         _exit(read(hold[0], &byte, 1) != 0); /* until the parent lets go */
     }
+    close(copy);
     close(hold[0]);
     keeper.hold = hold[1];
     return keeper;
@@ -209,7 +213,7 @@ static void a_child_that_keeps_our_socket_is_not_heard_after_we_close_it(void)
     struct keeper keeper;
 
     pump_all();
-    keeper = child_that_keeps_what_is_open();
+    keeper = child_that_keeps(old.own);
     close_own(old.own);
     CHECK_EQUAL(wait_for(receive), ERROR_OPERATION_ABORTED);
     new = connected_pair(); /* it has the old one's number, and its state in the port */
@@ -230,13 +234,146 @@ static void a_child_that_keeps_our_socket_is_not_heard_when_its_memory_has_gone_
     struct keeper keeper;
 
     pump_all();
-    keeper = child_that_keeps_what_is_open();
+    keeper = child_that_keeps(old.own);
     close_own(old.own);
     CHECK_EQUAL(wait_for(receive), ERROR_OPERATION_ABORTED);
     iocp_trim(port);
     peer_send(old.peer, "stale", 5);
     CHECK_EQUAL(pump(50), 0);
     end_child(keeper);
+}
+
+static void *own_and_leave(void *other)
+{
+    OVERLAPPED_ENTRY entry;
+    ULONG count;
+
+    CHECK(!GetQueuedCompletionStatusEx(other, &entry, 1, &count, 0, FALSE));
+    return NULL;
+}
+
+static void a_thread_that_closes_a_port_of_another_keeps_its_own(void)
+{
+    struct pair pair = connected_pair();
+    struct operation *receive = start_receive(pair.own, 5);
+    HANDLE other = another_port();
+    pthread_t thread;
+
+    pump(0); /* ours is the first port of this thread, as theirs is of that one */
+    CHECK_EQUAL(pthread_create(&thread, NULL, own_and_leave, other), 0);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    CHECK(CloseHandle(other));
+    peer_send(pair.peer, "still", 5);
+    CHECK_EQUAL(wait_for(receive), 0);
+    CHECK(memcmp(receive->data, "still", 5) == 0);
+}
+
+/* A thread may register so many rings; a port of io_uring has one registered, if there is room. */
+static unsigned rings_that_can_be_registered(void)
+{
+    enum { IORING_REGISTER_RING_FDS = 20, IORING_UNREGISTER_RING_FDS = 21, MOST = 64 };
+    struct {
+        unsigned offset, reserved;
+        uint64_t data;
+    } registered[MOST];
+    unsigned char parameters[120] = {0}; /* struct io_uring_params, of which all is 0 */
+    int ring = (int)syscall(SYS_io_uring_setup, 1, parameters);
+    unsigned count = 0;
+
+    CHECK(ring >= 0);
+    do {
+        registered[count].offset = ~0u;
+        registered[count].reserved = 0;
+        registered[count].data = (uint64_t)ring;
+    } while (count < MOST && syscall(SYS_io_uring_register, ring, IORING_REGISTER_RING_FDS, &registered[count], 1) == 1 &&
+             ++count < MOST);
+    for (unsigned i = 0; i < count; i++) {
+        registered[i].data = 0;
+        CHECK_EQUAL(syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_RING_FDS, &registered[i], 1), 1);
+    }
+    close(ring);
+    return count;
+}
+
+static void a_thread_that_opens_and_closes_many_ports_can_register_as_many_rings_as_before(void)
+{
+    unsigned before;
+
+    if (strcmp(iocp_backend_name(backend), "uring") != 0)
+        skip("it has no rings");
+    pump(0);
+    before = rings_that_can_be_registered();
+    CHECK(before > 0);
+    for (int i = 0; i < 100; i++) {
+        HANDLE other = another_port();
+
+        own_and_leave(other);
+        CHECK(CloseHandle(other));
+    }
+    CHECK_EQUAL(rings_that_can_be_registered(), before);
+}
+
+static void a_listeners_port_is_free_when_it_is_closed_though_accepts_were_pending(void)
+{
+    for (int i = 0; i < 50; i++) {
+        struct address at;
+        SOCKET listener = listen_own(&at, 5), next = socket(AF_INET, SOCK_STREAM, 0);
+
+        for (int j = 0; j < 4; j++)
+            start_accept(listener);
+        pump(0);
+        close_own(listener);
+        CHECK_EQUAL(bind(next, (struct sockaddr *)&at.name, at.length), 0);
+        close(next);
+        pump_all();
+    }
+}
+
+static int is_nonblocking(SOCKET s)
+{
+    return (fcntl(s, F_GETFL) & O_NONBLOCK) != 0;
+}
+
+static struct pair pair_with_flags(int flags)
+{
+    struct address at;
+    SOCKET listener = peer_listen(&at, AF_INET, 1), own = iocp_socket(port, AF_INET);
+    struct pair pair;
+
+    CHECK_EQUAL(connect(own, (struct sockaddr *)&at.name, at.length), 0);
+    CHECK_EQUAL(fcntl(own, F_SETFL, flags), 0);
+    pair.peer = peer_accept(listener);
+    pair.own = adopt(own);
+    return pair;
+}
+
+static void a_connected_socket_stays_blocking_or_not_as_it_was(void)
+{
+    for (int flags = 0; flags <= O_NONBLOCK; flags += O_NONBLOCK) {
+        struct pair pair = pair_with_flags(flags);
+        struct operation *receive = start_receive(pair.own, 5);
+
+        CHECK_EQUAL(pump(0), 0);
+        CHECK(!receive->ended);
+        peer_send(pair.peer, "hello", 5);
+        CHECK_EQUAL(wait_for(receive), 0);
+        CHECK_EQUAL(wait_for(start_send(pair.own, "hello", 5)), 0);
+        peer_expect(pair.peer, "hello", 5);
+        CHECK_EQUAL(is_nonblocking(pair.own), flags == O_NONBLOCK);
+    }
+}
+
+static void a_listening_socket_that_does_not_block_stays_so(void)
+{
+    struct address at;
+    SOCKET listener = adopt(dup(peer_listen(&at, AF_INET, 5))); /* it was non-blocking before */
+    struct operation *accept = start_accept(listener);
+
+    CHECK_EQUAL(pump(0), 0);
+    CHECK(is_nonblocking(listener));
+    peer_connect(&at);
+    CHECK_EQUAL(wait_for(accept), 0);
+    CHECK(is_nonblocking(listener));
 }
 
 static void too_many_buffers_fail_at_the_start(void)
@@ -297,6 +434,11 @@ const struct test_case linux_cases[] = {
     CASE(a_dequeue_with_nothing_to_do_uses_no_processor_time),
     CASE(a_child_that_keeps_our_socket_is_not_heard_after_we_close_it),
     CASE(a_child_that_keeps_our_socket_is_not_heard_when_its_memory_has_gone_back),
+    CASE(a_thread_that_closes_a_port_of_another_keeps_its_own),
+    CASE(a_thread_that_opens_and_closes_many_ports_can_register_as_many_rings_as_before),
+    CASE(a_listeners_port_is_free_when_it_is_closed_though_accepts_were_pending),
+    CASE(a_connected_socket_stays_blocking_or_not_as_it_was),
+    CASE(a_listening_socket_that_does_not_block_stays_so),
     CASE(too_many_buffers_fail_at_the_start),
     CASE(a_send_that_fails_after_a_part_says_by_its_packet_how_much_has_gone),
     CASE(an_operation_on_a_socket_of_no_port_fails_at_its_start),
