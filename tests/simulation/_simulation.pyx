@@ -403,7 +403,7 @@ cdef void check_spared(Worker *worker) noexcept nogil:
             continue
         if not session.receiving or session.sending or session.queue_head != NULL or session.active_at == 0:
             continue
-        if session.reason == BY_US:     # the drain was over, with bytes unsent
+        if session.reason == BY_US or session.sent_at >= session.closing_at:    # a drain, or send_timeout, was over
             continue
         if sim_came_by(&session.receive.overlapped, session.closing_at):
             sim_violation("worker %d: the session in slot %u is given up as idle, though something has come for it",
