@@ -5,11 +5,14 @@ cdef extern from *:
     #ifdef IOCPCORE_SIMULATED
     extern unsigned sim_mutant;
     #define IOCPCORE_MUTANT sim_mutant
+    #define IOCPCORE_CHECKED 1
     #else
     #define IOCPCORE_MUTANT 0
+    #define IOCPCORE_CHECKED 0
     #endif
     """
     const unsigned int IOCPCORE_MUTANT
+    const bint CHECKED "IOCPCORE_CHECKED"   # the simulation's build: what only its checks ask for is noted
 
 cdef enum Mutant:
     RECEIVE_NOT_COUNTED = 1     # a receive in flight does not keep its session
@@ -54,6 +57,9 @@ cdef enum Mutant:
     ACCEPTED_REFUSED_AT_CLOSE   # a connection that was accepted is closed because its listener closes
     CLOSE_COUNTS_NO_PROGRESS    # a worker that closes leaves 2 seconds after the drain, whatever gets done
     CLOSING_DROPS_SENDS         # what other threads send while a worker closes is forgotten
+    TURNS_WITHOUT_END           # a session goes on as long as it can
+    ROUNDS_WITHOUT_END          # all who are ready have their turn before new packets are looked at
+    TURNS_OVERTAKEN             # who waits first for a turn is not the first to have one
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

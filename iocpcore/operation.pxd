@@ -173,6 +173,10 @@ cdef struct Session:
     unsigned int timer_index    # its place in the heap of timers, if there is one
     unsigned int paused         # the handler wants no data; 2 while a resume from before the pause is in the inbox
 
+cdef struct SessionList:        # a session is in one at most, linked through itself
+    Session *head
+    Session *tail
+
 # Pages of the system for many sessions, which go back when nobody lives in them.
 cdef struct SessionSlab:
     SessionSlab *next           # of those with room
@@ -397,8 +401,12 @@ cdef struct Worker:
     int64_t buffers_enough      # with more of them in use, sessions wait for data without one
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
-    Session *ready_head         # sessions that have used up their turn and go on in the next
-    Session *ready_tail
+    SessionList due             # sessions to which something new is due
+    SessionList ready           # sessions that have used up their turn, and go on after those before them
+    uint64_t round_until        # bytes received and sent with which this round has moved what it may
+    int longest_turn            # of the simulation: steps after which a turn went on, at most
+    unsigned int turns_given    # ... of those who waited for one, in this round
+    bint overdrawn              # ... a turn was given in a round that was over, and was not its first
     Session *calls_head         # sessions whose handlers in Python are to be called after this batch
     Session *calls_tail
     InboxItem *python_head      # functions to be called, and connections that never came to be

@@ -12,8 +12,8 @@ from iocp cimport (
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
     ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting, iocp_has_come,
-    iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status, iocp_trim,
-    iocp_wait_undisturbed, unlikely)
+    iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status,
+    iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
 from accept cimport (
     ACCEPT_RETRY_TIME, BACKLOG_MOST, arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused,
     must_wait, on_accept, post_accept, start_listening)
@@ -27,16 +27,16 @@ from handler cimport (
 from inbox cimport inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from link cimport link_finish
 from mutant cimport (
-    ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CLOSE_COUNTS_NO_PROGRESS, CLOSED_WITH_UNREAD_INPUT, CLOSING_DROPS_SENDS,
-    COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE, HAND_OVER_LOSES_SOCKET,
-    IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES, SENT_TWICE, TIMER_NOT_RENEWED,
-    mutant)
+    ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CHECKED, CLOSED_WITH_UNREAD_INPUT, CLOSE_COUNTS_NO_PROGRESS,
+    CLOSING_DROPS_SENDS, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE,
+    HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES,
+    ROUNDS_WITHOUT_END, SENT_TWICE, TIMER_NOT_RENEWED, TURNS_OVERTAKEN, TURNS_WITHOUT_END, mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
-    DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING, INLINE, LOAD, OPEN, OVERDUE, PENDING, RECEIVE, TROUBLE_ACCEPT,
-    TROUBLE_CONNECT, TROUBLE_INBOX, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session, Settings, Started,
-    Waiting, Worker)
+    DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING, INLINE, LOAD, OPEN, OVERDUE, PENDING, RECEIVE, RECEIVE_SIZE,
+    TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_INBOX, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session,
+    SessionList, Settings, Started, Waiting, Worker)
 from place cimport (
     leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
@@ -50,18 +50,27 @@ from timer cimport timer_drop, timer_first, timer_heap_free, timer_set, timers_t
 from warn cimport WARN_PERIOD, report_trouble
 
 cdef enum:
-    TURNS = 32      # buffers' worth of transitions of one session before the others have their turn
+    TURN = 32           # steps of one session before the others have their turn; one that moves much counts as several
+    SHORT_TURN = 3      # ... once the round has moved what it may
 
 cdef extern from *:
     """
     #define IDLE_TIME UINT64_C(5000000000)
     #define GIL_TIME UINT64_C(20000)
     #define MUCH (4 * RECEIVE_SIZE)
+    #ifdef IOCPCORE_SIMULATED
+    #define ROUND (2 * RECEIVE_SIZE)    /* so that few sessions are many */
+    #else
+    #define ROUND (16 * RECEIVE_SIZE)
+    #endif
+    #define STEP (RECEIVE_SIZE / 2)
     #define SPARE_TIME UINT64_C(1000000)
     #define LEAVE_TIME (2 * DRAIN_TIME)
     """
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session gives its receive buffer back
     const uint64_t GIL_TIME     # nanoseconds that it takes to attach, at most, when nobody else has the GIL
+    const unsigned int ROUND    # bytes that a round moves, in and out, before the worker looks for new packets
+    const unsigned int STEP     # bytes that count as one step more
     const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
     const uint64_t SPARE_TIME   # nanoseconds until a spared session is asked again; its packet comes sooner as a rule
     const uint64_t LEAVE_TIME   # nanoseconds without progress after which a worker whose drain is over leaves
@@ -70,19 +79,32 @@ cdef extern from *:
 # ---- the transition table ----
 
 cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
-    """Start whatever is due; release the session when it is over."""
-    cdef int turns = TURNS
+    """Start whatever is due; release the session when it is over. In a round that is over what is large waits."""
+    if not round_is_over(worker):
+        take_turn(worker, session, TURN)
+    elif is_large(session) and session.state != CLOSING:
+        wait_for_turn(worker, session)
+    else:
+        take_turn(worker, session, SHORT_TURN)
+
+
+cdef inline void take_turn(Worker *worker, Session *session, int most) noexcept nogil:
+    """Until all that can be is in flight, or it has had its turn."""
+    cdef int cost, spent = 0
     if unlikely(worker.closing) and session.state == OPEN and not goes_on(session):
         finish(worker, session, BY_US)
-    while turns > 0:
+    while spent < most or mutant(TURNS_WITHOUT_END):
+        if CHECKED:
+            worker.longest_turn = max(worker.longest_turn, spent)
         if session.state == CLOSING:
             if session_releasable(session):
                 tell_or_release(worker, session)
             return
-        if not transition(worker, session):
+        cost = transition(worker, session)
+        if cost == 0:
             return
-        turns -= 1 + session.more_buffers
-    defer(worker, session)
+        spent += cost
+    wait_for_turn(worker, session)
 
 
 cdef inline bint goes_on(Session *session) noexcept nogil:
@@ -90,8 +112,8 @@ cdef inline bint goes_on(Session *session) noexcept nogil:
     return session.handler.wants & CALL_SHUTDOWN or session.paused > 0 or session.calls & CALL_CONNECT
 
 
-cdef inline bint transition(Worker *worker, Session *session) noexcept nogil:
-    """One step; False when all that can be is in flight."""
+cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
+    """One step, and what it counts as in a turn; 0 when all that can be is in flight."""
     if session.state == CONNECTING:
         return False
     if session.queue_head != NULL:
@@ -146,14 +168,14 @@ cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:
     return True
 
 
-cdef inline bint step_send(Worker *worker, Session *session) noexcept nogil:
+cdef inline int step_send(Worker *worker, Session *session) noexcept nogil:
     cdef DWORD sent = 0
     cdef Started started = start_send(worker, session, &sent)
     if started == INLINE:
         sent_or_failed(worker, session, 0, sent)
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
-    return True
+    return cost_of(sent)
 
 
 cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
@@ -163,7 +185,7 @@ cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
         step_send(worker, session)
 
 
-cdef inline bint step_receive(Worker *worker, Session *session, bint waiting) noexcept nogil:
+cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noexcept nogil:
     cdef DWORD received = 0
     cdef Started started = start_receive(worker, session, waiting, &received)
     if started == INLINE:
@@ -172,7 +194,11 @@ cdef inline bint step_receive(Worker *worker, Session *session, bint waiting) no
         close_session(worker, session, BY_ERROR)
     elif not waiting:
         timer_set(worker, session, worker.now + IDLE_TIME)
-    return started != PENDING
+    return 0 if started == PENDING else cost_of(received)
+
+
+cdef inline int cost_of(DWORD bytes) noexcept nogil:
+    return 1 + <int> (bytes // STEP)
 
 
 cdef inline void received_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
@@ -277,30 +303,76 @@ cdef inline void count_connect_failure(Worker *worker, int error) noexcept nogil
 
 # ---- taking turns: a peer that always has more must not starve the others ----
 
-cdef inline void defer(Worker *worker, Session *session) noexcept nogil:
-    """It goes on in the next round; being in the list holds it."""
+cdef inline bint round_is_over(Worker *worker) noexcept nogil:
+    """Has this round moved what it may?"""
+    return worker.stats.bytes_received + worker.stats.bytes_sent >= worker.round_until
+
+
+cdef inline bint is_large(Session *session) noexcept nogil:
+    """Is what it does next likely to be?"""
+    return session.more_buffers != 0 or session.queue_bytes > RECEIVE_SIZE
+
+
+cdef inline void begin_round(Worker *worker) noexcept nogil:
+    if CHECKED:
+        worker.turns_given = 0
+    worker.round_until = worker.stats.bytes_received + worker.stats.bytes_sent + ROUND
+
+
+cdef inline void append(SessionList *sessions, Session *session) noexcept nogil:
+    """Being in a list holds it."""
     if session.ready:
         return
     session_hold(session)
     session.ready = 1
     session.next = NULL
-    if worker.ready_head == NULL:
-        worker.ready_head = session
+    if sessions.head == NULL:
+        sessions.head = session
     else:
-        worker.ready_tail.next = session
-    worker.ready_tail = session
+        sessions.tail.next = session
+    sessions.tail = session
+
+
+cdef inline Session *take_first(SessionList *sessions) noexcept nogil:
+    cdef Session *session = sessions.head
+    sessions.head = session.next
+    session.ready = 0
+    session_drop(session)
+    return session
+
+
+cdef inline void defer(Worker *worker, Session *session) noexcept nogil:
+    """Something new is due to it: in this round, before those that have had their turn."""
+    append(&worker.due, session)
+
+
+cdef inline void wait_for_turn(Worker *worker, Session *session) noexcept nogil:
+    """It has had its turn, or is large: it goes on when those before it have had theirs."""
+    append(&worker.ready, session)
+
+
+cdef inline void run_due(Worker *worker) noexcept nogil:
+    while worker.due.head != NULL:
+        advance(worker, take_first(&worker.due))
 
 
 cdef inline void run_ready(Worker *worker) noexcept nogil:
-    cdef Session *session = worker.ready_head
-    cdef Session *after
-    worker.ready_head = NULL
-    while session != NULL:
-        after = session.next
-        session.ready = 0
-        session_drop(session)
-        advance(worker, session)
-        session = after
+    """Each once, in their order, until the round has moved what it may; one at least."""
+    cdef Session *last = worker.ready.tail
+    cdef Session *session = NULL
+    while worker.ready.head != NULL and session != last:
+        if CHECKED:
+            worker.overdrawn |= session != NULL and round_is_over(worker)
+            worker.turns_given += 1
+        session = take_first(&worker.ready)
+        if mutant(TURNS_OVERTAKEN) and worker.ready.head != NULL:
+            append(&worker.ready, session)
+            session = take_first(&worker.ready)
+        take_turn(worker, session, TURN)
+        if much_to_tell(worker):
+            run_calls(worker)
+        if worker.abandoned or (round_is_over(worker) and not mutant(ROUNDS_WITHOUT_END)):
+            return
 
 
 # ---- Python: the GIL once for all that a batch has to tell it ----
@@ -1006,7 +1078,7 @@ cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
 cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
     """Until the next deadline, rounded up."""
     cdef uint64_t at
-    if worker.ready_head != NULL or calls_are_due(worker) or places_were_granted(worker):
+    if worker.due.head != NULL or worker.ready.head != NULL or calls_are_due(worker) or places_were_granted(worker):
         return 0
     at = earlier(earlier(timer_first(worker), worker.retry_at), earlier(worker.close_at, worker.leave_at))
     at = earlier(at, earlier(worker.trim_at, worker.warn_at))
@@ -1046,6 +1118,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
     cdef unsigned int count = port_dequeue(worker, min(most, milliseconds_left(worker)))
     worker.shutdown_told = worker.closing
+    begin_round(worker)
     if count == 0 or not mutant(DEADLINES_WAIT_FOR_REST):
         worker.seen_at = worker.now
     if mutant(FREED_AT_DEQUEUE):
@@ -1054,7 +1127,12 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     run_calls(worker)
     if worker.abandoned:
         return count
-    run_ready(worker)
+    run_due(worker)
+    if worker.ready.head != NULL:
+        iocp_submit(worker.port)    # what is small goes before all that follows
+        run_ready(worker)
+        if worker.abandoned:
+            return count
     run_timers(worker)
     if places_were_granted(worker):
         serve_granted(worker)

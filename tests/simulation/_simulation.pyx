@@ -17,15 +17,15 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport NOWAIT_LOCK
 
 from iocp cimport (
-    HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, WSAETIMEDOUT, InterlockedDecrement, closesocket, iocp_open_port)
+    HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_open_port)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_US, CLOSING, FINISHING, FREE, PINNED, POOLED, BY_PEER, Operation, SessionSlab, TimerHeap,
-    Waiting)
+    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, FINISHING, FREE, PINNED, POOLED, Operation, SessionSlab,
+    TimerHeap, Waiting)
 from place cimport has_place
 from port cimport port_associate
 from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
-from worker cimport IDLE_TIME, deadline_of, session_takes
+from worker cimport IDLE_TIME, TURN, deadline_of, session_takes
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
@@ -178,6 +178,8 @@ cdef struct Run:
     uint64_t done[WORKERS]      # by the worker, when it was last looked at
     uint64_t done_at[WORKERS]   # when that last grew, by the worker's clock
     uint64_t turns
+    NativeSession *ready[SLOTS]  # that waited for their turn when this one began
+    unsigned int ready_count
 
 # Locks that the core releases; nobody ever waits for them here.
 cdef PyThread_type_lock[LISTENERS] armed, unlistened
@@ -393,13 +395,41 @@ cdef void check_late(Worker *worker, uint64_t began) noexcept nogil:
         sim_violation("worker %d: a deadline is over, and nobody has looked at its session", worker.index)
 
 
+cdef void note_ready(Run *run, Worker *worker) noexcept nogil:
+    """Who waits for a turn, in what order, before the worker's round."""
+    cdef NativeSession *session = worker.ready.head
+    run.ready_count = 0
+    while session != NULL and run.ready_count < SLOTS:
+        run.ready[run.ready_count] = session
+        run.ready_count += 1
+        session = session.next
+
+
+cdef void check_turns(Run *run, Worker *worker) noexcept nogil:
+    """No turn and no round lasts too long; who waited first had the first turn, and nobody has come before others."""
+    cdef NativeSession *session = worker.ready.head
+    cdef unsigned int i
+    if worker.longest_turn >= TURN:
+        sim_violation("worker %d: a turn of %d steps goes on", worker.index, worker.longest_turn)
+    if worker.overdrawn:
+        sim_violation("worker %d: in a round that was over somebody had a turn", worker.index)
+    if run.ready_count == SLOTS:
+        return
+    if run.ready_count != 0 and worker.turns_given == 0 and not worker.abandoned:
+        sim_violation("worker %d: sessions wait for their turn, and none has had it", worker.index)
+    for i in range(worker.turns_given, run.ready_count):
+        if session != run.ready[i]:
+            sim_violation("worker %d: a session that waits for its turn was overtaken", worker.index)
+        session = session.next
+
+
 cdef void check_spared(Worker *worker) noexcept nogil:
     """Who was given up for having done nothing has done nothing."""
     cdef NativeSession *session
     cdef unsigned int i
     for i in range(session_slots(worker)):
         session = session_at(worker, i)
-        if session == NULL or session.state != CLOSING or session.error != WSAETIMEDOUT or session.end_sent:
+        if session == NULL or session.state != CLOSING or session.reason != BY_TIMEOUT or session.end_sent:
             continue
         if not session.receiving or session.sending or session.queue_head != NULL or session.active_at == 0:
             continue
@@ -521,6 +551,7 @@ cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
     check_timers(worker)
     check_late(worker, began)
     check_spared(worker)
+    check_turns(run, worker)
     check_listeners(worker)
     check_unread(run, worker)
     check_owners()
@@ -750,6 +781,7 @@ cdef void turn(Run *run) noexcept nogil:
             stuck(run)
         return
     began = sim_now()
+    note_ready(run, worker)
     worker_turn(worker, INFINITE)
     check(run, worker, began)
     if run.cast != NULL:
