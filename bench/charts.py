@@ -362,6 +362,7 @@ def echo_charts(run: Run) -> list[Chart]:
 GROUPS = {
     "latency": "Latency at a fixed rate",
     "busy": "Latency with a Python loop busy in the process",
+    "fair": "Latency beside connections that flood",
     "churn": "Connect, echo, close",
     "memory": "Memory of an idle connection",
     "bulk": "Bulk sending with back-pressure",

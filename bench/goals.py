@@ -38,6 +38,10 @@ def user_part(case: Case, server: str, base: str) -> Measured:
     return [statistics.mean(mine) / statistics.mean(others)] if mine and others and all(mine + others) else None
 
 
+def p50(case: Case, server: str, base: str) -> Measured:
+    return case.ratios(server, base, "p50_us")
+
+
 def p99(case: Case, server: str, base: str) -> Measured:
     return case.ratios(server, base, "p99_us")
 
@@ -77,6 +81,7 @@ def count(value: float) -> str:
 TEXTS: dict[Callable[[Case, str, str], Measured], Callable[[float], str]] = {
     total: ratio,
     user_part: ratio,
+    p50: ratio,
     p99: ratio,
     attaches: number,
     size: number,
@@ -117,6 +122,13 @@ def echoes(title: str, server: str, base: str, unit: str, limits: dict[int, floa
         yield Goal(name, total, limit, "echo", ECHO(connections), server, base, unit)
 
 
+def fair(title: str, server: str) -> Iterator[Goal]:
+    for case in FLOODS:
+        for name, measure in (("p50", p50), ("p99", p99)):
+            full = f"{title} {case.removeprefix('echo 14 B ')}, {name}"
+            yield Goal(full, measure, 1, "fair", case, server, "uvloop", "uvloop")
+
+
 def memory(title: str, server: str, limit: float) -> Iterator[Goal]:
     for connections in (1000, 10_000):
         case = f"{connections:,} idle connections"
@@ -127,6 +139,7 @@ def memory(title: str, server: str, limit: float) -> Iterator[Goal]:
 NATIVE, PYTHON, RAW_C = "iocpcore-{}", "python-{}", "c-{}"
 SAME_BACKEND = "raw C of the same backend"
 BUSY = "busy loop, 1,000 echoes a second"
+FLOODS = [f"echo 14 B beside {count} that flood" for count in (1, 100)]
 CHURN = "connect, echo, close"
 CALLS = "calls per echo"
 GOALS = [
@@ -141,6 +154,8 @@ GOALS = [
         "native echo, p99 beside a busy loop in its process", p99, 1.1, "busy", BUSY, NATIVE, f"{NATIVE}, loop outside",
         "beside one in another process",
     ),
+    *fair("native echo", NATIVE),
+    *fair("Python echo", PYTHON),
     *memory("native session", NATIVE, 640),
     *memory("Python session", PYTHON, 1100),
     Goal("native, connect, echo, close", total, 1.1, "churn", CHURN, NATIVE, RAW_C, SAME_BACKEND),

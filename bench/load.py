@@ -3,6 +3,7 @@ import json
 
 from process import ENDS_WITHIN, Failed, Process, load_cpus, status_within
 from programs import BUILD
+from servers import script
 
 
 class Load(Process):
@@ -11,13 +12,15 @@ class Load(Process):
     arguments: those of the program, by name.
     """
 
+    program = (BUILD / "load",)
+
     def __init__(self, running, placement, timeout, **arguments):
         self.running = running
         self.patience = 2 * timeout + 5  # at most two of the load's steps lie between two of its lines
         self.requests = arguments["requests"]
         arguments |= {"port": running.port, "timeout": timeout}
         options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
-        super().__init__([BUILD / "load", "--gated", *options], load_cpus(placement))
+        super().__init__([*self.program, "--gated", *options], load_cpus(placement))
 
     def __enter__(self):
         self.wait_for("ready")
@@ -50,3 +53,9 @@ class Load(Process):
             self.fail(f"the load failed with status {status}, {line}")
         self.running.check_alive()
         return json.loads(line)
+
+
+class Flood(Load):
+    """The same of a polite client, beside connections that flood."""
+
+    program = script("flood.py")

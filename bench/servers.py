@@ -8,7 +8,7 @@ import iocpcore
 import programs
 
 PEERS = programs.HERE / "peers"
-SERVICES = frozenset({"echo", "two-writes", "bulk", "broadcast"})
+SERVICES = frozenset({"echo", "two-writes", "bulk", "broadcast", "patient"})
 
 
 class Unavailable(Exception):
@@ -81,7 +81,9 @@ def script(name, *arguments):
 def raw_c(backend, *packages):
     name = f"server_{backend}"
     check = functools.partial(built, name, *packages)
-    return Server(f"c-{backend}", (str(programs.BUILD / name),), SERVICES, "c-epoll", check)
+    services = SERVICES - {"patient"}
+    lacks = "it has no back-pressure"
+    return Server(f"c-{backend}", (str(programs.BUILD / name),), services, "c-epoll", check, lacks=lacks)
 
 
 def on_iocpcore(name, backend, *arguments, **more):
@@ -92,7 +94,7 @@ def on_iocpcore(name, backend, *arguments, **more):
 
 
 def native(backend):
-    echo = frozenset({"echo"})
+    echo = frozenset({"echo", "patient"})
     return on_iocpcore("iocpcore", backend, "--native", services=echo, lacks="the native handler only echoes")
 
 
@@ -114,7 +116,7 @@ SERVERS = [
     Server(
         "twisted",
         script("twisted_server.py"),
-        SERVICES,
+        SERVICES - {"patient"},
         "c-epoll",
         functools.partial(importable, "twisted"),
         "twisted.internet.reactor",

@@ -79,6 +79,16 @@ def test_every_kind_of_case_runs(run):
     assert {case["group"] for case in document["cases"]} == set(parts)
 
 
+def test_a_polite_client_is_measured_beside_a_flood(run):
+    few = ["--rounds=1", "--requests=20", "--servers=c-epoll,python-epoll,iocpcore-epoll,asyncio", "-k", "100flooders"]
+    status, output, document = run(BENCH / "test_fair.py", *few)
+    assert status == 0, output
+    assert "not measured in fair: c-epoll: it has no back-pressure" in output
+    servers = document["cases"][0]["servers"]
+    assert sorted(servers) == ["asyncio", "iocpcore-epoll", "python-epoll"]
+    assert all(figures["p99_us"] >= figures["p50_us"] > 0 for each in servers.values() for figures in each["rounds"])
+
+
 def test_a_server_that_cannot_run_is_named_with_the_reason(run):
     command = [BENCH / "test_churn.py", "--rounds=1", "--requests=10", "--servers=c-epoll,gone"]
     status, output, document = run(*command, "--add-server", f"gone={sys.executable} -c exit(3)")

@@ -81,7 +81,8 @@ def test_every_goal_is_about_a_case_of_the_suite():
     """Else it would be not measured for ever."""
     quick = {(case.group, case.name) for case in results.load(goals.PUBLISHED).cases}
     full = {("echo", "echo 14 B x 5000"), ("memory", "10,000 idle connections")}
-    assert {(goal.group, goal.case) for goal in goals.GOALS} <= quick | full
+    younger = {("fair", case) for case in goals.FLOODS}  # than the published result
+    assert {(goal.group, goal.case) for goal in goals.GOALS} <= quick | full | younger
 
 
 def test_every_goal_is_a_row_of_the_table_and_every_backend_a_line_of_the_list():

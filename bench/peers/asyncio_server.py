@@ -13,6 +13,14 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
+class Patient(Echo):
+    def pause_writing(self):
+        self.transport.pause_reading()
+
+    def resume_writing(self):
+        self.transport.resume_reading()
+
+
 class TwoWrites(Echo):
     def data_received(self, data):
         self.transport.write(data[:HEADER])
@@ -57,7 +65,7 @@ class Broadcast(asyncio.Protocol):
         self.transports.discard(self.transport)
 
 
-PROTOCOLS = {"echo": Echo, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
+PROTOCOLS = {"echo": Echo, "patient": Patient, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
 
 
 async def serve(options):

@@ -6,12 +6,13 @@ two-writes  too, but as two writes: the first HEADER bytes, as a header, then th
 bulk        each request, REQUEST bytes, says how many bytes are wanted; the answer is BLOCK over and over, written no
             faster than the peer reads it
 broadcast   what comes goes to every connection
+patient     as echo, with back-pressure: who does not read what comes back is not read from
 """
 import argparse
 import os
 import threading
 
-SERVICES = ("echo", "two-writes", "bulk", "broadcast")
+SERVICES = ("echo", "two-writes", "bulk", "broadcast", "patient")
 BACKLOG = 4096
 HEADER = 4
 REQUEST = 8

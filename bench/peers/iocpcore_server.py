@@ -13,6 +13,15 @@ class Echo:
         session.send(data)
 
 
+class Patient:
+    def on_receive(self, session, data):
+        if not session.send(data):
+            session.pause()
+
+    def on_drain(self, session):
+        session.resume()
+
+
 class TwoWrites:
     def on_receive(self, session, data):
         session.send(data[:HEADER])
@@ -66,7 +75,7 @@ def answer_questions(proactor):
         print(stats.attaches, stats.packets, flush=True)
 
 
-HANDLERS = {"echo": Echo, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
+HANDLERS = {"echo": Echo, "patient": Patient, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
 
 
 def main():
@@ -76,7 +85,7 @@ def main():
         native={"action": "store_true", "help": "the native echo handler"},
         stats={"action": "store_true", "help": "statistics at the end, on standard error"},
     )
-    if options.native and options.service != "echo":
+    if options.native and options.service not in ("echo", "patient"):
         sys.exit("the native handler only echoes")
 
     def started(listener):

@@ -1,0 +1,133 @@
+"""A polite client beside connections that flood: what one waits for a small echo while others send all they can.
+
+The flooders are a process of their own: each writes whenever the system takes something, and reads whatever comes. The
+polite client sends a message, waits until it has come back, rests for a moment, and so on. It is driven as the load
+generator is: it prints `ready` before the timed part and `done` after it, and goes on at a line on standard input.
+"""
+import argparse
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+PIECE = bytes(64 * 1024)
+ROOM = 256 * 1024
+REST = 0.001  # seconds between an answer and the next message
+
+
+def connect(options):
+    sock = socket.create_connection((options.host, options.port), timeout=options.timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def flood(socks, begun):
+    """Until it is killed."""
+    poll = select.epoll()
+    by_number = {}
+    room = bytearray(ROOM)
+    for sock in socks:
+        sock.setblocking(False)
+        by_number[sock.fileno()] = sock
+        poll.register(sock, select.EPOLLIN | select.EPOLLOUT)
+    os.write(begun, b"!")
+    while True:
+        for number, events in poll.poll():
+            try:
+                if events & select.EPOLLIN and not by_number[number].recv_into(room):
+                    raise ConnectionError("the server has ended a connection that floods")
+                if events & select.EPOLLOUT:
+                    by_number[number].send(PIECE)
+            except BlockingIOError:
+                pass
+
+
+def start_flood(options):
+    """The process that floods: it goes when this one does."""
+    socks = [connect(options) for _ in range(options.connections)]
+    for sock in socks:
+        ask(sock, options)
+    waiting, begun = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            flood(socks, begun)
+        finally:
+            os._exit(1)
+    os.close(begun)
+    if os.read(waiting, 1) != b"!":
+        raise ConnectionError("nobody floods")
+    for sock in socks:
+        sock.close()
+    return child
+
+
+def ask(sock, options):
+    """Send a message and have it back; nanoseconds."""
+    message = os.urandom(options.size)
+    begun = time.perf_counter_ns()
+    sock.sendall(message)
+    answer = sock.recv(options.size, socket.MSG_WAITALL)
+    took = time.perf_counter_ns() - begun
+    if answer != message:
+        raise ConnectionError(f"{len(answer)} bytes came back, or others, for {options.size}")
+    return took
+
+
+def percentile(latencies, share):
+    return latencies[min(len(latencies) - 1, int(share * len(latencies)))] / 1000
+
+
+def result(options, latencies, seconds):
+    latencies.sort()
+    shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+    return {
+        "requests": options.requests,
+        "requests_per_second": options.requests / seconds,
+        "latency_us": {name: percentile(latencies, share) for name, share in shares.items()},
+    }
+
+
+def gate(options, state):
+    if options.gated:
+        print(state, flush=True)
+        sys.stdin.readline()
+
+
+def run(options):
+    polite = connect(options)
+    ask(polite, options)
+    child = start_flood(options)
+    try:
+        gate(options, "ready")
+        begun = time.perf_counter()
+        latencies = []
+        for _ in range(options.requests):
+            latencies.append(ask(polite, options))
+            time.sleep(REST)
+        seconds = time.perf_counter() - begun
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            raise ConnectionError("the flooders have ended")
+        gate(options, "done")
+    finally:
+        os.kill(child, signal.SIGKILL)
+    print(json.dumps(result(options, latencies, seconds)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--connections", type=int, default=100, help="that flood (100)")
+    parser.add_argument("--requests", type=int, default=500, help="of the polite client (500)")
+    parser.add_argument("--size", type=int, default=14, help="bytes of its messages (14)")
+    parser.add_argument("--timeout", type=float, default=60, help="seconds for each step (60)")
+    parser.add_argument("--gated", action="store_true", help="wait for a line before and after the timed part")
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A polite client's small echo beside connections that flood: what a server makes one wait for what others send.
+
+The flooders write all that the system takes, and read all that comes. They and the polite client are processes of their
+own, and the server is a third: the system places them, whatever --cpus says, for on one CPU the client would above all
+wait for that. Only servers with back-pressure take part.
+"""
+import dataclasses
+import os
+
+import pytest
+
+from load import Flood
+from rounds import LATENCY, RATE, Traffic, traffic_figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Fair(Traffic):
+    service: str = "patient"
+    figure = "p99_us"
+
+    def units(self):
+        return LATENCY | RATE
+
+    def why_not(self):
+        return super().why_not() if len(os.sched_getaffinity(0)) > 1 else "it takes two CPUs"
+
+    def start(self, server, options, stack):
+        return super().start(server, dataclasses.replace(options, cpus="any"), stack)
+
+    def round(self, running, options):
+        arguments = {"connections": self.connections, "size": self.size, "requests": self.count(options)}
+        with Flood(running, "any", options.patience, **arguments) as load:
+            yield self.idle
+            load.run()
+            return traffic_figures(load.end())
+
+
+@pytest.mark.parametrize("flooders", [1, 100], ids=["1flooder", "100flooders"])
+def test_beside_a_flood(compare, flooders):
+    name = f"echo 14 B beside {flooders} that flood"
+    compare(Fair("fair", name, connections=flooders, requests=300, full_times=3))
