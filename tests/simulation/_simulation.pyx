@@ -423,13 +423,15 @@ cdef void check_turns(Run *run, Worker *worker) noexcept nogil:
         session = session.next
 
 
-cdef void check_spared(Worker *worker) noexcept nogil:
-    """Who was given up for having done nothing has done nothing."""
+cdef void check_spared(Worker *worker, uint64_t began) noexcept nogil:
+    """Who was given up in this turn, for having done nothing, has done nothing. Who reads nothing is another matter."""
     cdef NativeSession *session
     cdef unsigned int i
     for i in range(session_slots(worker)):
         session = session_at(worker, i)
         if session == NULL or session.state != CLOSING or session.reason != BY_TIMEOUT or session.end_sent:
+            continue
+        if session.closing_at < began or session.handler.settings.send_timeout != 0:
             continue
         if not session.receiving or session.sending or session.queue_head != NULL or session.active_at == 0:
             continue
@@ -550,7 +552,7 @@ cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
     check_deadlines(worker)
     check_timers(worker)
     check_late(worker, began)
-    check_spared(worker)
+    check_spared(worker, began)
     check_turns(run, worker)
     check_listeners(worker)
     check_unread(run, worker)
