@@ -199,6 +199,30 @@ def test_a_listener_of_a_given_socket_closes_and_who_has_a_duplicate_listens_on(
             assert address == peer.getsockname()
 
 
+def test_no_accept_blocks_its_worker_though_the_sockets_owner_makes_it_blocking_again_and_again(proactor, connect):
+    """As each socket.dup() does, for the duplicate has the same flags."""
+    over = threading.Event()
+
+    def make_blocking(sock):
+        while not over.is_set():
+            sock.setblocking(True)
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listener = proactor.listen(iocpcore.ECHO, sock=sock.dup())
+        owner = threading.Thread(target=make_blocking, args=(sock,))
+        owner.start()
+        try:
+            for _ in range(max(20, int(2000 * SCALE))):
+                peer = connect(listener)
+                peer.sendall(b"x")
+                assert receive_exactly(peer, 1) == b"x"
+                peer.close()
+        finally:
+            over.set()
+            connect(listener).close()  # a worker that waits in the system is let go, so that the test can end
+            owner.join(WAIT)
+
+
 def test_a_listener_is_armed_when_listen_returns(proactor):
     before = proactor.stats().submitted
     proactor.listen(iocpcore.ECHO)

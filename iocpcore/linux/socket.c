@@ -274,11 +274,16 @@ int socket_set_nonblocking(SOCKET fd)
     return ioctl(fd, FIONBIO, &on) == 0 ? 0 : errno;
 }
 
-/* A process that shares the listening socket may have made it blocking, and have been quicker: so each time. */
+/* Others may hold the listening socket. One of them may take the connection that waited: so the socket is made non-blocking,
+ * each time. One of them may make it blocking just then, as Python's socket.dup() does: so nothing is accepted without a
+ * look at what waits. An accept that blocked would stop the whole worker. */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
-    int error = socket_set_nonblocking(s->fd), fd;
+    int error, fd;
 
+    if (!socket_is_ready(s->fd, overlapped))
+        return EAGAIN;
+    error = socket_set_nonblocking(s->fd);
     if (error != 0)
         return error;
     fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
