@@ -16,6 +16,30 @@ cdef object system_error(int number):
     return OSError(number, text.decode("utf-8", "replace"), None, number)
 
 
+cdef object log_error(object error, str what, tuple arguments):
+    """Log it; return what ends programs, if that came in between: Ctrl+C may, anywhere.
+
+    Where logging fails, sys.unraisablehook is given both errors. What that raises the interpreter prints, and goes on.
+    """
+    try:
+        logging.getLogger("iocpcore").error(what, *arguments, exc_info=error)
+    except (KeyboardInterrupt, SystemExit) as ending:
+        return ending
+    except BaseException as failure:
+        write_unraisable(error, "reported by iocpcore")
+        write_unraisable(failure, "while that was logged by iocpcore")
+    return None
+
+
+cdef void write_unraisable(object error, str where) noexcept:
+    """Give it to sys.unraisablehook, with its own traceback and context."""
+    kind = type(error)
+    Py_INCREF(kind)
+    Py_INCREF(error)
+    PyErr_Restore(<void *> kind, <void *> error, PyException_GetTraceback(error))
+    PyErr_WriteUnraisable(where)
+
+
 cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) except? 0:
     """The argument as a number in that range, or TypeError, or ValueError.
 

@@ -1,4 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
+# What a noexcept function cannot raise goes to sys.unraisablehook alone. With a traceback of Cython's it would be printed
+# by sys.excepthook first, and a SystemExit, the hook's own too, would end the interpreter in a worker's thread.
+# cython: unraisable_tracebacks=False
 """The Python-visible types of the native core. Use them through the package `iocpcore`.
 
 Ownership: a Proactor owns its workers' memory and frees it when their threads have ended. A Listener, a Load and a
@@ -28,6 +31,7 @@ from libc.string cimport memcpy, memset
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.bool cimport PyBool_Check
+from cpython.exc cimport PyErr_WriteUnraisable
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.pythread cimport (
@@ -69,6 +73,8 @@ from worker cimport (
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    void PyErr_Restore(void *kind, void *value, void *traceback)    # takes a reference to each
+    void *PyException_GetTraceback(object error)
     bint PyFunction_Check(object function)
     bint PyMethod_Check(object method)
     void *PyFunction_GetCode(object function)   # borrowed, as the next
@@ -1094,6 +1100,6 @@ def _close_all():
         if proactor.process_id == iocp_process_id():
             try:
                 proactor.close(0)
-            except BaseException:
+            except BaseException as error:
                 Py_INCREF(proactor)     # for ever: the system may still write to what it holds
-                logging.getLogger("iocpcore").exception("a proactor that was left open did not close")
+                log_error(error, "a proactor that was left open did not close", ())

@@ -412,9 +412,8 @@ cdef void failed(Worker *worker, Proactor proactor, object error, str what, tupl
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         proactor.stop_because_of(error)
         return
-    try:
-        logging.getLogger("iocpcore").error(what + " raised an exception", *arguments, exc_info=error)
-    except (KeyboardInterrupt, SystemExit) as ending:   # Ctrl+C may come here too
+    ending = log_error(error, what + " raised an exception", arguments)
+    if ending is not None:
         proactor.stop_because_of(ending)
 
 

@@ -311,6 +311,91 @@ with iocpcore.Proactor(1, {backend!r}) as proactor:
     assert output.strip() == "b'x'"
 
 
+FAILING_REPORTS = {
+    "a log handler": """
+class Failing(logging.Handler):
+    def emit(self, record):
+        raise OSError("away")
+logging.getLogger().addHandler(Failing())
+""",
+    "a log filter": """
+def fail(record):
+    raise OSError("away")
+logging.getLogger("iocpcore").addFilter(fail)
+""",
+    "the words of the exception": """
+class Failing(logging.Handler):
+    def emit(self, record):
+        raise Wordless(str(record.exc_info[1]))
+logging.getLogger().addHandler(Failing())
+""",
+}
+
+EXITING_HOOKS = {
+    "no hook": "",
+    "sys.excepthook": "sys.excepthook = lambda *info: sys.exit(1)",
+    "sys.unraisablehook": "sys.unraisablehook = lambda info: sys.exit(1)",
+    "both": "sys.excepthook = sys.unraisablehook = lambda *info: sys.exit(1)",
+}
+
+
+# Each combination with one callback, and each callback with one combination.
+FAILING = [(hooks, report, "on_receive") for hooks in EXITING_HOOKS for report in FAILING_REPORTS] + [
+    ("both", "a log handler", name) for name in ("on_connect", "on_end", "on_close", "a posted function")
+]
+
+
+@pytest.mark.parametrize("hooks, report, name", FAILING)
+def test_whatever_fails_while_an_exception_is_reported_the_worker_goes_on(backend, hooks, report, name):
+    output = run_python(
+        f"""
+import contextlib, iocpcore, logging, socket, sys, types
+class Wordless(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+{FAILING_REPORTS[report]}
+{EXITING_HOOKS[hooks]}
+def fail(*_):
+    raise Wordless
+for workers in 1, 0:
+    proactor = iocpcore.Proactor(workers, {backend!r})
+    callbacks = {{"on_end": lambda session: session.close(), {name!r}: fail}}
+    failing, echo = proactor.listen(types.SimpleNamespace(**callbacks)), proactor.listen(iocpcore.ECHO)
+    proactor.post(fail)
+    with socket.create_connection(failing.address) as failed, socket.create_connection(echo.address) as peer:
+        with contextlib.suppress(OSError):     # it may be reset already
+            failed.sendall(b"x")
+            failed.shutdown(socket.SHUT_WR)
+        expected = 1 + ({name!r} in iocpcore._core.CALLBACKS)
+        while proactor.stats().callback_errors < expected:
+            if workers == 0:
+                proactor.poll(0.1)
+        peer.settimeout(0.1)
+        peer.sendall(b"x")
+        while True:
+            if workers == 0:
+                proactor.poll(0.1)
+            with contextlib.suppress(TimeoutError):
+                print(peer.recv(1))
+                break
+    proactor.close()
+""",
+    )
+    assert output.split() == ["b'x'"] * 2
+
+
+def test_an_exception_that_cannot_be_logged_is_given_to_the_hook_for_what_nobody_can_catch(proactor, monkeypatch):
+    given = []
+    reported = LookupError("mine")
+    monkeypatch.setattr(sys, "unraisablehook", lambda info: given.append((info.exc_value, info.object)))
+    monkeypatch.setattr(logging.getLogger("iocpcore"), "handle", raising(OSError("away")))
+    proactor.post(raising(reported))
+    until(lambda: len(given) == 2)
+    assert given[0] == (reported, "reported by iocpcore")
+    assert isinstance(given[1][0], OSError)
+    assert given[1][0].__context__ is reported
+
+
 # ---- what ends programs ----
 
 
