@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
-# What a noexcept function cannot raise goes to sys.unraisablehook alone. With a traceback of Cython's it would be printed
-# by sys.excepthook first, and a SystemExit, the hook's own too, would end the interpreter in a worker's thread.
+# What a noexcept function cannot raise goes to sys.unraisablehook alone. With a traceback of Cython's it would be
+# printed by sys.excepthook first, and a SystemExit, the hook's own too, would end the interpreter in a worker's thread.
 # cython: unraisable_tracebacks=False
 """The Python-visible types of the native core. Use them through the package `iocpcore`.
 
@@ -78,7 +78,12 @@ cdef extern from "Python.h":
     bint PyFunction_Check(object function)
     bint PyMethod_Check(object method)
     void *PyFunction_GetCode(object function)   # borrowed, as the next
+    void *PyFunction_GetDefaults(object function)   # NULL: none
     void *PyMethod_Function(object method)
+
+    ctypedef struct TypeObject "PyTypeObject":
+        unsigned long tp_flags
+    unsigned long Py_TPFLAGS_BASETYPE
     ctypedef enum PyLockStatus:
         PY_LOCK_ACQUIRED
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
@@ -168,8 +173,7 @@ def _choose_backend(name):
 
 
 cdef class Proactor:
-    """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)
-
+    """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)\n--\n
     Workers, each a thread with a completion port of its own, and their listeners and sessions.
 
     - workers: threads, at most 256; 0: none, and poll() does the work.
@@ -378,7 +382,7 @@ cdef class Proactor:
         Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex
         """
         self.check()
-        if isinstance(handler, Handler) and not isinstance(handler, Callbacks):
+        if as_native(handler) is not None or isinstance(handler, Load):
             raise TypeError("connect() wants an object with callbacks; the native client is a Load")
         cdef Handler made = handler_for(handler, "connect", options)
         if timeout is not None:
@@ -407,11 +411,11 @@ cdef class Proactor:
             sock.getpeername()
         except OSError as error:
             raise ValueError(f"sock is not connected: {error}") from None
-        cdef Handler native = handler if isinstance(handler, Handler) and not isinstance(handler, Callbacks) else None
-        if native is None or options or isinstance(handler, Load):
-            if native is not None and not isinstance(handler, Load):
-                raise TypeError("a native handler's adopted sessions have no options")
+        cdef Handler native = as_native(handler)    # lives as long as the module: nobody else keeps it for the session
+        if native is None:
             native = handler_for(handler, "adopt", options)
+        elif options:
+            raise TypeError("a native handler's adopted sessions have no options")
         cdef InboxItem *item
         cdef Session session = None
         cdef int index
@@ -439,7 +443,7 @@ cdef class Proactor:
         cdef int index
         wrong = why_useless(function)
         if wrong is not None:
-            raise TypeError(f"the function {function!r} {wrong}")
+            raise TypeError(f"the function to be called, of type {type(function).__name__}, {wrong}")
         self.check()
         if worker is not None:
             index = whole("worker", worker, 0, self.count - 1)

@@ -1,7 +1,10 @@
 # Handlers: what is done with a session's data, natively or by callbacks in Python; and the settings of sessions.
 
 cdef class Handler:
-    """What is done with a session's data, natively: ECHO, DISCARD or a Load. It never takes the GIL."""
+    """What is done with a session's data, natively: ECHO, DISCARD or a Load. It never takes the GIL.
+
+    No base for handlers in Python: those are objects with callbacks, as Session describes them, of any class.
+    """
     cdef NativeHandler native
     cdef str name
 
@@ -12,6 +15,10 @@ cdef class Handler:
         return f"<iocpcore.{self.name}>"
 
 
+# Final: an instance of a subclass would be taken for a native handler. Cython's own `final` would rule out those below.
+(<TypeObject *> Handler).tp_flags &= ~Py_TPFLAGS_BASETYPE
+
+
 cdef Handler native_handler(int kind, str name):
     cdef Handler handler = Handler.__new__(Handler)
     handler_init(&handler.native, kind)
@@ -19,9 +26,20 @@ cdef Handler native_handler(int kind, str name):
     return handler
 
 
-ECHO = native_handler(ECHO_KIND, "ECHO")            # sends back what it receives
-DISCARD = native_handler(DISCARD_KIND, "DISCARD")   # receives and forgets
+cdef Handler echo = native_handler(ECHO_KIND, "ECHO")           # sends back what it receives
+cdef Handler discard = native_handler(DISCARD_KIND, "DISCARD")  # receives and forgets
+ECHO = echo
+DISCARD = discard
 cdef Handler nobody = native_handler(DISCARD_KIND, "nobody")    # of a session whose handler was told that it is closed
+
+
+cdef Handler as_native(object handler):
+    """The one of them that a user means by it, which lives as long as the module; None: it is something else."""
+    if type(handler) is not Handler:
+        return None
+    if (<Handler> handler).native.kind == ECHO_KIND:
+        return echo
+    return discard if (<Handler> handler).native.kind == DISCARD_KIND else None
 
 
 # ---- callbacks ----
@@ -29,7 +47,13 @@ cdef Handler nobody = native_handler(DISCARD_KIND, "nobody")    # of a session w
 CALLBACKS = {"on_connect": CALL_CONNECT, "on_receive": CALL_RECEIVE, "on_drain": CALL_DRAIN, "on_end": CALL_END,
              "on_shutdown": CALL_SHUTDOWN, "on_close": CALL_CLOSE}
 
+# What each is called with.
+cdef tuple ALONE = ("session",)
+cdef dict ARGUMENTS = {**dict.fromkeys(CALLBACKS, ALONE), "on_receive": ("session", "data"),
+                       "on_close": ("session", "error")}
 
+
+@cython.final
 cdef class Callbacks(Handler):
     """A user's handler: its callbacks as they were when it was given to us."""
     cdef object on_connect, on_receive, on_drain, on_end, on_shutdown, on_close
@@ -43,35 +67,84 @@ def _warn_of_misspelt(handler):
         for meant in difflib.get_close_matches(name, CALLBACKS, 1, 0.8):
             if "disconnect" in name.lower():    # nearest to its opposite
                 meant = "on_close"
-            warnings.warn(f"{handler!r} has {name}, which nobody will call: is {meant} meant?", stacklevel=1)
+            warnings.warn(f"the handler {type(handler).__name__} has {name}, which nobody will call: is {meant} "
+                          "meant?", stacklevel=1)
 
 
-cdef Callbacks python_handler(object handler):
-    """TypeError if it has no callback at all, or one that cannot be called, or would do nothing when called."""
-    cdef Callbacks made = Callbacks.__new__(Callbacks)
-    if isinstance(handler, type):
-        raise TypeError(f"the handler must be an object, not the class {handler.__name__} itself")
-    handler_init(&made.native, PYTHON_KIND)
-    for name, bit in CALLBACKS.items():
+cdef bint takes(object function, Py_ssize_t count):
+    """Does a function or method of Python's take so many arguments? False: not so, or it is something else."""
+    cdef Py_ssize_t least
+    if PyMethod_Check(function):
+        function = <object> PyMethod_Function(function)
+        count += 1
+    if not PyFunction_Check(function):
+        return False
+    code = <object> PyFunction_GetCode(function)
+    if code.co_kwonlyargcount > 0:
+        return False    # they may have defaults
+    least = code.co_argcount
+    if PyFunction_GetDefaults(function) != NULL:
+        least -= len(<object> PyFunction_GetDefaults(function))
+    return least <= count and (count <= code.co_argcount or code.co_flags & inspect.CO_VARARGS)
+
+
+cdef str why_refuses(object callback, tuple arguments):
+    """Why it cannot be called with these, or None. One whose signature nobody can tell is taken at its word.
+
+    What a decorator has wrapped is not asked: the wrapper is called.
+    """
+    if takes(callback, len(arguments)):
+        return None
+    try:
+        signature = inspect.signature(callback, follow_wrapped=False)
+    except Exception:
+        return None
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        return f"is called with ({', '.join(arguments)}), which it does not take: {error}"
+    return None
+
+
+cdef dict callbacks_of(object handler):
+    """By name, each asked for once. TypeError for one that cannot be called, or would do nothing when called."""
+    found = {}
+    for name in CALLBACKS:
         callback = getattr(handler, name, None)
         if callback is None:
             continue
-        wrong = why_useless(callback)
+        wrong = why_useless(callback) or why_refuses(callback, ARGUMENTS[name])
         if wrong is not None:
-            raise TypeError(f"{name} of the handler {handler!r} {wrong}")
-        made.native.wants |= bit
+            raise TypeError(f"{name} of the handler {type(handler).__name__} {wrong}")
+        found[name] = callback
+    return found
+
+
+cdef Callbacks python_handler(object handler):
+    """TypeError if it has no callback at all, or a useless one. Its repr() is not asked: it may be long, or fail."""
+    cdef Callbacks made = Callbacks.__new__(Callbacks)
+    kind = type(handler).__name__
+    if isinstance(handler, type):
+        raise TypeError(f"the handler must be an object, not the class {handler.__name__} itself")
+    handler_init(&made.native, PYTHON_KIND)
+    found = callbacks_of(handler)
+    if not found and hasattr(handler, "connection_made"):
+        raise TypeError(f"the handler {kind} is an asyncio protocol, which iocpcore does not call: see \"Beside another "
+                        "server\", docs/guide/embedding.md")
     _warn_of_misspelt(handler)
-    if not made.native.wants:
-        raise TypeError(f"the handler {handler!r} has none of the callbacks {', '.join(CALLBACKS)}")
-    made.on_connect = getattr(handler, "on_connect", None)
-    made.on_receive = getattr(handler, "on_receive", None)
-    made.on_drain = getattr(handler, "on_drain", None)
-    made.on_end = getattr(handler, "on_end", None)
-    made.on_shutdown = getattr(handler, "on_shutdown", None)
-    made.on_close = getattr(handler, "on_close", None)
-    made.kind = type(handler).__name__
+    if not found:
+        raise TypeError(f"the handler {kind} has none of the callbacks {', '.join(CALLBACKS)}")
+    for name in found:
+        made.native.wants |= CALLBACKS[name]
+    made.on_connect = found.get("on_connect")
+    made.on_receive = found.get("on_receive")
+    made.on_drain = found.get("on_drain")
+    made.on_end = found.get("on_end")
+    made.on_shutdown = found.get("on_shutdown")
+    made.on_close = found.get("on_close")
+    made.kind = kind
     made.native.callbacks = <void *> made
-    made.name = f"handler {handler!r}"
+    made.name = f"handler {kind}"
     return made
 
 
@@ -132,9 +205,7 @@ cdef Handler handler_for(object handler, str caller, dict options):
     cdef Handler made
     if isinstance(handler, Load):
         raise TypeError("a Load connects by itself: see Load.start()")
-    if isinstance(handler, Callbacks) or not isinstance(handler, Handler):
-        made = python_handler(handler)
-    else:
-        made = native_handler((<Handler> handler).native.kind, (<Handler> handler).name)
+    made = as_native(handler)
+    made = python_handler(handler) if made is None else native_handler(made.native.kind, made.name)
     set_settings(&made.native.settings, caller, options)
     return made

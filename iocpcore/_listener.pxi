@@ -1,5 +1,6 @@
 # Listeners as Python sees them.
 
+@cython.final
 cdef class Listener:
     """A listening socket with its accepts posted. Made by Proactor.listen().
 
@@ -35,7 +36,10 @@ cdef class Listener:
         free(self.native)
 
     def __repr__(self):
-        return f"<iocpcore.Listener {self.address[0]}:{self.address[1]} {self.handler!r}>"
+        if self.address is None:
+            return "<iocpcore.Listener that was not made by listen()>"
+        host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
+        return f"<iocpcore.Listener {host}:{self.address[1]} {self.handler!r}>"
 
     @property
     def port(self):

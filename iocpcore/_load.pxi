@@ -16,9 +16,9 @@ cdef uint64_t latency_within(LoadRow *row, double share) noexcept:
     return 0
 
 
+@cython.final
 cdef class Load(Handler):
-    """Load(connections=50, messages=1000, size=64, pipeline=1)
-
+    """Load(connections=50, messages=1000, size=64, pipeline=1)\n--\n
     A native load client: connections that send messages and check every byte that an echo server returns.
 
     connections: how many; messages: of each connection; size: bytes of a message, or (least, most) for random sizes;

@@ -105,8 +105,7 @@ cdef class Session:
 
     @cython.binding(False)  # the interpreter has a shorter way to plain methods of C
     def send(self, data):
-        """send(data)
-
+        """send($self, data)\n--\n
         Queue bytes for sending; order is the order of the calls, those of other threads included. True, or False if
         more than `high_water` bytes are queued now: then on_drain will be called once `low_water` are left.
 

@@ -1,5 +1,6 @@
 """adopt() for connected sockets, listen(sock=) for listening ones: those that something else has made."""
 
+import gc
 import os
 import socket
 import ssl
@@ -194,6 +195,26 @@ def test_a_wrong_handler_or_option_of_adopt_is_refused(proactor, accepted, handl
         proactor.adopt(handler, sock, **options)
     sock.sendall(b"still yours")
     assert receive_exactly(peer, 11) == b"still yours"
+
+
+def test_a_handler_that_python_makes_itself_adopts_nothing(proactor, accepted):
+    with pytest.raises(TypeError, match="none of the callbacks"):
+        proactor.adopt(iocpcore.Handler.__new__(iocpcore.Handler), accepted()[0])
+
+
+@pytest.mark.parametrize("handler", [iocpcore.ECHO, Recorder()], ids=["native", "callbacks"])
+def test_a_handler_that_nobody_keeps_outlives_the_session_that_was_adopted(proactor, accepted, handler):
+    """A listener has handlers of its own, made of those that it is given: what is adopted must not refer to them."""
+    listener = proactor.listen(handler)
+    if not isinstance(handler, Recorder):
+        (handler,) = [it for it in gc.get_referents(listener) if type(it) is iocpcore.Handler]
+    sock, peer = accepted()
+    proactor.adopt(handler, sock)
+    listener.close()
+    del listener, handler
+    gc.collect()
+    peer.sendall(b"x")
+    until(lambda: proactor.stats().bytes_received == 1)
 
 
 def test_a_proactor_that_is_closed_adopts_nothing(backend, accepted):

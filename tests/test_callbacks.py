@@ -1,12 +1,15 @@
 """Callbacks: which come, in what order, once; what becomes of exceptions; which handlers are taken."""
 
+import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import subprocess
 import sys
 import threading
 import types
+import unittest.mock
 import warnings
 
 import pytest
@@ -544,7 +547,8 @@ def test_a_misspelt_callback_is_warned_of_where_the_handler_was_given(proactor):
         def on_close(self, session, error):
             """It has this one at least."""
 
-    with pytest.warns(UserWarning, match="on_recieve, which nobody will call: is on_receive meant?") as caught:
+    words = "the handler Handler has on_recieve, which nobody will call: is on_receive meant?"
+    with pytest.warns(UserWarning, match=words) as caught:
         proactor.listen(Handler())
     assert caught[0].filename == __file__
 
@@ -600,6 +604,186 @@ def test_a_callback_that_is_a_generator_is_refused(proactor):
 
     with pytest.raises(TypeError, match="on_receive of the handler .* is a generator function, which nobody would run"):
         proactor.listen(Handler())
+
+
+class Takes:
+    """Callables of every kind, and whether one argument is what they take."""
+
+    def one(self, session):
+        """As it should be."""
+
+    def none(self):
+        """Too few."""
+
+    def two(self, session, data):
+        """Too many."""
+
+    def default(self, session, data=None):
+        """One is enough."""
+
+    def any(self, *arguments, **options):
+        """Whatever comes."""
+
+    def keyword(self, session, *, data):
+        """It could not be called."""
+
+    def optional_keyword(self, session, *, data=None):
+        """It can."""
+
+    @staticmethod
+    def static(session):
+        """Without self."""
+
+    @classmethod
+    def of_class(cls, session):
+        """With its class."""
+
+    @functools.wraps(two)
+    def wrapped(self, session):
+        """It says that it takes two, but the wrapper is what is called."""
+
+    @functools.wraps(one)
+    def wrapped_wrongly(self):
+        """It says that it takes one."""
+
+    class Callable:
+        def __call__(self, session):
+            """An object that can be called."""
+
+    class CallableWithout:
+        def __call__(self):
+            """Too few."""
+
+    class Unreadable:
+        __signature__ = "none"
+
+        def __call__(self, *arguments):
+            """inspect.signature() raises for it."""
+
+
+TAKEN = {
+    "method": Takes().one,
+    "default": Takes().default,
+    "any": Takes().any,
+    "optional keyword": Takes().optional_keyword,
+    "static": Takes.static,
+    "class method": Takes.of_class,
+    "wrapped": Takes().wrapped,
+    "callable": Takes.Callable(),
+    "unreadable": Takes.Unreadable(),
+    "lambda": lambda session: None,
+    "partial": functools.partial(Takes().two, data=None),
+    "C": [].append,
+    "C, without a signature": {}.pop,
+    "C, any": print,
+    "Cython": iocpcore.Session.close,
+    "class": str,
+    "Mock": unittest.mock.Mock(),
+    "MagicMock": unittest.mock.MagicMock(),
+    "autospec": unittest.mock.create_autospec(Takes().one),
+}
+REFUSED = {
+    "none": Takes().none,
+    "two": Takes().two,
+    "unbound": Takes.two,
+    "keyword": Takes().keyword,
+    "wrapped": Takes().wrapped_wrongly,
+    "callable": Takes.CallableWithout(),
+    "lambda": lambda: None,
+    "partial": functools.partial(Takes().one, None),
+    "C": [].clear,
+    "Cython": iocpcore.Session.send,
+}
+
+
+@pytest.mark.parametrize("callback", TAKEN.values(), ids=TAKEN)
+def test_a_callback_that_takes_a_session_is_taken(proactor, callback):
+    proactor.listen(types.SimpleNamespace(on_connect=callback))
+
+
+@pytest.mark.parametrize("callback", REFUSED.values(), ids=REFUSED)
+def test_a_callback_that_does_not_take_a_session_is_refused_where_its_handler_is_given(proactor, callback):
+    with pytest.raises(TypeError, match=r"on_connect of the handler SimpleNamespace is called with \(session\), which"):
+        proactor.listen(types.SimpleNamespace(on_connect=callback))
+
+
+@pytest.mark.parametrize("name", iocpcore._core.CALLBACKS)
+def test_every_callback_is_asked_whether_it_takes_what_it_is_called_with(proactor, name):
+    right = {"on_receive": lambda session, data: None, "on_close": lambda session, error: None}
+    proactor.listen(types.SimpleNamespace(**{name: right.get(name, lambda session: None)}))
+    with pytest.raises(TypeError, match=rf"{name} of .* is called with \(session.* it does not take: missing a"):
+        proactor.listen(types.SimpleNamespace(**{name: lambda first, second, third: None}))
+    with pytest.raises(TypeError, match=rf"{name} of .* is called with \(session.* it does not take: too many"):
+        proactor.listen(types.SimpleNamespace(**{name: lambda: None}))
+
+
+def test_an_asyncio_protocol_is_told_where_the_guide_is(proactor):
+    class Echo(asyncio.Protocol):
+        def data_received(self, data):
+            """Nobody would call it."""
+
+    with pytest.raises(TypeError, match=r"Echo is an asyncio protocol.*docs/guide/embedding\.md"):
+        proactor.listen(Echo())
+
+
+def test_an_asyncio_protocol_with_callbacks_is_a_handler(proactor):
+    class Both(asyncio.Protocol):
+        def on_receive(self, session, data):
+            """This one is called."""
+
+    proactor.listen(Both())
+
+
+class Unspeakable:
+    """Its repr() may not be asked for."""
+
+    asked = 0
+
+    def __repr__(self):
+        Unspeakable.asked += 1
+        raise LookupError("no words")
+
+    def on_close(self, session, error):
+        """It has this one."""
+
+
+@pytest.mark.parametrize("wrong", [{}, {"on_receive": 5}, {"on_recieve": print}, {"on_end": lambda: None}], ids=str)
+def test_the_repr_of_a_handler_is_not_asked_for(proactor, wrong):
+    Unspeakable.asked = 0
+    handler = Unspeakable()
+    vars(handler).update(wrong)
+    with contextlib.suppress(TypeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        listener = proactor.listen(handler)
+        assert "Unspeakable" in repr(listener)
+        proactor.connect(handler, *listener.address).abort()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            proactor.adopt(handler, socket.create_connection(server.getsockname()))
+    assert Unspeakable.asked == 0
+
+
+def test_the_repr_of_what_holds_a_posted_method_is_not_asked_for(proactor):
+    class Holder(Unspeakable):
+        async def useless(self):
+            """Nobody would await it."""
+
+    Unspeakable.asked = 0
+    with pytest.raises(TypeError, match="async function"):
+        proactor.post(Holder().useless)
+    assert Unspeakable.asked == 0
+
+
+def test_a_callback_is_asked_for_once(proactor):
+    class Handler:
+        asked = 0
+
+        @property
+        def on_close(self):
+            Handler.asked += 1
+            return Takes.static if Handler.asked > 1 else print
+
+    proactor.listen(Handler())
+    assert Handler.asked == 1
 
 
 def test_a_module_or_a_namespace_may_be_a_handler(proactor, connect):

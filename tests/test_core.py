@@ -1,10 +1,13 @@
 """The Python-visible types: arguments, life and death of a proactor, threads, signals, other processes."""
 
+import ast
 import contextlib
 import ctypes
 import enum
 import functools
 import gc
+import importlib.resources
+import inspect
 import os
 import re
 import signal
@@ -18,6 +21,12 @@ import pytest
 
 import iocpcore
 from support import WAIT, assert_nothing_left, open_handles, receive_exactly, run_python, until
+
+
+class Ending:
+    def on_close(self, session, error):
+        """It has this one."""
+
 
 # ---- arguments ----
 
@@ -95,12 +104,62 @@ def test_a_handler_without_any_callback_is_refused(proactor, handler):
         proactor.listen(handler)
 
 
-def test_a_handler_cannot_be_made_by_subclassing():
-    class Echo(iocpcore.Handler):
-        pass
+@pytest.mark.parametrize("base", [iocpcore.Handler, iocpcore.Load, iocpcore.Listener, iocpcore.Session])
+def test_what_native_code_knows_by_its_class_cannot_be_subclassed(base):
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Sub", (base,), {})
 
+
+def test_a_handler_is_not_made_by_calling_its_type():
     with pytest.raises(TypeError, match="others are objects with callbacks"):
-        Echo()
+        iocpcore.Handler()
+
+
+def test_a_handler_that_python_makes_itself_is_none(proactor):
+    for use in (proactor.listen, lambda handler: proactor.connect(handler, "127.0.0.1", 9)):
+        with pytest.raises(TypeError, match="none of the callbacks"):
+            use(iocpcore.Handler.__new__(iocpcore.Handler))
+
+
+def test_a_proactor_may_be_subclassed(backend, connect):
+    class Named(iocpcore.Proactor):
+        def __init__(self, name, *arguments):
+            super().__init__(*arguments)
+            self.name = name
+
+        def listen(self, handler, *arguments, **options):
+            self.listens_for = handler
+            return super().listen(handler, *arguments, **options)
+
+    with Named("gateway", 1, backend) as proactor:
+        listener = proactor.listen(iocpcore.ECHO)
+        assert listener.proactor is proactor
+        assert (proactor.name, proactor.listens_for) == ("gateway", iocpcore.ECHO)
+        peer = connect(listener)
+        peer.sendall(b"x")
+        assert receive_exactly(peer, 1) == b"x"
+        peer.close()
+    assert_nothing_left(proactor)
+
+
+def test_a_subclass_that_does_not_call_proactors_init_says_so():
+    class Lazy(iocpcore.Proactor):
+        def __init__(self):
+            """Nothing."""
+
+    with pytest.raises(RuntimeError, match=r"Proactor.__init__\(\) was not called"):
+        Lazy().listen(iocpcore.ECHO)
+
+
+@pytest.mark.parametrize("host, shown", [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_a_listener_says_where_it_listens_and_for_whom(proactor, host, shown):
+    listener = proactor.listen(Ending(), host)
+    assert repr(listener) == f"<iocpcore.Listener {shown}:{listener.port} <iocpcore.handler Ending>>"
+    assert repr(proactor.listen(iocpcore.ECHO, host)).endswith(" <iocpcore.ECHO>>")
+
+
+def test_a_listener_that_never_listened_says_so():
+    assert "not made by listen" in repr(iocpcore.Listener.__new__(iocpcore.Listener))
 
 
 def test_a_load_cannot_listen(proactor):
@@ -179,6 +238,58 @@ def test_an_enumerations_number_is_a_number(proactor, echo):
     session = proactor.connect(Ending(), "127.0.0.1", Port.ECHO, local_address=("127.0.0.1", Port.ANY))
     until(lambda: session.sockname)
     assert "Port" not in repr(session)
+
+
+STUB = ast.parse(importlib.resources.files("iocpcore").joinpath("_core.pyi").read_text("utf-8"))
+METHODS = {
+    f"{of.name}.{method.name}": method.args
+    for of in STUB.body
+    if isinstance(of, ast.ClassDef)
+    for method in of.body
+    if isinstance(method, ast.FunctionDef) and not method.decorator_list
+    if not method.name.startswith("_") or (method.name == "__init__" and not method.args.posonlyargs)
+}
+
+
+def parameters_of(arguments):
+    """What the stub says: (name, kind, default) of each, without self; a default of ... is any."""
+    parameter = inspect.Parameter
+    defaults = [parameter.empty] * len(arguments.args) + [ast.unparse(default) for default in arguments.defaults]
+    for given, default in list(zip(arguments.args, defaults[-len(arguments.args) :], strict=True))[1:]:
+        yield given.arg, parameter.POSITIONAL_OR_KEYWORD, default
+    if arguments.vararg:
+        yield arguments.vararg.arg, parameter.VAR_POSITIONAL, parameter.empty
+    for given, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        yield given.arg, parameter.KEYWORD_ONLY, parameter.empty if default is None else ast.unparse(default)
+    if arguments.kwarg:
+        yield arguments.kwarg.arg, parameter.VAR_KEYWORD, parameter.empty
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_help_and_editors_are_told_the_signature_that_the_stub_has(name):
+    of, _, method = name.partition(".")
+    kind = getattr(iocpcore, of)
+    signature = inspect.signature(kind if method == "__init__" else getattr(kind, method))
+    told = [
+        (it.name, it.kind, it.default if it.default is it.empty else repr(it.default))
+        for it in signature.parameters.values()
+        if it.name != "self"
+    ]
+    expected = list(parameters_of(METHODS[name]))
+    assert [it[:2] for it in told] == [it[:2] for it in expected]
+    for (_, _, default), (_, _, wanted) in zip(told, expected, strict=True):
+        assert wanted == "..." or default == wanted
+
+
+@pytest.mark.parametrize("function", [iocpcore.serve, iocpcore.run, iocpcore.backends])
+def test_functions_have_signatures_too(function):
+    assert inspect.signature(function)
+
+
+def test_the_stubs_methods_are_found():
+    wanted = {"listen", "connect", "adopt", "post", "poll", "close", "stats", "__init__"}
+    assert wanted == {name.partition(".")[2] for name in METHODS if name.startswith("Proactor.")}
+    assert "Session.send" in METHODS
 
 
 # ---- life and death ----
@@ -764,11 +875,6 @@ CALLS = {
     "stats": lambda proactor, address: proactor.stats(),
     "close": lambda proactor, address: proactor.close(0),
 }
-
-
-class Ending:
-    def on_close(self, session, error):
-        """It has this one."""
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -38,15 +38,15 @@ class _Result(TypedDict):
     error: str | None
     latency_us: _Latency
 
-@disjoint_base
+@final
 class Handler:
     def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
 
 ECHO: Final[Handler]
 DISCARD: Final[Handler]
 
-@disjoint_base
-class Load(Handler):
+@final
+class Load(Handler):  # type: ignore[misc]  # final for everybody else
     def __init__(
         self, connections: int = 50, messages: int = 1000, size: int | tuple[int, int] = 64, pipeline: int = 1
     ) -> None: ...
@@ -58,8 +58,8 @@ class Load(Handler):
 
 CALLBACKS: Final[dict[str, int]]
 
-@disjoint_base
-class Callbacks(Handler): ...
+@final
+class Callbacks(Handler): ...  # type: ignore[misc]
 
 class SessionClosed(ConnectionError): ...
 class SendLimitExceeded(BufferError): ...
@@ -103,7 +103,7 @@ class _Options(TypedDict, total=False):
     low_water: int
     send_limit: int | None
 
-@disjoint_base
+@final
 class Listener:
     def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
     # An IPv6 address has flow info and scope behind host and port.
@@ -162,7 +162,7 @@ class Proactor:
         port: int,
         *,
         timeout: float | None = None,
-        local_address: tuple[str, int] | None = None,
+        local_address: _Address | None = None,
         **options: Unpack[_Options],
     ) -> Session: ...
     def adopt(self, handler: object, sock: socket.socket, **options: Unpack[_Options]) -> Session | None: ...
