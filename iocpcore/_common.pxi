@@ -183,7 +183,7 @@ cdef tuple address_of(sockaddr_in6 *name):
     return None
 
 
-def _resolve(host, port, least_port, flags):
+def _resolve(host, port, least_port, flags, family=_socket.AF_UNSPEC):
     """(family, address) of a host; ValueError, TypeError, or the resolver's OSError.
 
     Of a name with several addresses the first IPv4 one, else the first: so a client and a server that both say
@@ -193,9 +193,11 @@ def _resolve(host, port, least_port, flags):
         raise TypeError(f"host must be a str or None, not {type(host).__name__}")
     port = whole("port", port, least_port, 65535)
     try:
-        answers = _socket.getaddrinfo(host or None, port, type=_socket.SOCK_STREAM, flags=flags)
+        answers = _socket.getaddrinfo(host or None, port, family, _socket.SOCK_STREAM, flags=flags)
     except _socket.gaierror as error:
         raise _socket.gaierror(error.errno, f"cannot resolve {host!r}: {error.strerror}") from None
+    except UnicodeError as error:   # a label that is empty, or too long
+        raise _socket.gaierror(_socket.EAI_NONAME, f"cannot resolve {host!r}: {error}") from None
     family, _, _, _, address = min(answers, key=lambda answer: answer[0] != _socket.AF_INET)
     return family, address
 
@@ -267,16 +269,43 @@ def _given_socket(sock, backlog):
         sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
 
 
+def _local_address(family, address):
+    """(host, port), where the host may have a %scope, or with IPv6 flow info and scope id, as the system wants it."""
+    if not isinstance(address, tuple) or len(address) not in (2, 4) or not isinstance(address[0], str):
+        raise TypeError(f"local_address must be (host, port), or with IPv6 (host, port, flow info, scope id), not "
+                        f"{address!r}")
+    if len(address) == 4 and family != _socket.AF_INET6:
+        raise TypeError("local_address must be (host, port): the server's address is IPv4, without flow info")
+    port = whole("local_address's port", address[1], 0, 65535)
+    found = _resolve(address[0], port, 0, _socket.AI_PASSIVE, family)[1]
+    if len(address) == 2:
+        return found
+    flow = whole("local_address's flow info", address[2], 0, (1 << 20) - 1)
+    return (*found[:2], flow, whole("local_address's scope id", address[3], 0, (1 << 32) - 1) or found[3])
+
+
+def _set_reuse(sock, port):
+    """A given port is free again at once, though it rests after a connection; of others the system needs few.
+
+    It may choose one when it connects: then connections to different servers share one. On Windows SO_REUSEADDR would
+    take a port that is somebody's, and resting ones are no hindrance.
+    """
+    if port == 0:
+        with contextlib.suppress(OSError):  # an older system does not know it
+            sock.setsockopt(IOCP_LATE_PORT_LEVEL, IOCP_LATE_PORT, 1)
+    elif not hasattr(_socket, "SO_EXCLUSIVEADDRUSE"):
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+
+
 def _bound_socket(family, local_address):
     """To connect from there."""
-    if not isinstance(local_address, tuple) or len(local_address) < 2 or not isinstance(local_address[0], str):
-        raise TypeError(f"local_address must be (host, port), not {local_address!r}")
-    whole("local_address's port", local_address[1], 0, 65535)
+    address = _local_address(family, local_address)
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     try:
-        sock.bind(local_address)
+        _set_reuse(sock, address[1])
+        sock.bind(address)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"cannot connect from {local_address[0]} port {local_address[1]}: {error.strerror}",
-                      None, getattr(error, "winerror", None)) from None
+        raise OSError(error.errno, f"cannot connect from {address[0]} port {address[1]}: {error.strerror}", None,
+                      getattr(error, "winerror", None)) from None
     return sock

@@ -11,6 +11,7 @@ Threads: everything here runs under the GIL, but for Proactor._run, which gives 
 import _socket as _csocket
 import _thread
 import atexit
+import contextlib
 import difflib
 import inspect
 import logging
@@ -46,7 +47,8 @@ from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_put)
 from iocp cimport (
-    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY, LONG,
+    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY,
+    IOCP_LATE_PORT, IOCP_LATE_PORT_LEVEL, LONG,
     AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
     InterlockedExchangeAdd64, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED,
     WSAENOBUFS, iocp_backend_absent, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
@@ -373,12 +375,13 @@ cdef class Proactor:
         - handler: any object with some of the callbacks that Session describes.
         - host: an address or a name; resolving it takes its time here. None or "" is this machine.
         - timeout: seconds for the attempt; None: the system's own.
-        - local_address: (host, port) to connect from.
+        - local_address: (host, port) to connect from; of IPv6 also (host, port, flow info, scope id). With port 0 the
+          system chooses, and lets connections to different servers share a port, where it can.
         - options: those of listen().
 
         In a callback the session comes to that callback's worker.
 
-        Raises OSError if the host cannot be resolved or the local address cannot be had.
+        Raises OSError if a host cannot be resolved (socket.gaierror) or the local address cannot be had.
         Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex
         """
         self.check()

@@ -129,8 +129,8 @@ cdef Callbacks python_handler(object handler):
     handler_init(&made.native, PYTHON_KIND)
     found = callbacks_of(handler)
     if not found and hasattr(handler, "connection_made"):
-        raise TypeError(f"the handler {kind} is an asyncio protocol, which iocpcore does not call: see \"Beside another "
-                        "server\", docs/guide/embedding.md")
+        raise TypeError(f"the handler {kind} is an asyncio protocol, which iocpcore does not call: see the guide "
+                        "\"Beside another server\", docs/guide/embedding.md")
     _warn_of_misspelt(handler)
     if not found:
         raise TypeError(f"the handler {kind} has none of the callbacks {', '.join(CALLBACKS)}")

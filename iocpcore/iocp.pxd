@@ -95,6 +95,8 @@ cdef extern from "iocp.h" nogil:
     void iocp_linger_zero(SOCKET s)
     int iocp_no_delay(SOCKET s)
     bint IOCP_INHERITS_NO_DELAY
+    int IOCP_LATE_PORT_LEVEL
+    int IOCP_LATE_PORT
     int IOCP_BUFFERS_ENOUGH
     int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
     int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)

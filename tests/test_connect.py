@@ -1,6 +1,8 @@
 """Connecting: sessions of handlers, and the load client's."""
 
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -129,6 +131,106 @@ def test_a_local_address_in_use_is_the_systems_error_and_leaves_nothing(proactor
     assert open_handles() <= handles
 
 
+def test_a_local_host_that_does_not_resolve_is_the_callers_error(proactor, echo):
+    handles = open_handles()
+    with pytest.raises(socket.gaierror, match="nowhere.invalid"):
+        proactor.connect(Recorder(), "127.0.0.1", echo.port, local_address=("nowhere.invalid", 0))
+    assert open_handles() <= handles
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".invalid", "\udcff"], ids=["empty", "long", "surrogate"])
+def test_a_host_with_an_impossible_label_does_not_resolve(proactor, host):
+    for use in (
+        lambda: proactor.connect(Recorder(), host, 9),
+        lambda: proactor.connect(Recorder(), "127.0.0.1", 9, local_address=(host, 0)),
+        lambda: proactor.listen(iocpcore.ECHO, host),
+        lambda: iocpcore.Load().start(proactor, host, 9),
+    ):
+        with pytest.raises(socket.gaierror, match="cannot resolve"):
+            use()
+
+
+@pytest.mark.parametrize("address", [("::1", 0), ("::1", 0, 0, 0), ("", 0)])
+def test_the_local_address_may_have_all_that_ipv6_has(proactor, address):
+    handler = Recorder()
+    listener = proactor.listen(iocpcore.ECHO, "::1")
+    session = proactor.connect(handler, "::1", listener.port, local_address=address)
+    handler.wait_for("on_connect")
+    assert session.sockname[0] == "::1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="under wine a port rests after its connection, as on Linux")
+def test_a_given_local_port_is_free_again_after_its_connection(proactor):
+    with refusing_port() as port:
+        pass
+    for _ in range(2):
+        listener = proactor.listen(Acting(on_end=iocpcore.Session.end))
+        handler = Acting(on_connect=iocpcore.Session.close)
+        session = proactor.connect(handler, "127.0.0.1", listener.port, local_address=("127.0.0.1", port))
+        assert handler.wait_for("on_close") == (session, None)  # we have ended first: the port rests on our side
+        assert session.sockname == ("127.0.0.1", port)
+
+
+def run_in_a_network_of_its_own(setup, code):
+    """A program in a network namespace where nothing but lo is there; what it printed."""
+    if not all(map(shutil.which, ("unshare", "ip"))):
+        pytest.skip("this system has no unshare or no ip")
+    setup = f"ip link set lo up && {setup}"
+    if subprocess.run(["unshare", "-n", "sh", "-c", setup], capture_output=True).returncode != 0:
+        pytest.skip("this user may make no network namespace")
+    command = ["unshare", "-n", "sh", "-c", f'{setup} && exec "$0" -c "$1"', sys.executable, code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT).stdout
+
+
+def test_a_scope_id_is_taken_and_told(backend):
+    output = run_in_a_network_of_its_own(
+        "ip address add fe80::1/64 dev lo nodad",
+        f"""
+import iocpcore, socket, threading
+scope = socket.if_nametoindex("lo")
+class Note:
+    def on_connect(self, session):
+        print(session.sockname[0], session.sockname[2:] == (0, scope), session.peername[2:] == (0, scope), flush=True)
+        session.close()
+    def on_close(self, session, error):
+        over.set()
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    listener = proactor.listen(iocpcore.ECHO, "fe80::1%lo")
+    assert listener.address[3] == scope
+    for local in (None, ("fe80::1%lo", 0), ("fe80::1", 0, 0, scope)):
+        over = threading.Event()
+        proactor.connect(Note(), "fe80::1%lo", listener.port, local_address=local)
+        assert over.wait(30)
+""",
+    )
+    assert output.splitlines() == ["fe80::1 True True"] * 3
+
+
+def test_connections_from_one_local_address_share_the_ports_that_the_system_chooses(backend):
+    output = run_in_a_network_of_its_own(
+        "echo 50000 50003 >/proc/sys/net/ipv4/ip_local_port_range",
+        f"""
+import iocpcore, time
+class Note:
+    def on_connect(self, session):
+        connected.append(session)
+    def on_close(self, session, error):
+        print(error)
+connected = []
+with iocpcore.Proactor(1, {backend!r}) as proactor:
+    listeners = [proactor.listen(iocpcore.ECHO, port=1000 + i) for i in range(20)]
+    for listener in listeners:
+        proactor.connect(Note(), *listener.address, local_address=("127.0.0.1", 0))
+    deadline = time.monotonic() + 20
+    while len(connected) < 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print(len(connected), flush=True)
+    proactor.close(0)
+""",
+    )
+    assert output.splitlines()[0] == "20"
+
+
 def test_a_host_that_does_not_resolve_is_the_callers_error(proactor):
     with pytest.raises(socket.gaierror, match="nowhere.invalid"):
         proactor.connect(Recorder(), "nowhere.invalid", 9)
@@ -208,6 +310,7 @@ WRONG = [
     ({"timeout": "1"}, TypeError, "timeout"),
     ({"local_address": "127.0.0.1"}, TypeError, "local_address"),
     ({"local_address": ("127.0.0.1",)}, TypeError, "local_address"),
+    ({"local_address": ("127.0.0.1", 0, 0, 0)}, TypeError, "local_address"),
     ({"local_address": (1, 2)}, TypeError, "local_address"),
     ({"local_address": ("127.0.0.1", "1")}, TypeError, "local_address"),
     ({"local_address": ("127.0.0.1", 65536)}, ValueError, "local_address"),

@@ -155,6 +155,8 @@ int iocp_skip_on_success(SOCKET s);                  /* 1: inline successes will
 void iocp_linger_zero(SOCKET s);                     /* closing will reset */
 int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so the two below */
 #define IOCP_INHERITS_NO_DELAY 1                     /* an accepted socket has it from the listening one */
+#define IOCP_LATE_PORT_LEVEL 0                       /* a socket option: bind() to port 0 leaves the choice of a port */
+#define IOCP_LATE_PORT 24                            /* to connect(); IP_BIND_ADDRESS_NO_PORT, which old headers lack */
 #define IOCP_BUFFERS_ENOUGH 64                       /* posted at a time: waiting without one first costs little here */
 int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
 int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer);

@@ -200,13 +200,19 @@ static inline int iocp_update_connected(SOCKET s)
     return setsockopt(s, SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) == 0 ? 0 : WSAGetLastError();
 }
 
+/* A socket option: bind() to port 0 leaves the choice of a port to ConnectEx, and connections may share one.
+   SO_REUSE_UNICASTPORT, since Windows 10: https://learn.microsoft.com/windows/win32/winsock/sol-socket-socket-options */
+#define IOCP_LATE_PORT 0x3007
+
 static inline int iocp_bind_for_connect(SOCKET s, int family)
 {
     struct sockaddr_storage any;
+    int on = 1;
     int length = family == AF_INET6 ? (int)sizeof(struct sockaddr_in6) : (int)sizeof(struct sockaddr_in);
 
     memset(&any, 0, sizeof any);
     any.ss_family = (ADDRESS_FAMILY)family;
+    setsockopt(s, SOL_SOCKET, IOCP_LATE_PORT, (const char *)&on, sizeof on); /* an older system does not know it */
     return bind(s, (struct sockaddr *)&any, length) == 0 ? 0 : WSAGetLastError();
 }
 
@@ -238,6 +244,7 @@ static inline int iocp_no_delay(SOCKET s)
 }
 
 #define IOCP_BUFFERS_ENOUGH 256 /* posted at a time: waiting without one first costs a call and a packet more */
+#define IOCP_LATE_PORT_LEVEL SOL_SOCKET
 #define IOCP_INHERITS_NO_DELAY 0 /* what an accepted socket has from the listening one is not documented */
 
 /* The number of probes is the system's own (10): setting it needs Windows 10 1703. */
