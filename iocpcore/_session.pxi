@@ -256,9 +256,14 @@ cdef class Session:
         return 0
 
     cdef int send_there(self, Worker *worker, const char *data, size_t length, void *pinned) except -1:
-        cdef InboxItem *item = self.item(DO_SEND)
+        cdef InboxItem *item
+        cdef size_t room = length
+        if length <= RECEIVE_SIZE and inbox_join(worker, self.link, data, length, &room):
+            warn_of_backlog(worker)
+            return 0
+        item = self.item(DO_SEND)
         try:
-            item.buffer = pin(pinned, data, length) if pinned != NULL else copy(data, length)
+            item.buffer = pin(pinned, data, length) if pinned != NULL else copy(data, length, room)
         except BaseException:
             inbox_item_free(item)
             raise
@@ -314,8 +319,8 @@ cdef Buffer *pin(void *pinned, const char *data, size_t length) except NULL:
     return buffer
 
 
-cdef Buffer *copy(const char *data, size_t length) except NULL:
-    cdef Buffer *buffer = buffer_copy(data, length)
+cdef Buffer *copy(const char *data, size_t length, size_t room) except NULL:
+    cdef Buffer *buffer = buffer_copy(data, length, room)
     if buffer == NULL:
         raise MemoryError()
     return buffer

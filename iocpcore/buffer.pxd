@@ -157,9 +157,9 @@ cdef inline bint buffer_has_room(const Buffer *buffer, size_t length) noexcept n
     return <size_t> (buffer.end - buffer.data) - buffer.length >= length
 
 
-cdef inline Buffer *buffer_copy(const char *data, size_t length) noexcept nogil:
-    """A copy of these bytes, or NULL."""
-    cdef Buffer *buffer = buffer_new(COPIED, max(length, <size_t> COPY_SIZE))
+cdef inline Buffer *buffer_copy(const char *data, size_t length, size_t room) noexcept nogil:
+    """A copy of these bytes, in room for at least so many, or NULL."""
+    cdef Buffer *buffer = buffer_new(COPIED, max(length, room))
     if buffer != NULL:
         buffer_append(buffer, data, length)
     return buffer
@@ -173,7 +173,7 @@ cdef inline Buffer *buffer_copy_here(Worker *worker, const char *data, size_t le
     """
     cdef Buffer *buffer
     if length > RECEIVE_SIZE:
-        return buffer_copy(data, length)
+        return buffer_copy(data, length, length)
     buffer = pool_take(&worker.copies) if length <= COPY_SIZE else buffer_take(worker)
     if buffer != NULL:
         buffer_append(buffer, data, length)

@@ -1,18 +1,23 @@
 # The inbox: the only door into a worker from other threads. An item in a queue, and one posted packet that says "look".
 #
+# Small sends of one session share an item: the second joins the first as long as the worker has not taken it. That they
+# go before what was put in between is seen by nobody: that is about other sessions, or does not end what can be sent.
+#
 # Closing needs no item, so that it never lacks memory: a deadline beside the queue asks for it. A worker that closes
 # goes on taking items, for its sessions may have something to send yet; it shuts the inbox when it has ended.
 # Ownership: inbox_put() takes the item if it succeeds; the worker frees it. An item holds the listener it is about.
 # Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. Under the lock nothing but posting the
-# packet: whoever finds one posted must be able to rely on it.
+# packet, and the copy of a small send: whoever finds one posted must be able to rely on it.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from iocp cimport (
     INVALID_SOCKET, LONG, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedExchange, InterlockedIncrement,
     ReleaseSRWLockExclusive, iocp_now, iocp_read32)
+from buffer cimport buffer_append, buffer_has_room
 from link cimport link_drop
-from mutant cimport WAKE_UP_LOST, mutant
-from operation cimport NOT_OVERDUE, OVERDUE, Inbox, InboxItem, Listener, Worker
+from mutant cimport SMALL_SEND_OVERTAKES, WAKE_UP_LOST, mutant
+from operation cimport (
+    COPIED, COPY_SIZE, DO_SEND, NOT_OVERDUE, OVERDUE, RECEIVE_SIZE, Buffer, Inbox, InboxItem, Link, Listener, Worker)
 from port cimport port_wake
 
 cdef extern from *:
@@ -87,6 +92,9 @@ cdef inline void append(Inbox *inbox, InboxItem *item, uint64_t now) noexcept no
     inbox.items += 1
     if item.buffer != NULL:
         inbox.bytes += item.buffer.length
+    if item.kind == DO_SEND and (item.buffer.kind == COPIED or not mutant(SMALL_SEND_OVERTAKES)):
+        item.link.last_send = item
+        item.link.last_take = inbox.takes
     see_backlog(inbox, now)
 
 
@@ -107,6 +115,30 @@ cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
     taken = not inbox.closed and wake(worker)
     if taken:
         append(inbox, item, now)    # the worker, awake already or not, looks under the lock
+    ReleaseSRWLockExclusive(&inbox.lock)
+    return taken
+
+
+cdef inline bint inbox_join(Worker *worker, Link *link, const char *data, size_t length, size_t *room) noexcept nogil:
+    """Append a small send to the session's last one, if that still waits and has room.
+
+    False: it needs an item of its own, with a buffer of `room` bytes: from 1 to 16 KiB, twice that of the one before.
+    """
+    cdef Inbox *inbox = &worker.inbox
+    cdef uint64_t now = iocp_now(worker.port)
+    cdef Buffer *buffer
+    cdef bint taken = False
+    room[0] = COPY_SIZE
+    AcquireSRWLockExclusive(&inbox.lock)
+    if link.last_send != NULL and link.last_take == inbox.takes and not inbox.closed:
+        buffer = link.last_send.buffer
+        taken = buffer_has_room(buffer, length)
+        if taken:
+            buffer_append(buffer, data, length)
+            inbox.bytes += length
+            see_backlog(inbox, now)
+        elif buffer.kind == COPIED and <size_t> (buffer.end - buffer.data) <= RECEIVE_SIZE:
+            room[0] = min(2 * <size_t> (buffer.end - buffer.data), <size_t> RECEIVE_SIZE)
     ReleaseSRWLockExclusive(&inbox.lock)
     return taken
 
@@ -137,6 +169,7 @@ cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by, LONG *over
         see_backlog(inbox, worker.now)
     inbox.head = NULL
     inbox.items = inbox.bytes = 0
+    inbox.takes += 1
     InterlockedExchange(&inbox.waiting, 0)
     overdue[0] = InterlockedExchange(&inbox.overdue, NOT_OVERDUE)
     if not mutant(WAKE_UP_LOST):

@@ -61,6 +61,8 @@ cdef enum Mutant:
     ROUNDS_WITHOUT_END          # all who are ready have their turn before new packets are looked at
     TURNS_OVERTAKEN             # who waits first for a turn is not the first to have one
 
+    SMALL_SEND_OVERTAKES        # one that joins another in the inbox goes before the large one between them
+
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:
     return IOCPCORE_MUTANT == fault

@@ -99,6 +99,8 @@ cdef struct Link:
     LONG64 low_water            # any thread: bytes queued at which senders may go on
     LONG64 received             # any thread, but only the worker writes: bytes
     LONG64 sent                 # so too: bytes the kernel has taken
+    InboxItem *last_send        # any thread, under the inbox's lock: its last item to send, if that is still in there
+    uint64_t last_take          # so too: it is, if nothing was taken since this many times
     uint64_t generation         # the worker's, who alone resolves it
     unsigned int slot
 
@@ -360,6 +362,7 @@ cdef struct Inbox:
     size_t items                # that wait
     size_t bytes                # to be sent, of them
     uint64_t since              # when the oldest was put in
+    uint64_t takes              # times that the worker has emptied it
     unsigned char posted        # a packet is on its way that will make the worker look
     unsigned char closed        # nothing is taken any more: the worker has ended, or is about to
     uint64_t close_by           # when what is left must be aborted, 0: nobody has asked the worker to close

@@ -3,6 +3,8 @@
 import array
 import contextlib
 import gc
+import os
+import pathlib
 import socket
 import struct
 import sys
@@ -203,6 +205,88 @@ def test_what_each_of_several_threads_sends_keeps_its_order(proactor, pair):
         assert [number for own, number in records if own == sender] == list(range(count))
     for thread in threads:
         thread.join(WAIT)
+
+
+@pytest.fixture
+def busy(proactor):
+    """A function that keeps the worker in a callback until it is called again."""
+    over = threading.Event()
+
+    def keep():
+        begun = threading.Event()
+        proactor.post(lambda: (begun.set(), over.wait(WAIT)))
+        assert begun.wait(WAIT)
+        return over.set
+
+    yield keep
+    over.set()
+
+
+def test_sends_of_several_sessions_that_wait_for_the_worker_keep_their_order(pair, busy):
+    """Small ones of a session share a buffer there; large ones, and those of others, come in between."""
+    talks = [pair() for _ in range(3)]
+    go_on = busy()
+    said = [b"", b"", b""]
+    for turn in range(200):
+        for i, (session, _, _) in enumerate(talks):
+            size = (1, 100, 900, 3000, 16384, 20000)[(turn + i) % 6]
+            piece = bytes([turn]) * size
+            session.send(bytearray(piece) if turn % 7 == 0 else piece)
+            said[i] += piece
+    go_on()
+    for (_, peer, _), expected in zip(talks, said, strict=True):
+        assert receive_exactly(peer, len(expected)) == expected
+
+
+def test_small_sends_that_wait_for_the_worker_go_before_the_end_that_was_asked_for_after_them(pair, busy):
+    session, peer, _ = pair()
+    go_on = busy()
+    for i in range(1000):
+        session.send(bytes([i % 256]))
+    session.end()
+    go_on()
+    assert receive_to_end(peer) == bytes(i % 256 for i in range(1000))
+
+
+def test_small_sends_that_wait_are_counted_until_they_are_sent(pair, busy):
+    session, peer, _ = pair()
+    go_on = busy()
+    for _ in range(1000):
+        session.send(b"x")
+    assert session.unsent == 1000
+    go_on()
+    assert receive_exactly(peer, 1000) == b"x" * 1000
+    until(lambda: session.unsent == 0)
+
+
+def test_small_sends_that_wait_are_unsent_when_their_session_ends(pair, busy):
+    session, peer, handler = pair()
+    go_on = busy()
+    for _ in range(1000):
+        session.send(b"x")
+    session.abort()
+    go_on()
+    handler.wait_for("on_close")
+    assert session.unsent == 1000
+
+
+@pytest.mark.uninstrumented  # a sanitizer's allocations are larger
+@pytest.mark.skipif(sys.platform == "win32", reason="what a process has in memory is read from /proc")
+@pytest.mark.parametrize("sessions", [1, 10])
+def test_a_small_send_that_waits_for_the_worker_costs_about_its_bytes(pair, busy, sessions):
+    def resident():
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    talks = [pair(send_limit=None) for _ in range(sessions)]
+    go_on = busy()
+    before = resident()
+    sends = 200_000
+    for i in range(sends):
+        talks[i % sessions][0].send(b"0123456789")
+    assert (resident() - before) / sends < 100  # of an item and a buffer each it is more than 1,100
+    go_on()
+    for _, peer, _ in talks:
+        receive_exactly(peer, 10 * sends // sessions)
 
 
 def test_a_callback_does_not_overtake_what_another_thread_has_sent_before(pair):
