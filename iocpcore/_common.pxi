@@ -233,6 +233,14 @@ def _is_bound(sock):
         raise
 
 
+def _is_connected(sock):
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def _check_tcp(sock):
     """TypeError or ValueError unless it is a TCP socket, and what goes through it is what its owner sends."""
     if not isinstance(sock, _socket.socket):
@@ -265,6 +273,8 @@ def _given_socket(sock, backlog):
     _check_tcp(sock)
     if not _is_bound(sock):
         raise ValueError("sock is not bound")
+    if _is_connected(sock):
+        raise ValueError("sock is connected, and cannot listen: adopt() serves it")
     if backlog is not None or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
         sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
 

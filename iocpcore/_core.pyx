@@ -186,7 +186,8 @@ cdef class Proactor:
     - drain: seconds that sessions have to finish when close() names none, as when a `with` ends.
 
     Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
-    system refuses a port. A context manager: leaving it closes.
+    system refuses a port. A context manager: leaving it closes. One that nobody has closed lives until the interpreter
+    ends, which closes it with a ResourceWarning: `python -X dev` shows that. A subclass calls this `__init__`.
 
     Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
     """
@@ -301,8 +302,8 @@ cdef class Proactor:
         - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
         - port: 0 lets the system choose.
-        - sock: one that listens already, or is bound, without TLS, instead of host and port; it is ours from now on (a
-          duplicate stays yours).
+        - sock: pass sock.dup() to keep yours; the object that is given is as good as closed from now on. A TCP socket
+          without TLS that listens already, or is bound, instead of host and port.
         - shared: other processes, or other proactors, listen on sock too; each connection goes to one of them, as the
           system chooses. On Windows all but one must say so; on Linux it is the same either way.
         - backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
@@ -1099,12 +1100,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+cdef void warn_unclosed(Proactor proactor) noexcept:
+    """As of a socket. Where warnings are errors it is unraisable: the others are still to be closed."""
+    try:
+        warnings.warn(f"unclosed proactor {proactor!r}", ResourceWarning, source=proactor)
+    except BaseException as error:
+        write_unraisable(error, "iocpcore at the interpreter's end")
+
+
 @atexit.register
 def _close_all():
     """Workers are daemon threads: they must be gone before the interpreter is."""
     cdef Proactor proactor
     for proactor in list(_live):
         if proactor.process_id == iocp_process_id():
+            if not proactor.closing:
+                warn_unclosed(proactor)
             try:
                 proactor.close(0)
             except BaseException as error:

@@ -146,7 +146,9 @@ cdef class Session:
     def pause(self):
         """pause()
 
-        No on_receive and no on_end until resume(): what the peer sends meanwhile waits, and makes it wait."""
+        No on_receive and no on_end until resume(): what the peer sends meanwhile waits, and makes it wait. Nobody
+        looks whether it has reset the connection either, until resume() or a send(); with idle_timeout a session that
+        stays paused ends all the same."""
         cdef Worker *worker = self.native_worker()
         cdef NativeSession *native = NULL
         if self.paused:

@@ -283,9 +283,10 @@ def test_what_is_no_listening_socket_is_refused(proactor):
 
 def test_a_connected_socket_cannot_listen(proactor, accepted):
     sock, peer = accepted()
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match=r"sock is connected.*adopt\(\)"):
         proactor.listen(Recorder(), sock=sock)
-    assert sock.fileno() >= 0
+    sock.sendall(b"still yours")
+    assert receive_exactly(peer, 11) == b"still yours"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

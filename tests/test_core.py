@@ -361,6 +361,52 @@ assert peer.recv(1)
     )
 
 
+SHOW_WARNINGS = """
+import warnings
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, category, *rest, **options: print(category.__name__, message, flush=True)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_proactor_that_nobody_closed_is_warned_of_when_the_interpreter_ends(backend, workers):
+    output = run_python(
+        BEGIN
+        + SHOW_WARNINGS
+        + f"""
+closed = iocpcore.Proactor({workers}, {backend!r})
+closed.close()
+with iocpcore.Proactor({workers}, {backend!r}):
+    pass
+proactor = iocpcore.Proactor({workers}, {backend!r})
+proactor.listen(iocpcore.ECHO)
+print(proactor, flush=True)
+"""
+    )
+    name, warning = output.splitlines()
+    assert warning == f"ResourceWarning unclosed proactor {name}"
+
+
+def test_where_warnings_are_errors_every_proactor_that_nobody_closed_is_closed_all_the_same(backend):
+    output = run_python(
+        BEGIN
+        + f"""
+import sys
+sys.unraisablehook = lambda info: print(type(info.exc_value).__name__, flush=True)
+class Note:
+    def on_close(self, session, error):
+        print("closed", flush=True)
+proactors = [iocpcore.Proactor(1, {backend!r}) for _ in range(2)]
+peers = [socket.create_connection(proactor.listen(Note()).address) for proactor in proactors]
+while sum(proactor.stats().active for proactor in proactors) < 2:
+    time.sleep(0.01)
+""",
+        PYTHONWARNINGS="error::ResourceWarning",
+    )
+    # What follows, when all was closed, is about the sockets.
+    assert sorted(output.splitlines()[:4]) == ["ResourceWarning"] * 2 + ["closed"] * 2
+
+
 def test_an_exception_that_ends_the_program_does_not_hang_it(backend):
     output = run_python(
         BEGIN
@@ -796,7 +842,7 @@ HOWS = ["close", "signal"]
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["type", "family", "getsockname", "getsockopt"])
+@pytest.mark.parametrize("name", ["type", "family", "getsockname", "getpeername", "getsockopt"])
 def test_a_proactor_that_closes_while_a_given_socket_is_asked_listens_no_more(interrupted, name, how):
     with closing_socket(interrupted, name, how)() as sock:
         sock.bind(("127.0.0.1", 0))
