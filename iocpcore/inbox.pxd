@@ -15,7 +15,7 @@ from iocp cimport (
     ReleaseSRWLockExclusive, iocp_now, iocp_read32)
 from buffer cimport buffer_append, buffer_has_room
 from link cimport link_drop
-from mutant cimport SMALL_SEND_OVERTAKES, WAKE_UP_LOST, mutant
+from mutant cimport SEND_JOINS_TAKEN, WAKE_UP_LOST, mutant
 from operation cimport (
     COPIED, COPY_SIZE, DO_SEND, NOT_OVERDUE, OVERDUE, RECEIVE_SIZE, Buffer, Inbox, InboxItem, Link, Listener, Worker)
 from port cimport port_wake
@@ -92,7 +92,7 @@ cdef inline void append(Inbox *inbox, InboxItem *item, uint64_t now) noexcept no
     inbox.items += 1
     if item.buffer != NULL:
         inbox.bytes += item.buffer.length
-    if item.kind == DO_SEND and (item.buffer.kind == COPIED or not mutant(SMALL_SEND_OVERTAKES)):
+    if item.kind == DO_SEND:
         item.link.last_send = item
         item.link.last_take = inbox.takes
     see_backlog(inbox, now)
@@ -169,7 +169,8 @@ cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by, LONG *over
         see_backlog(inbox, worker.now)
     inbox.head = NULL
     inbox.items = inbox.bytes = 0
-    inbox.takes += 1
+    if not mutant(SEND_JOINS_TAKEN):
+        inbox.takes += 1
     InterlockedExchange(&inbox.waiting, 0)
     overdue[0] = InterlockedExchange(&inbox.overdue, NOT_OVERDUE)
     if not mutant(WAKE_UP_LOST):

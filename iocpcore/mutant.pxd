@@ -60,7 +60,7 @@ cdef enum Mutant:
     TURNS_WITHOUT_END           # a session goes on as long as it can
     ROUNDS_WITHOUT_END          # all who are ready have their turn before new packets are looked at
     TURNS_OVERTAKEN             # who waits first for a turn is not the first to have one
-    SMALL_SEND_OVERTAKES        # one that joins another in the inbox goes before the large one between them
+    SEND_JOINS_TAKEN            # a small send joins one that the worker has taken from the inbox already
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

@@ -864,12 +864,12 @@ def test_a_proactor_that_closes_while_its_listening_socket_is_made_keeps_none(in
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["setblocking", "bind"])
+@pytest.mark.parametrize("name", ["setsockopt", "bind"])
 def test_a_proactor_that_closes_while_the_socket_to_connect_is_made_keeps_none(interrupted, monkeypatch, name, how):
     handles = open_handles()
     monkeypatch.setattr(socket, "socket", closing_socket(interrupted, name, how))
     with pytest.raises(RuntimeError, match="closed"):
-        interrupted.connect(closes_its(interrupted), "127.0.0.1", 9, local_address=("127.0.0.1", 0))
+        interrupted.connect(Ending(), "127.0.0.1", 9, local_address=("127.0.0.1", 0))
     assert open_handles() <= handles
 
 
