@@ -251,6 +251,15 @@ def _check_tcp(sock):
         raise ValueError(f"sock must be without TLS, not {sock!r}")
 
 
+def _check_connected(sock):
+    """ValueError unless it has a peer, or has had one that has reset: a session is to tell that."""
+    try:
+        sock.getpeername()
+    except OSError as error:
+        if sock.fileno() == -1 or not iocp_was_connected(<SOCKET> <size_t> sock.fileno()):
+            raise ValueError(f"sock is not connected: {error}") from None
+
+
 # C's own methods: no Python runs between the look at a descriptor and its handing over, nor is it seen twice.
 cdef object _descriptor = _csocket.socket.fileno
 cdef object _detach = _csocket.socket.detach

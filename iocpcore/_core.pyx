@@ -51,9 +51,10 @@ from iocp cimport (
     IOCP_LATE_PORT, IOCP_LATE_PORT_LEVEL, LONG,
     AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
     InterlockedExchangeAdd64, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED,
-    WSAENOBUFS, iocp_backend_absent, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_compiler,
-    iocp_error_text, iocp_names, iocp_now, iocp_process_id, iocp_read32, iocp_read64, iocp_socket_error, iocp_startup,
-    iocp_submit, sockaddr_in, sockaddr_in6)
+    WSAENOBUFS, iocp_backend_absent, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_claim,
+    iocp_compiler, iocp_error_text, iocp_lingers, iocp_now, iocp_own_name, iocp_peer_name, iocp_process_id, iocp_read32,
+    iocp_read64, iocp_socket_error, iocp_startup, iocp_submit, iocp_unclaim, iocp_was_connected, sockaddr_in,
+    sockaddr_in6)
 from link cimport link_drop, link_finishes, link_give, link_hold, link_new, link_queued, link_received, link_sent
 from mutant cimport (
     FOREIGN_SEND_OVERTAKEN, ON_CLOSE_TWICE, RECEIVE_AFTER_CLOSE, REFERENCE_DROPPED_EARLY, mutant)
@@ -65,6 +66,7 @@ from operation cimport (
     RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_INBOX, TROUBLE_UNHEARD, Warning,
     WORKERS_MOST, Worker)
 from pitfalls cimport pitfall_run
+from port cimport KEY_OPERATION
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
 from stats cimport Stats as StatsRow
@@ -407,14 +409,13 @@ cdef class Proactor:
         Serve a connected socket that something else has accepted, or connected. It is ours from now on. Returns its
         Session; on_connect follows. Of ECHO and DISCARD there is none: None is returned, and there are no options.
 
-        Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS.
+        If its peer has reset already, on_close tells so. SO_LINGER is switched off; whether it blocks stays as it is.
+        Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS;
+        OSError if the descriptor was given to a proactor already (a duplicate is another descriptor).
         """
         self.check()
         _check_tcp(sock)
-        try:
-            sock.getpeername()
-        except OSError as error:
-            raise ValueError(f"sock is not connected: {error}") from None
+        _check_connected(sock)
         cdef Handler native = as_native(handler)    # lives as long as the module: nobody else keeps it for the session
         if native is None:
             native = handler_for(handler, "adopt", options)
@@ -431,6 +432,7 @@ cdef class Proactor:
         item.handler = &native.native
         if isinstance(native, Callbacks):
             session = self.attach_session(item, index, native)
+            learn_names(session, descriptor_of(sock))
         self.put_socket(index, item, sock)
         warn_of_backlog(&self.native[index])
         return session
@@ -645,8 +647,16 @@ cdef class Proactor:
         if descriptor == INVALID_SOCKET:
             forget_item(item)
             raise ValueError("sock was closed while it was handed over")
+        cdef int error = iocp_claim(descriptor, self.native[index].port, KEY_OPERATION)
+        if error != 0:
+            forget_item(item)
+            raise taken_error(error)
         item.socket = descriptor
-        self.put_loaded(index, item)
+        try:
+            self.put_loaded(index, item)
+        except BaseException:
+            iocp_unclaim(descriptor)
+            raise
         let_go_of(sock)
         return 0
 
@@ -697,6 +707,21 @@ cdef class Proactor:
         if listener.native.socket == INVALID_SOCKET:
             raise ValueError("sock was closed while it was handed over")
         self.choose_worker(listener, serving)
+        if not listener.native.given:
+            return self.arm_claimed(listener, sock)
+        listener.native.lingers = iocp_lingers(listener.native.socket)
+        cdef int error = iocp_claim(listener.native.socket,
+                                    NULL if listener.native.shared else listener.native.worker.port, KEY_OPERATION)
+        if error != 0:
+            raise listening_error(error)
+        try:
+            return self.arm_claimed(listener, sock)
+        except BaseException:
+            if listener.closed:     # no worker has it
+                iocp_unclaim(listener.native.socket)
+            raise
+
+    cdef int arm_claimed(self, Listener listener, sock) except -1:
         if self.here() >= 0:
             listener.closed = False     # it has a worker to tell
             let_go_of(sock)
@@ -1066,13 +1091,21 @@ cdef InboxItem *connect_item(int family, tuple address) except NULL:
     return item
 
 
+cdef object taken_error(int number):
+    """Why a given socket cannot be had."""
+    cdef object error = system_error(number)
+    if number != ERROR_INVALID_PARAMETER:
+        return error
+    return OSError(number, f"{error.strerror} (a session or a listener has this descriptor already)", None, number)
+
+
 cdef object listening_error(int number):
     """Why a listener was not armed."""
     cdef object error = system_error(number)
     if number != ERROR_INVALID_PARAMETER:
         return error
-    return OSError(number, f"{error.strerror} (another completion port has the socket: listen with shared=True in all "
-                   "processes that share it)", None, number)
+    return OSError(number, f"{error.strerror} (another listener, or a session, has the socket: listen with shared=True "
+                   "in all processes and proactors that share it, each with a descriptor of its own)", None, number)
 
 
 cdef int set_limits(NativeListener *listener, max_sessions, when_full) except -1:

@@ -89,8 +89,8 @@ cdef class Session:
 
     @property
     def peername(self):
-        """The peer's (host, port), with IPv6 flow info and scope behind them; None if it is not known, as before the
-        on_connect of adopt()."""
+        """The peer's (host, port), with IPv6 flow info and scope behind them; None if it is not known: of a socket
+        given to adopt() after its peer had reset."""
         return address_of(&self.peer)
 
     @property
@@ -472,7 +472,6 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
 cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
     """Native session and Python object may know each other from now on."""
     cdef Session session
-    cdef SOCKADDR_STORAGE own, peer
     cdef Listener listener
     try:
         if native.python == NULL:
@@ -485,9 +484,7 @@ cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
             native.python = <void *> session
             Py_INCREF(session)
         session = <Session> native.python
-        if iocp_names(native.socket, &own, &peer) == 0:     # else it was reset already
-            memcpy(&session.own, &own, sizeof(sockaddr_in6))
-            memcpy(&session.peer, &peer, sizeof(sockaddr_in6))
+        learn_names(session, native.socket)
     except MemoryError as error:
         native.error = WSAENOBUFS
         abort_session(worker, native, BY_ERROR)
@@ -498,6 +495,19 @@ cdef inline void enter(Worker *worker, str name, object callee) noexcept:
     worker.stats.callbacks += 1
     worker.callback = <void *> name
     worker.callee = <void *> callee
+
+
+cdef void learn_names(Session session, SOCKET socket) noexcept:
+    """As far as it does not know them. After a reset the system may not know the peer's."""
+    cdef SOCKADDR_STORAGE name
+    if session.own.sin6_family == 0:
+        iocp_own_name(socket, &name)
+        if name.ss_family != 0:
+            memcpy(&session.own, &name, sizeof(sockaddr_in6))
+    if session.peer.sin6_family == 0:
+        iocp_peer_name(socket, &name)
+        if name.ss_family != 0:
+            memcpy(&session.peer, &name, sizeof(sockaddr_in6))
 
 
 cdef inline bint is_to_hear(NativeSession *native, Session session) noexcept:

@@ -6,11 +6,11 @@
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
     AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
-    closesocket, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close, iocp_event_open,
-    iocp_event_use, iocp_stop_listening, iocp_update_accepted)
+    closesocket, iocp_accept_buffer, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close,
+    iocp_event_open, iocp_event_use, iocp_linger_off, iocp_stop_listening, iocp_update_accepted)
 from mutant cimport ACCEPTED_REFUSED_AT_CLOSE, mutant
-from operation cimport ACCEPT, ACCEPTS, FAILED, TROUBLE_ACCEPT, Accept, Listener, Worker
-from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate
+from operation cimport ACCEPT, ACCEPTS, FAILED, PYTHON, TROUBLE_ACCEPT, Accept, Listener, Worker
+from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate, port_associate_given
 from status cimport status_cancelled, status_exhausted
 from warn cimport report_trouble
 
@@ -40,7 +40,8 @@ cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
     cdef DWORD half = sizeof(accept.addresses) // 2
     if listener.shared:
         iocp_event_use(&accept.event)
-    if AcceptEx(listener.socket, accept.placeholder, accept.addresses, 0, half, half, &received,
+    if AcceptEx(listener.socket, accept.placeholder,
+                iocp_accept_buffer(accept.addresses, listener.handler.kind == PYTHON), 0, half, half, &received,
                 &accept.operation.overlapped):
         return 0
     return WSAGetLastError()
@@ -117,7 +118,8 @@ cdef inline int associate(Worker *worker, Listener *listener) noexcept nogil:
     cdef Accept *accept
     cdef int i, error
     if not listener.shared:
-        return port_associate(worker, listener.socket)
+        return (port_associate_given(worker, listener.socket) if listener.given
+                else port_associate(worker, listener.socket))
     error = iocp_associate_shared(listener.socket, worker.port, KEY_OPERATION)
     for i in range(ACCEPTS):
         accept = &listener.accepts[i]
@@ -196,6 +198,8 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
     listener.failures = 0
     socket = iocp_accepted(accept.placeholder, &accept.operation.overlapped)
     accept.placeholder = INVALID_SOCKET
+    if listener.lingers:
+        iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
     count_accepted(worker, listener)
     if mutant(ACCEPTED_REFUSED_AT_CLOSE) and listener.closing:
         status = 1

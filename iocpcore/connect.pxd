@@ -7,7 +7,7 @@ from iocp cimport (
     SOCKADDR_STORAGE, ConnectEx, DWORD, WSAGetLastError, iocp_bind_for_connect, iocp_skip_on_success,
     iocp_update_connected, sockaddr)
 from operation cimport CONNECT, FAILED, OPEN, Session, Started, Worker
-from port cimport operation_begin, operation_started, port_associate
+from port cimport operation_begin, operation_started, port_associate, port_associate_given
 from session cimport session_drop, session_hold
 from timer cimport timer_set
 
@@ -16,7 +16,8 @@ cdef inline int prepare_connect(Worker *worker, Session *session, int family) no
     """0 or the system's error number. Without a family it is bound already."""
     cdef int error = iocp_bind_for_connect(session.socket, family) if family != 0 else 0
     if error == 0:
-        error = port_associate(worker, session.socket)
+        error = (port_associate(worker, session.socket) if family != 0
+                 else port_associate_given(worker, session.socket))
     if error == 0 and worker.skip_on_success:
         session.skips = iocp_skip_on_success(session.socket)
     return error

@@ -80,6 +80,9 @@ cdef extern from "iocp.h" nogil:
     int iocp_backend_find(const char *name)
     const char *iocp_backend_absent(const char *name)
     HANDLE iocp_open_port(int backend)
+    int iocp_claim(SOCKET s, HANDLE port, ULONG_PTR key)
+    void iocp_unclaim(SOCKET s)
+    int iocp_associate_claimed(SOCKET s, HANDLE port, ULONG_PTR key)
     SOCKET iocp_socket(HANDLE port, int family)
     int iocp_accept_placeholder(int family, SOCKET *placeholder)
     SOCKET iocp_accept_waiting(SOCKET listener)
@@ -92,6 +95,8 @@ cdef extern from "iocp.h" nogil:
     int iocp_update_connected(SOCKET s)
     int iocp_bind_for_connect(SOCKET s, int family)
     int iocp_skip_on_success(SOCKET s)
+    int iocp_lingers(SOCKET s)
+    void iocp_linger_off(SOCKET s)
     void iocp_linger_zero(SOCKET s)
     int iocp_no_delay(SOCKET s)
     bint IOCP_INHERITS_NO_DELAY
@@ -99,7 +104,10 @@ cdef extern from "iocp.h" nogil:
     int IOCP_LATE_PORT
     int IOCP_BUFFERS_ENOUGH
     int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
-    int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
+    void iocp_own_name(SOCKET s, SOCKADDR_STORAGE *name)
+    void iocp_peer_name(SOCKET s, SOCKADDR_STORAGE *name)
+    int iocp_was_connected(SOCKET s)
+    void *iocp_accept_buffer(void *buffer, bint wanted)
     int iocp_shutdown_send(SOCKET s)
     uint64_t iocp_taken(SOCKET s)
     bint iocp_has_come(SOCKET s, OVERLAPPED *overlapped)

@@ -252,6 +252,7 @@ cdef struct Listener:
     unsigned char refuses       # connections beyond that, instead of letting them wait
     unsigned char shared        # other processes listen on the socket too
     unsigned char given         # by the user: others may listen on the socket, and go on when this listener closes
+    unsigned char lingers       # accepted sockets inherit SO_LINGER from it
     unsigned char no_delay      # its sessions' sockets have that from its own
     unsigned char closing
     uint64_t serving[4]         # bits, WORKERS_MOST of them: the workers that its sessions may go to

@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from iocp cimport (
     GetLastError, GetQueuedCompletionStatusEx, HANDLE, OVERLAPPED, PostQueuedCompletionStatus, SOCKET, ULONG,
-    ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort, DWORD, iocp_now)
+    ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort, DWORD, iocp_associate_claimed, iocp_now)
 from mutant cimport DEQUEUE_RESULT_IGNORED, INLINE_ENDED_TWICE, NOT_ZEROED, mutant
 from operation cimport BATCH, FAILED, INLINE, PENDING, Operation, Started, Worker
 
@@ -20,6 +20,11 @@ cdef inline int port_associate(Worker *worker, SOCKET socket) noexcept nogil:
     if CreateIoCompletionPort(<HANDLE> <ULONG_PTR> socket, worker.port, KEY_OPERATION, 0) == NULL:
         return <int> GetLastError()
     return 0
+
+
+cdef inline int port_associate_given(Worker *worker, SOCKET socket) noexcept nogil:
+    """One that was claimed for this worker in the thread that gave it; 0 or the system's error number."""
+    return iocp_associate_claimed(socket, worker.port, KEY_OPERATION)
 
 
 cdef inline bint port_wake(Worker *worker) noexcept nogil:

@@ -12,8 +12,8 @@ from iocp cimport (
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
     ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting, iocp_has_come,
-    iocp_keep_alive, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket, iocp_status,
-    iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
+    iocp_keep_alive, iocp_linger_off, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
+    iocp_status, iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
 from accept cimport (
     ACCEPT_RETRY_TIME, BACKLOG_MOST, arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused,
     must_wait, on_accept, post_accept, start_listening)
@@ -39,7 +39,7 @@ from operation cimport (
     SessionList, Settings, Started, Waiting, Worker)
 from place cimport (
     leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place)
-from port cimport KEY_INBOX, operation_completed, port_associate, port_dequeue
+from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
@@ -472,10 +472,17 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
             adopt(worker, listener.handler, listener, socket)
 
 
+cdef inline int associate_fresh(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """0 or the system's error number. Without a listener it was given to adopt()."""
+    return port_associate_given(worker, socket) if listener == NULL else port_associate(worker, socket)
+
+
 cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket) noexcept nogil:
     """Serve a fresh socket here; its place is reserved. NULL: the socket is closed, and worker.error says why."""
     cdef Session *session = NULL
-    worker.error = ERROR_OPERATION_ABORTED if has_given_up(worker) else port_associate(worker, socket)
+    if listener == NULL:
+        iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
+    worker.error = ERROR_OPERATION_ABORTED if has_given_up(worker) else associate_fresh(worker, listener, socket)
     if worker.error == 0:
         session = session_open(worker, socket, OPEN, handler, listener)
         worker.error = WSAENOBUFS
@@ -612,6 +619,8 @@ cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil
         socket = iocp_accept_waiting(listener.socket)
         if socket == INVALID_SOCKET:
             return
+        if listener.lingers:
+            iocp_linger_off(socket)
         count_accepted(worker, listener)
         serve(worker, listener, socket)
 

@@ -223,6 +223,34 @@ def test_no_accept_blocks_its_worker_though_the_sockets_owner_makes_it_blocking_
             owner.join(WAIT)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="wine asks Linux for the name, which does not know it after a reset")
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_names_of_a_peer_that_resets_at_once_are_known(backend, workers):
+    """They are taken as it is accepted; after a reset the system does not know the peer's any more."""
+    names = queue.Queue()
+
+    class Handler:
+        def on_connect(self, session):
+            names.put((session.peername, session.sockname))
+
+    with iocpcore.Proactor(workers, backend) as proactor:
+        listener = proactor.listen(Handler())
+        if not workers:
+            proactor.poll(0)
+        known = {}
+        for _ in range(int(300 * SCALE)):
+            peer = socket.create_connection(listener.address, timeout=WAIT)
+            known[peer.getsockname()] = listener.address
+            reset(peer)
+            while not workers and proactor.poll(0.01):
+                pass
+        until(lambda: proactor.stats().active == 0)
+        told = dict(names.queue)
+        assert told
+        assert told.items() <= known.items()
+        proactor.close(0)
+
+
 def test_a_listener_is_armed_when_listen_returns(proactor):
     before = proactor.stats().submitted
     proactor.listen(iocpcore.ECHO)

@@ -4,6 +4,7 @@ import gc
 import os
 import socket
 import ssl
+import struct
 import sys
 import threading
 
@@ -116,15 +117,162 @@ def test_adopting_in_a_callback_serves_it_there(backend, accepted):
         proactor.close(0)
 
 
-def test_a_peer_that_has_reset_already_is_told_or_refused(proactor, accepted):
+@pytest.mark.parametrize("by", ["reset", "end and reset"])
+def test_a_peer_that_has_reset_before_its_socket_is_adopted_is_told_of_by_on_close(proactor, accepted, by):
     sock, peer = accepted()
+    if by == "end and reset":
+        peer.shutdown(socket.SHUT_WR)
     reset(peer)
     handler = Recorder()
-    try:
-        proactor.adopt(handler, sock)
-    except ValueError:
-        return  # the system says already that it is not connected
-    until(lambda: handler.of("on_close") or handler.of("on_end"))
+    session = proactor.adopt(handler, sock)
+    assert sock.fileno() == -1
+    told, error = handler.wait_for("on_close")
+    assert told is session
+    assert isinstance(error, ConnectionResetError)
+
+
+def test_the_native_echo_adopts_a_socket_whose_peer_has_reset(proactor, accepted):
+    sock, peer = accepted()
+    reset(peer)
+    proactor.adopt(iocpcore.ECHO, sock)
+    until(lambda: proactor.stats().closed_by_error == 1)
+
+
+def test_names_of_an_adopted_socket_are_known_before_on_connect(proactor, accepted):
+    leave = threading.Event()
+    proactor.post(leave.wait, WAIT)
+    sock, peer = accepted()
+    session = proactor.adopt(Recorder(), sock)
+    assert (session.peername, session.sockname) == (peer.getsockname(), peer.getpeername())
+    leave.set()
+
+
+# ---- a descriptor that is given twice ----
+
+
+def alias_of(sock):
+    """Another socket object of the same descriptor, as a mistake makes it."""
+    return socket.socket(fileno=sock.fileno())
+
+
+def echoes(peer):
+    peer.sendall(b"x")
+    return receive_exactly(peer, 1) == b"x"
+
+
+@pytest.mark.parametrize("handler", [iocpcore.ECHO, Acting(on_receive=lambda session, data: session.send(data))])
+@pytest.mark.parametrize("served_already", [False, True])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_descriptor_that_a_session_has_is_not_adopted_again(backend, accepted, handler, served_already, workers):
+    sock, peer = accepted()
+    with iocpcore.Proactor(workers, backend) as first, iocpcore.Proactor(1, backend) as second:
+        alias = alias_of(sock)
+        first.adopt(handler, sock)
+        if served_already and workers:
+            assert echoes(peer)
+        for proactor in (first, second):
+            with pytest.raises(OSError, match="has this descriptor already"):
+                proactor.adopt(handler, alias)
+        with pytest.raises(OSError):
+            second.listen(handler, sock=alias)
+        peer.sendall(b"x")
+        if not workers:
+            until(lambda: first.poll(0.01) == 0 and first.stats().bytes_sent == 1)
+        assert receive_exactly(peer, 1) == b"x"
+        alias.detach()
+        for proactor in (first, second):
+            proactor.close(0)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_descriptor_that_a_listener_has_does_not_listen_again(backend, connect, workers):
+    with iocpcore.Proactor(workers, backend) as first, iocpcore.Proactor(1, backend) as second:
+        sock = listening()
+        alias = alias_of(sock)
+        listener = first.listen(iocpcore.ECHO, sock=sock)
+        for proactor in (first, second):
+            with pytest.raises(OSError, match="another listener"):
+                proactor.listen(iocpcore.ECHO, sock=alias)
+        with pytest.raises((OSError, ValueError)):
+            first.adopt(iocpcore.ECHO, alias)
+        alias.detach()
+        assert echoes(connect(listener))
+
+
+def test_a_descriptor_is_anybodys_again_when_its_session_has_ended(proactor, accepted):
+    sock, peer = accepted()
+    number = sock.fileno()
+    proactor.adopt(iocpcore.ECHO, sock)
+    peer.close()
+    until(lambda: proactor.stats().active == 0)
+    for _ in range(50):
+        again, peer = accepted()
+        reached = again.fileno() == number
+        proactor.adopt(iocpcore.ECHO, again)
+        assert echoes(peer)
+        peer.close()
+        until(lambda: proactor.stats().active == 0)
+        if reached:
+            return
+    pytest.skip("the system did not give the number again")
+
+
+def test_a_socket_that_a_closed_proactor_refuses_may_be_given_to_another(backend, accepted):
+    sock, peer = accepted()
+    refusing = iocpcore.Proactor(1, backend)
+    refusing.close()
+    with iocpcore.Proactor(1, backend) as proactor:
+        with pytest.raises(RuntimeError):
+            refusing.adopt(iocpcore.ECHO, sock)
+        proactor.adopt(iocpcore.ECHO, sock)
+        assert echoes(peer)
+        proactor.close(0)
+
+
+# ---- SO_LINGER ----
+
+
+def linger(on, seconds):
+    return struct.pack("hh" if sys.platform == "win32" else "ii", on, seconds)
+
+
+@pytest.mark.parametrize("given", ["listening", "connected"])
+def test_closing_a_socket_that_was_given_lingering_does_not_wait_for_a_peer_that_does_not_read(proactor, given):
+    handler = Acting(on_connect=lambda session: (session.send(b"x" * 300_000), session.close()))
+    with listening() as sock, socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = sock.getsockname()
+        if given == "listening":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger(1, 2 * int(WAIT)))
+            proactor.listen(handler, sock=sock, linger=0.01)
+        peer.connect(address)
+        if given == "connected":
+            accepted, _ = sock.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger(1, 2 * int(WAIT)))
+            proactor.adopt(handler, accepted, linger=0.01)
+        handler.wait_for("on_close")
+
+
+@pytest.mark.parametrize("seconds", [0, 5])
+def test_a_lingering_socket_that_is_adopted_resets_nobody_that_was_sent_all(proactor, accepted, seconds):
+    sock, peer = accepted()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger(1, seconds))
+    handler = Acting(on_connect=lambda session: (session.send(b"all"), session.close()))
+    proactor.adopt(handler, sock, linger=0)
+    handler.wait_for("on_close")
+    assert receive_exactly(peer, 4) == b"all"  # and the end, not a reset
+
+
+def test_a_listening_socket_that_resets_when_closed_resets_nobody_that_was_sent_all(proactor):
+    sock = listening()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger(1, 0))
+    handler = Acting(on_connect=lambda session: (session.send(b"all"), session.close()))
+    with sock.dup() as kept:
+        listener = proactor.listen(handler, sock=sock, linger=0)
+        with socket.create_connection(listener.address, timeout=WAIT) as peer:
+            handler.wait_for("on_close")
+            assert receive_exactly(peer, 4) == b"all"
+        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)[: len(linger(1, 0))] == linger(1, 0)
 
 
 def test_closing_the_proactor_ends_adopted_sessions(backend, accepted):

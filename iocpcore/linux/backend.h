@@ -41,7 +41,10 @@ struct iocp_port {
 
 struct iocp_socket {
     struct iocp_port *port;
-    struct iocp_socket *next; /* among its slab's spare ones */
+    union {
+        struct iocp_socket *next;  /* among its slab's spare ones */
+        struct sockaddr_in6 *peer; /* in use: who was accepted, until somebody asks, or NULL */
+    };
     ULONG_PTR key;
     SOCKET fd;
     uint32_t place;      /* in the port's slabs, which the port's next socket may get */
@@ -103,7 +106,7 @@ void sockets_free(struct iocp_port *port); /* those still open are sockets of no
 #else
 #define os_socket socket
 #define os_poll poll
-#define os_accept(fd) accept4(fd, NULL, NULL, SOCK_CLOEXEC)
+#define os_accept(fd, name, length) accept4(fd, name, length, SOCK_CLOEXEC)
 #define os_close close
 #define os_connect connect
 #define os_shutdown shutdown

@@ -18,7 +18,7 @@
  *     errors that the core compares are names of errnos here.
  *  8. CloseHandle(port) wants nothing in flight and nobody waiting.
  *  9. AcceptEx makes the accepted socket itself: pass INVALID_SOCKET, and ask iocp_accepted() for the descriptor. The
- *     receive length must be 0, and the addresses are not filled in.
+ *     receive length must be 0, and nothing is written to the buffer: iocp_peer_name() tells the address.
  * 10. Have one send in flight on a socket: on io_uring the bytes of two may mix. Windows and epoll keep their order.
  * 11. Signals are not ours: a wait that a signal interrupts goes on until its deadline.
  * 12. A forked child has nothing of its parent's ports and their sockets: fork() closes its copies.
@@ -144,6 +144,9 @@ const char *iocp_backend_missing(int index);   /* NULL if it can run here, else 
 int iocp_backend_find(const char *name);       /* its index; "auto" gives the best that can run; -1 unknown */
 const char *iocp_backend_absent(const char *name); /* of an unknown one that other builds have: why not this; else NULL */
 HANDLE iocp_open_port(int backend);            /* NULL and errno on failure */
+int iocp_claim(SOCKET s, HANDLE port, ULONG_PTR key); /* any thread: for that port, NULL: shared. 0, or an error: taken */
+void iocp_unclaim(SOCKET s);                         /* if it was not associated; on Windows it stays the port's */
+int iocp_associate_claimed(SOCKET s, HANDLE port, ULONG_PTR key); /* in the port's thread; 0 or an error number */
 SOCKET iocp_socket(HANDLE port, int family);   /* a TCP socket: overlapped, not inheritable */
 int iocp_accept_placeholder(int family, SOCKET *placeholder); /* AcceptEx's second argument; 0 or an error number */
 SOCKET iocp_accept_waiting(SOCKET listener);   /* a connection that waits for an accept; INVALID_SOCKET: none can be had */
@@ -152,6 +155,8 @@ int iocp_update_accepted(SOCKET s, SOCKET listener); /* SO_UPDATE_ACCEPT_CONTEXT
 int iocp_update_connected(SOCKET s);                 /* SO_UPDATE_CONNECT_CONTEXT */
 int iocp_bind_for_connect(SOCKET s, int family);     /* to any address: ConnectEx wants a bound socket on Windows */
 int iocp_skip_on_success(SOCKET s);                  /* 1: inline successes will post no packet */
+int iocp_lingers(SOCKET s);                          /* would closing it wait, or reset? SO_LINGER */
+void iocp_linger_off(SOCKET s);
 void iocp_linger_zero(SOCKET s);                     /* closing will reset */
 int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so the two below */
 #define IOCP_INHERITS_NO_DELAY 1                     /* an accepted socket has it from the listening one */
@@ -159,7 +164,10 @@ int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so
 #define IOCP_LATE_PORT 24                            /* to connect(); IP_BIND_ADDRESS_NO_PORT, which old headers lack */
 #define IOCP_BUFFERS_ENOUGH 64                       /* posted at a time: waiting without one first costs little here */
 int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
-int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer);
+void iocp_own_name(SOCKET s, SOCKADDR_STORAGE *name); /* its family is 0 if it is not known; so the next */
+void iocp_peer_name(SOCKET s, SOCKADDR_STORAGE *name); /* of an accepted one known after a reset too, but told once */
+int iocp_was_connected(SOCKET s);                    /* it has no peer: has it had one, which has reset? */
+#define iocp_accept_buffer(buffer, wanted) ((wanted) ? (buffer) : NULL) /* AcceptEx's: will iocp_peer_name() be asked? */
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */
 void iocp_stop_listening(SOCKET s);                  /* accept nothing from now on, whoever else holds the socket */
 void iocp_break_off(SOCKET s);                       /* reset its connection now, whoever else holds the socket */

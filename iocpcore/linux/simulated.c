@@ -954,13 +954,13 @@ int os_poll(struct pollfd *asked, unsigned long count, int milliseconds)
     return choose_waiting(asked->fd) != NEVER;
 }
 
-int os_accept(int fd)
+int os_accept(int fd, struct sockaddr *name, socklen_t *length)
 {
     uint64_t chosen;
     int accepted;
 
     if (descriptor(fd, "accept") == NULL)
-        return accept(fd, NULL, NULL);
+        return accept(fd, name, length);
     chosen = choose_waiting(fd);
     accepted = descriptor_new(CONNECTED);
     if (accepted >= 0) {

@@ -18,7 +18,7 @@ int os_socket(int family, int type, int protocol);
 int os_close(int fd);
 struct pollfd;
 int os_poll(struct pollfd *asked, unsigned long count, int milliseconds); /* of a listening socket, without waiting */
-int os_accept(int fd);
+int os_accept(int fd, struct sockaddr *name, socklen_t *length); /* which are not filled in */
 #define os_connect(fd, name, length) ((void)(fd), (void)(name), 0) /* to nobody; that closing resets is enough here */
 int os_shutdown(int fd, int how);
 int os_setsockopt(int fd, int level, int name, const void *value, socklen_t length);

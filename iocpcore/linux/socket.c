@@ -2,8 +2,10 @@
  *
  * Ownership: an associated socket has a state, found by its descriptor. The state is counted: one reference for being
  * open, one for each operation until its packet was dequeued; then it is its port's for reuse, until a trim.
+ * A socket that is accepted or claimed, and not associated yet, has a mark there instead; with a mark, or later in its
+ * state, the peer's address as accept4() gave it, if somebody wanted it: until it is closed, or nobody will ask.
  * Threads: the port's owner. The table of descriptors is shared by all ports, but each place in it belongs to whoever
- * owns that descriptor; handing a socket to another thread hands its place over too.
+ * owns that descriptor; handing a socket to another thread hands its place over too. Claiming is for any thread.
  */
 #define _GNU_SOURCE /* accept4 */
 #include <poll.h>
@@ -49,6 +51,28 @@ static void put(struct iocp_socket **place, struct iocp_socket *s)
     __atomic_store_n(place, s, __ATOMIC_RELEASE);
 }
 
+/* In a place: no state, but "taken", and perhaps an address. */
+union mark {
+    struct iocp_socket *in_place;
+    uintptr_t number;
+};
+enum { TAKEN = 1 };
+
+static struct iocp_socket *mark_with(struct sockaddr_in6 *peer)
+{
+    return (union mark){.number = (uintptr_t)peer | TAKEN}.in_place;
+}
+
+static int is_mark(struct iocp_socket *there)
+{
+    return ((union mark){.in_place = there}.number & TAKEN) != 0;
+}
+
+static struct sockaddr_in6 *peer_of_mark(struct iocp_socket *mark)
+{
+    return (struct sockaddr_in6 *)((union mark){.in_place = mark}.number & ~(uintptr_t)TAKEN); /* NULL: it has none */
+}
+
 /* The parent's sockets are not the child's: it closes its copies, and may get their numbers anew. */
 void sockets_disown(void)
 {
@@ -64,9 +88,29 @@ void sockets_disown(void)
 
 struct iocp_socket *socket_find(SOCKET fd)
 {
+    struct iocp_socket **place = place_of(fd, 0), *there = place != NULL ? at(place) : NULL;
+
+    return is_mark(there) ? NULL : there;
+}
+
+int iocp_claim(SOCKET fd, HANDLE port, ULONG_PTR key)
+{
+    struct iocp_socket **place = place_of(fd, 1), *nobody = NULL;
+
+    (void)port, (void)key; /* only their owner may associate it */
+    if (place == NULL)
+        return fd < 0 ? EBADF : ENOMEM;
+    if (!__atomic_compare_exchange_n(place, &nobody, mark_with(NULL), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return EINVAL;
+    return 0;
+}
+
+void iocp_unclaim(SOCKET fd)
+{
     struct iocp_socket **place = place_of(fd, 0);
 
-    return place != NULL ? at(place) : NULL;
+    if (place != NULL && is_mark(at(place)))
+        put(place, NULL);
 }
 
 /* ---- states: from pages of the system, many together, which go back when none of them is in use ---- */
@@ -202,8 +246,10 @@ static void socket_forget(struct iocp_socket *s)
 {
     struct iocp_socket **place = place_of(s->fd, 0);
 
-    if (place != NULL && at(place) == s)
+    if (place != NULL && at(place) == s) {
         put(place, NULL);
+        free(s->peer);
+    }
 }
 
 void sockets_free(struct iocp_port *port)
@@ -222,25 +268,27 @@ void sockets_free(struct iocp_port *port)
 
 int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
 {
-    struct iocp_socket **place = place_of(fd, 1);
-    struct iocp_socket *s;
+    struct iocp_socket **place = place_of(fd, 1), *there, *s;
     int error;
 
     port_assert_owner(port);
     if (place == NULL)
         return fd < 0 ? EBADF : ENOMEM;
-    if (at(place) != NULL)
+    there = at(place);
+    if (there != NULL && !is_mark(there))
         return EINVAL; /* as on Windows: a socket has one port for life */
     s = socket_new(port);
     if (s == NULL)
         return ENOMEM;
     s->key = key;
     s->fd = fd;
+    s->peer = peer_of_mark(there);
     s->readable = 1;
     s->writable = 1;
     error = port->backend->associate(s);
     if (error != 0) {
         s->fd = INVALID_SOCKET;
+        s->peer = NULL; /* the mark has it still */
         socket_dereference(s);
         return error;
     }
@@ -250,16 +298,19 @@ int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
 
 int closesocket(SOCKET fd)
 {
-    struct iocp_socket **place = place_of(fd, 0);
+    struct iocp_socket **place = place_of(fd, 0), *s = place != NULL ? at(place) : NULL;
 
-    if (place != NULL && at(place) != NULL) {
-        struct iocp_socket *s = at(place);
-
+    if (is_mark(s)) {
+        free(peer_of_mark(s));
+        put(place, NULL);
+    } else if (s != NULL) {
         port_assert_owner(s->port);
         if (s->pending > 0)
             s->port->backend->detach(s);
         put(place, NULL);
         s->fd = INVALID_SOCKET;
+        free(s->peer);
+        s->peer = NULL;
         socket_dereference(s);
     }
     return os_close(fd) == 0 ? 0 : SOCKET_ERROR;
@@ -274,21 +325,36 @@ int socket_set_nonblocking(SOCKET fd)
     return ioctl(fd, FIONBIO, &on) == 0 ? 0 : errno;
 }
 
+/* To be asked when the peer may have reset already, and the system knows it no more. Without memory nobody knows it. */
+static void remember(SOCKET fd, const struct sockaddr_in6 *peer)
+{
+    struct iocp_socket **place = place_of(fd, 1);
+    struct sockaddr_in6 *copy = place != NULL && peer != NULL ? malloc(sizeof *copy) : NULL;
+
+    if (copy != NULL)
+        *copy = *peer;
+    if (place != NULL)
+        put(place, mark_with(copy));
+}
+
 /* Others may hold the listening socket. One of them may take the connection that waited: so the socket is made non-blocking,
  * each time. One of them may make it blocking just then, as Python's socket.dup() does: so nothing is accepted without a
  * look at what waits. An accept that blocked would stop the whole worker. */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
-    int error, fd;
+    int error, fd, wanted = overlapped->first.iov_base != NULL;
+    struct sockaddr_in6 peer = {0};
+    socklen_t length = sizeof peer;
 
     if (!socket_is_ready(s->fd, overlapped))
         return EAGAIN;
     error = socket_set_nonblocking(s->fd);
     if (error != 0)
         return error;
-    fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+    fd = accept4(s->fd, wanted ? (struct sockaddr *)&peer : NULL, wanted ? &length : NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return errno;
+    remember(fd, wanted ? &peer : NULL);
     overlapped->accepted = fd;
     return 0;
 }
@@ -310,17 +376,22 @@ static int is_of_one_connection(int error)
     }
 }
 
-/* Asked first: the listening socket may be blocking, as somebody gave it to us. */
+/* A connection that we have been asked of may be another process's by now: the accept must not block. */
 SOCKET iocp_accept_waiting(SOCKET listener)
 {
     struct pollfd asked = {.fd = listener, .events = POLLIN};
+    struct sockaddr_in6 peer = {0};
+    socklen_t length = sizeof peer;
     int fd;
 
+    socket_set_nonblocking(listener);
     do {
         if (os_poll(&asked, 1, 0) != 1)
             return INVALID_SOCKET;
-        fd = os_accept(listener);
+        fd = os_accept(listener, (struct sockaddr *)&peer, &length);
     } while (fd < 0 && is_of_one_connection(errno));
+    if (fd >= 0 && peer.sin6_family != 0)
+        remember(fd, &peer);
     return fd;
 }
 
@@ -384,7 +455,8 @@ failed:
 BOOL AcceptEx(SOCKET listener, SOCKET placeholder, void *buffer, DWORD receive_length, DWORD local_length,
               DWORD remote_length, DWORD *received, OVERLAPPED *overlapped)
 {
-    (void)buffer, (void)local_length, (void)remote_length;
+    (void)local_length, (void)remote_length;
+    overlapped->first.iov_base = buffer; /* nothing is written there */
     errno = placeholder != INVALID_SOCKET || receive_length != 0
                 ? EOPNOTSUPP
                 : start(listener, overlapped, OVERLAPPED_ACCEPT, received);
@@ -474,9 +546,14 @@ int iocp_accept_placeholder(int family, SOCKET *placeholder)
     return 0;
 }
 
-int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key)
+int iocp_associate_claimed(SOCKET s, HANDLE port, ULONG_PTR key)
 {
     return CreateIoCompletionPort((HANDLE)(intptr_t)s, port, key, 0) == NULL ? errno : 0;
+}
+
+int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key)
+{
+    return iocp_associate_claimed(s, port, key);
 }
 
 int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key, OVERLAPPED *overlapped)
@@ -522,6 +599,21 @@ int iocp_bind_for_connect(SOCKET s, int family)
 int iocp_skip_on_success(SOCKET s)
 {
     return SetFileCompletionNotificationModes((HANDLE)(intptr_t)s, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS);
+}
+
+int iocp_lingers(SOCKET s)
+{
+    struct linger linger = {0};
+    socklen_t length = sizeof linger;
+
+    return os_getsockopt(s, SOL_SOCKET, SO_LINGER, &linger, &length) == 0 && linger.l_onoff;
+}
+
+void iocp_linger_off(SOCKET s)
+{
+    const struct linger off = {.l_onoff = 0};
+
+    os_setsockopt(s, SOL_SOCKET, SO_LINGER, &off, sizeof off);
 }
 
 void iocp_linger_zero(SOCKET s)
@@ -594,14 +686,35 @@ int iocp_has_come(SOCKET fd, OVERLAPPED *overlapped)
     return s->port->backend->has_come(s, overlapped);
 }
 
-int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
+void iocp_own_name(SOCKET s, SOCKADDR_STORAGE *name)
 {
-    socklen_t own_length = sizeof *own, peer_length = sizeof *peer;
+    socklen_t length = sizeof *name;
 
-    if (os_getsockname(s, (struct sockaddr *)own, &own_length) != 0 ||
-        os_getpeername(s, (struct sockaddr *)peer, &peer_length) != 0)
-        return errno;
-    return 0;
+    if (os_getsockname(s, (struct sockaddr *)name, &length) != 0)
+        name->ss_family = 0;
+}
+
+void iocp_peer_name(SOCKET fd, SOCKADDR_STORAGE *name)
+{
+    struct iocp_socket *s = socket_find(fd);
+    socklen_t length = sizeof *name;
+
+    if (s != NULL && s->peer != NULL) {
+        memcpy(name, s->peer, sizeof *s->peer);
+        free(s->peer);
+        s->peer = NULL;
+    } else if (os_getpeername(fd, (struct sockaddr *)name, &length) != 0) {
+        name->ss_family = 0;
+    }
+}
+
+/* After a reset the system says neither the peer's name nor that there was one. But its input has ended, which that of a
+ * socket that was never connected has not. */
+int iocp_was_connected(SOCKET s)
+{
+    struct pollfd look = {.fd = s, .events = POLLRDHUP};
+
+    return poll(&look, 1, 0) == 1 && (look.revents & POLLRDHUP) != 0;
 }
 
 int iocp_shutdown_send(SOCKET s)

@@ -102,6 +102,25 @@ static inline HANDLE iocp_open_port(int backend)
     return CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1);
 }
 
+/* It belongs to the port from now on, for life. */
+static inline int iocp_claim(SOCKET s, HANDLE port, ULONG_PTR key)
+{
+    if (port == NULL) /* one that is shared: no port may own it */
+        return 0;
+    return CreateIoCompletionPort((HANDLE)s, port, key, 0) == NULL ? (int)GetLastError() : 0;
+}
+
+static inline void iocp_unclaim(SOCKET s)
+{
+    (void)s; /* there is no way back */
+}
+
+static inline int iocp_associate_claimed(SOCKET s, HANDLE port, ULONG_PTR key)
+{
+    (void)s, (void)port, (void)key;
+    return 0;
+}
+
 static inline SOCKET iocp_socket(HANDLE port, int family)
 {
     (void)port;
@@ -229,6 +248,21 @@ static inline int iocp_skip_on_success(SOCKET s)
     return SetFileCompletionNotificationModes((HANDLE)s, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS);
 }
 
+static inline int iocp_lingers(SOCKET s)
+{
+    struct linger linger = {0, 0};
+    int length = sizeof linger;
+
+    return getsockopt(s, SOL_SOCKET, SO_LINGER, (char *)&linger, &length) == 0 && linger.l_onoff;
+}
+
+static inline void iocp_linger_off(SOCKET s)
+{
+    struct linger off = {0, 0};
+
+    setsockopt(s, SOL_SOCKET, SO_LINGER, (const char *)&off, sizeof off);
+}
+
 static inline void iocp_linger_zero(SOCKET s)
 {
     struct linger zero = {1, 0};
@@ -258,15 +292,29 @@ static inline int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, un
                                                                                                     : WSAGetLastError();
 }
 
-static inline int iocp_names(SOCKET s, SOCKADDR_STORAGE *own, SOCKADDR_STORAGE *peer)
+static inline void iocp_own_name(SOCKET s, SOCKADDR_STORAGE *name)
 {
-    int own_length = sizeof *own, peer_length = sizeof *peer;
+    int length = sizeof *name;
 
-    if (getsockname(s, (struct sockaddr *)own, &own_length) != 0 ||
-        getpeername(s, (struct sockaddr *)peer, &peer_length) != 0)
-        return WSAGetLastError();
+    if (getsockname(s, (struct sockaddr *)name, &length) != 0)
+        name->ss_family = 0;
+}
+
+static inline void iocp_peer_name(SOCKET s, SOCKADDR_STORAGE *name)
+{
+    int length = sizeof *name;
+
+    if (getpeername(s, (struct sockaddr *)name, &length) != 0) /* Winsock knows it after a reset, too */
+        name->ss_family = 0;
+}
+
+static inline int iocp_was_connected(SOCKET s)
+{
+    (void)s; /* then it has its peer's name still */
     return 0;
 }
+
+#define iocp_accept_buffer(buffer, wanted) (buffer)
 
 static inline int iocp_shutdown_send(SOCKET s)
 {
