@@ -62,9 +62,9 @@ from operation cimport (
     BY_ERROR, BY_EXCEPTION, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CALL_SHUTDOWN, DISCARD
     as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND,
     DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND, Link,
-    Listener as NativeListener, Load as NativeLoad, LoadRow, OPEN, OVERDUE, OVERDUE_TOLD, PYTHON as PYTHON_KIND,
-    RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_INBOX, TROUBLE_UNHEARD, Warning,
-    WORKERS_MOST, Worker)
+    Listener as NativeListener, Load as NativeLoad, LoadRow, NOT_BROKEN, OPEN, OVERDUE, OVERDUE_TOLD,
+    PYTHON as PYTHON_KIND, RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_DEQUEUE,
+    TROUBLE_INBOX, TROUBLE_UNHEARD, Warning, WORKERS_MOST, Worker)
 from pitfalls cimport pitfall_run
 from port cimport KEY_OPERATION
 from send cimport enqueue, enqueue_bytes
@@ -456,7 +456,7 @@ cdef class Proactor:
         else:
             index = self.here()
             if index < 0:
-                index = self.posted % self.count
+                index = self.next_alive(self.posted, None)
                 self.posted += 1
         what = (self, function, args)
         cdef InboxItem *item = inbox_item(DO_CALL)
@@ -474,7 +474,8 @@ cdef class Proactor:
         ask for. How many packets; 0: the time is over, or there was something to do without one.
 
         Always from the same thread, the first that listened or polled, and not in a callback. Ctrl+C ends the wait.
-        Raises RuntimeError in another, and when the proactor is closed and all is over.
+        Raises RuntimeError in another, and when the proactor is closed and all is over; OSError when the system's port
+        is broken, after all sessions have ended with that error.
         """
         cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
         cdef unsigned int count
@@ -486,6 +487,9 @@ cdef class Proactor:
             PyErr_CheckSignals()
             self.raise_failure()
             self.check_process()    # a callback may have forked
+            while self.is_broken(0) and not worker_over(&self.native[0]):
+                self.poll_once(0)   # which ends what is there
+            self.check_port(0)
             if count > 0 or time.monotonic() >= deadline or self.closing or self.done_without_packets() != before:
                 break
         if self.native != NULL:     # a callback may have closed us
@@ -595,9 +599,21 @@ cdef class Proactor:
             return 0
         forget_item(item)
         if not self.closing:
-            raise MemoryError(CANNOT_WAKE)
-        if not closed_is_fine:
+            if self.native == NULL or self.native[index].broken == NOT_BROKEN:
+                raise MemoryError(CANNOT_WAKE)
+            if not closed_is_fine:
+                self.check_port(index)
+        elif not closed_is_fine:
             raise RuntimeError("the proactor is closed")
+        return 0
+
+    cdef bint is_broken(self, int index):
+        return self.native != NULL and self.native[index].broken != NOT_BROKEN
+
+    cdef int check_port(self, int index) except -1:
+        """Its worker's port is not broken: else the error with which its sessions have ended."""
+        if self.is_broken(index):
+            raise system_error(self.native[index].broken_by)
         return 0
 
     cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
@@ -659,6 +675,16 @@ cdef class Proactor:
             raise
         let_go_of(sock)
         return 0
+
+    cdef int next_alive(self, int turn, list numbers) except -1:
+        """The place of the worker whose turn it is, in the list or among all. One with a broken port is passed over."""
+        cdef int i, at
+        cdef int count = self.count if numbers is None else <int> len(numbers)
+        for i in range(count):
+            at = (turn + i) % count
+            if not self.is_broken(at if numbers is None else numbers[at]):
+                return at
+        return turn % count
 
     cdef int worker_for_another(self):
         """Of the callback we are in, else the one with the fewest sessions."""
@@ -733,7 +759,7 @@ cdef class Proactor:
         """Which is to accept: in a callback the callback's own, else they take turns."""
         cdef int i = self.here()
         if i < 0:
-            i = serving[self.listened % len(serving)]
+            i = serving[self.next_alive(self.listened, serving)]
             self.listened += 1
         listener.worker = i
         listener.native.worker = &self.native[i]
@@ -836,6 +862,7 @@ cdef class Proactor:
         if self.native == NULL:
             raise RuntimeError("the proactor is closed")
         self.own()
+        self.check_port(0)
         if worker_over(&self.native[0]):    # a callback has closed it, and close() was not called again
             raise RuntimeError("the proactor is closed")
         if self.polling:
@@ -1012,10 +1039,11 @@ cdef class Proactor:
         if native == NULL:
             return 0
         self.leak = self.held_up_by(native, MARGIN if not ended else LEAVE_TIME / 1e9)
-        self.leaked = not ended or not free_workers(native, self.count)
+        cdef bint drained = ended and free_workers(native, self.count)
+        self.leaked = not drained and not (ended and any_broken(native, self.count))
         if ended:   # else some still count
             self.last_rows = [native[i].stats for i in range(self.count)]
-        if self.leaked:
+        if not drained:
             _leaked.append(self.kept)
         else:
             free(native)
@@ -1053,6 +1081,15 @@ cdef bint in_circle():
         thread = listener.native.worker.thread  # 0: it is not in a callback
         if thread == PyThread_get_thread_ident():
             return step > 0     # else that one has ended, and we have its identity
+    return False
+
+
+cdef bint any_broken(Worker *native, int count):
+    """Then the log has said that not all ended."""
+    cdef int i
+    for i in range(count):
+        if native[i].broken != NOT_BROKEN:
+            return True
     return False
 
 

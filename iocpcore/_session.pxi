@@ -307,7 +307,7 @@ cdef class Session:
     cdef int not_taken(self, InboxItem *item) except -1:
         """By the worker: MemoryError, unless it closes anyway."""
         inbox_item_free(item)
-        if not self.proactor.closing:
+        if not self.proactor.closing and not self.proactor.is_broken(self.worker):
             raise MemoryError(CANNOT_WAKE)
         return 0
 

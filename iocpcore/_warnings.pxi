@@ -47,7 +47,7 @@ cdef void tell_warning(Worker *worker, int trouble, uint64_t now) noexcept:
     if count > 1 or not first:
         text += f" (%(count)d times {'so far' if first else 'since the last warning'})"
     try:
-        logging.getLogger("iocpcore").warning(text, {
+        logging.getLogger("iocpcore").log(logging.ERROR if trouble == TROUBLE_DEQUEUE else logging.WARNING, text, {
             "worker": iocp_read32(&warning.worker), "count": count,
             "error": None if number == 0 else system_error(number), "peer": peer_text(address_of(&worker.unheard))})
     except KeyboardInterrupt:   # Ctrl+C while the log was written: whatever this thread does next sees it

@@ -383,6 +383,12 @@ cdef struct Warning:
     LONG error          # any thread: the last one's
     LONG worker         # any thread: the last one's
 
+# A port whose dequeues go on failing.
+cdef enum Broken:
+    NOT_BROKEN
+    BROKEN          # its sessions end with the error
+    LEFT_BEHIND     # ... and what did not end by what the port still had is leaked
+
 cdef struct Worker:
     HANDLE port
     int index
@@ -433,6 +439,9 @@ cdef struct Worker:
     uint64_t leave_at           # closing: when what has not even drained is left behind, if nothing more gets done
     uint64_t done               # closing: what was done when leave_at was set
     int error                   # why what was just tried could not be done
+    unsigned int failed         # dequeues, in a row
+    int broken_by               # the error of the last
+    unsigned char broken        # enum Broken
     unsigned char closing
     unsigned char shutdown_told  # closing, since before this turn: whoever wants to know it is told by its end
     unsigned char skip_on_success

@@ -7,7 +7,10 @@ from iocp cimport (
     GetLastError, GetQueuedCompletionStatusEx, HANDLE, OVERLAPPED, PostQueuedCompletionStatus, SOCKET, ULONG,
     ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort, DWORD, iocp_associate_claimed, iocp_now)
 from mutant cimport DEQUEUE_RESULT_IGNORED, INLINE_ENDED_TWICE, NOT_ZEROED, mutant
-from operation cimport BATCH, FAILED, INLINE, PENDING, Operation, Started, Worker
+from operation cimport BATCH, FAILED, INLINE, NOT_BROKEN, PENDING, Operation, Started, Worker
+
+cdef enum:
+    FAILURES_MOST = 100     # dequeues that fail in a row, one after the other: then they do so for ever
 
 # Completion keys: what a packet is about.
 cdef enum CompletionKey:
@@ -36,13 +39,24 @@ cdef inline unsigned int port_dequeue(Worker *worker, DWORD milliseconds) noexce
     """Wait for packets; how many are in worker.entries. On a timeout wine says 1: only the result counts."""
     cdef ULONG count = 0
     cdef int got = GetQueuedCompletionStatusEx(worker.port, worker.entries, BATCH, &count, milliseconds, 0)
+    cdef int error = 0 if got else <int> GetLastError()
     worker.stats.dequeues += 1
     worker.now = iocp_now(worker.port)
     if got or mutant(DEQUEUE_RESULT_IGNORED):
+        worker.failed = 0
         return count
-    if GetLastError() != WAIT_TIMEOUT:
-        worker.stats.dequeue_failures += 1
+    if error == <int> WAIT_TIMEOUT:
+        worker.failed = 0
+        return 0
+    worker.stats.dequeue_failures += 1
+    worker.failed += 1
+    worker.broken_by = error
     return 0
+
+
+cdef inline bint port_is_broken(Worker *worker) noexcept nogil:
+    """It has failed so often in a row that it will for ever; or it was broken before, and has failed again."""
+    return worker.failed >= FAILURES_MOST or (worker.failed > 0 and worker.broken != NOT_BROKEN)
 
 
 cdef inline void operation_begin(Worker *worker, Operation *operation, unsigned char kind, void *owner) noexcept nogil:

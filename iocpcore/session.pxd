@@ -15,7 +15,8 @@ from iocp cimport (
 from buffer cimport RELEASED_SPOILT, TRIM_TIME, buffer_release, chain_release
 from link cimport link_drop
 from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, SLAB_GIVEN_BACK_EARLY, mutant
-from operation cimport CLOSING, FREE, Buffer, Handler, Listener, Session, SessionSlab, SessionTable, Worker
+from operation cimport (
+    CLOSING, FREE, NOT_BROKEN, Buffer, Handler, Listener, Session, SessionSlab, SessionTable, Worker)
 from place cimport leave_place
 from timer cimport timer_drop
 
@@ -199,8 +200,8 @@ cdef inline bint session_releasable(Session *session) noexcept nogil:
 
 
 cdef inline bint others_may_hold(Session *session) noexcept nogil:
-    """Its socket: then closing tells the peer nothing. A child has all that we had; who gave it to us, perhaps it."""
-    return session.listener == NULL or iocp_has_forked()
+    """Its socket: then closing tells the peer nothing. A child may; who gave it to us; a broken port, what pends."""
+    return session.listener == NULL or iocp_has_forked() or session.worker.broken != NOT_BROKEN
 
 
 cdef inline void end_connection(Session *session) noexcept nogil:

@@ -10,10 +10,10 @@ from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
     ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, LONG, SOCKET,
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
-    InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, OVERLAPPED_ENTRY, ReleaseSRWLockExclusive,
-    ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting, iocp_has_come,
-    iocp_keep_alive, iocp_linger_off, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success, iocp_socket,
-    iocp_status, iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
+    InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedIncrement, OVERLAPPED_ENTRY,
+    ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting,
+    iocp_has_come, iocp_keep_alive, iocp_linger_off, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success,
+    iocp_socket, iocp_status, iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
 from accept cimport (
     ACCEPT_RETRY_TIME, BACKLOG_MOST, arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused,
     must_wait, on_accept, post_accept, start_listening)
@@ -32,14 +32,14 @@ from mutant cimport (
     HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES,
     ROUNDS_WITHOUT_END, SENT_TWICE, TIMER_NOT_RENEWED, TURNS_OVERTAKEN, TURNS_WITHOUT_END, mutant)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
+    ACCEPT, ACCEPTS, BROKEN, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
-    DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING, INLINE, LOAD, OPEN, OVERDUE, PENDING, RECEIVE, RECEIVE_SIZE,
-    TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_INBOX, Accept, Buffer, Handler, InboxItem, Listener, Operation, Session,
-    SessionList, Settings, Started, Waiting, Worker)
+    DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING, INLINE, LEFT_BEHIND, LOAD, NOT_BROKEN, OPEN, OVERDUE, PENDING,
+    RECEIVE, RECEIVE_SIZE, TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_DEQUEUE, TROUBLE_INBOX, Accept, Buffer, Handler,
+    InboxItem, Listener, Operation, Session, SessionList, Settings, Started, Waiting, Worker)
 from place cimport (
     leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place)
-from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue
+from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue, port_is_broken
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
@@ -1064,8 +1064,57 @@ cdef inline void leave_later(Worker *worker) noexcept nogil:
         worker.leave_at = worker.now + LEAVE_TIME
 
 
+cdef inline void on_broken_port(Worker *worker) noexcept nogil:
+    """End what is there with the error, so that peers and handlers learn of it; then leave.
+
+    What is cancelled may still end by packets that the port has made itself: with the first dequeue that fails again
+    there is none.
+    """
+    if worker.broken != NOT_BROKEN:
+        leave_behind(worker)
+        return
+    worker.broken = BROKEN
+    report_trouble(worker, TROUBLE_DEQUEUE, worker.broken_by)
+    InterlockedExchange(&worker.load, 1 << 30)  # nobody hands it a session
+    break_sessions(worker)
+    inbox_shut(worker, False)
+    close_worker(worker, worker.now)
+    give_up(worker)
+    run_inbox(worker)
+
+
+cdef inline void break_sessions(Worker *worker) noexcept nogil:
+    cdef Session *session
+    cdef unsigned int i
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL or session.state == CLOSING:
+            continue
+        session.error = worker.broken_by
+        abort_session(worker, session, BY_ERROR)
+        advance(worker, session)
+
+
+cdef inline void leave_behind(Worker *worker) noexcept nogil:
+    """The kernel has what is still in flight, for ever: that memory is leaked. Peers and handlers are told."""
+    cdef Session *session
+    cdef unsigned int i
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL or session.state != CLOSING or session.in_flight == 0:
+            continue
+        close_undrained(worker, session)
+        if handler_must_be_told(session):
+            tell_end(worker, session)
+        elif session.handler.kind == LOAD:
+            handler_closed(worker, session)
+    worker.broken = LEFT_BEHIND
+
+
 cdef inline bint worker_over(Worker *worker) noexcept nogil:
     """Nothing is left to wait for; or it does not come, and then its memory is leaked, never freed."""
+    if worker.broken == LEFT_BEHIND and not calls_are_due(worker):
+        return True
     if worker.abandoned:
         return True
     if not worker.closing:
@@ -1130,6 +1179,8 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     begin_round(worker)
     if count == 0 or not mutant(DEADLINES_WAIT_FOR_REST):
         worker.seen_at = worker.now
+    if unlikely(port_is_broken(worker)):
+        on_broken_port(worker)
     if mutant(FREED_AT_DEQUEUE):
         drop_batch(worker, count)
     complete_batch(worker, count)

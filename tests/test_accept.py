@@ -223,7 +223,7 @@ def test_no_accept_blocks_its_worker_though_the_sockets_owner_makes_it_blocking_
             owner.join(WAIT)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="wine asks Linux for the name, which does not know it after a reset")
+@pytest.mark.skipif(sys.platform == "win32", reason="wine asks Linux for the name, which is gone after a reset")
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_the_names_of_a_peer_that_resets_at_once_are_known(backend, workers):
     """They are taken as it is accepted; after a reset the system does not know the peer's any more."""
