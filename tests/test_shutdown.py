@@ -525,7 +525,9 @@ def test_however_long_all_on_close_take_together_each_is_told(backend, connect, 
     handles = open_handles()
     proactor.close(0)
     assert len(told) == SLOW
-    assert_nothing_left(proactor)
+    stats = proactor.stats()
+    # A cancelled operation's packet may wait for longer than a second behind such callbacks: `undrained` counts those.
+    assert (stats.active, stats.in_flight, stats.buffers_used, stats.bytes_queued) == (0, 0, 0, 0)
     assert open_handles() <= handles - SLOW
     assert peers
 
