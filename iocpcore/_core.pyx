@@ -305,7 +305,9 @@ cdef class Proactor:
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
         - port: 0 lets the system choose.
         - sock: pass sock.dup() to keep yours; the object that is given is as good as closed from now on. A TCP socket
-          without TLS that listens already, or is bound, instead of host and port.
+          without TLS that listens already, or is bound, instead of host and port. On Linux it is made non-blocking, for
+          all who hold it; its sessions' SO_LINGER is switched off, its own stays. Who has a duplicate listens on when
+          this listener closes.
         - shared: other processes, or other proactors, listen on sock too; each connection goes to one of them, as the
           system chooses. On Windows all but one must say so; on Linux it is the same either way.
         - backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows

@@ -1,5 +1,6 @@
 """adopt() for connected sockets, listen(sock=) for listening ones: those that something else has made."""
 
+import contextlib
 import gc
 import os
 import socket
@@ -159,9 +160,14 @@ def test_names_of_an_adopted_socket_are_known_before_on_connect(proactor, accept
 # ---- a descriptor that is given twice ----
 
 
+@contextlib.contextmanager
 def alias_of(sock):
     """Another socket object of the same descriptor, as a mistake makes it."""
-    return socket.socket(fileno=sock.fileno())
+    alias = socket.socket(fileno=sock.fileno())
+    try:
+        yield alias
+    finally:
+        alias.detach()
 
 
 def echoes(peer):
@@ -174,37 +180,41 @@ def echoes(peer):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_descriptor_that_a_session_has_is_not_adopted_again(backend, accepted, handler, served_already, workers):
     sock, peer = accepted()
-    with iocpcore.Proactor(workers, backend) as first, iocpcore.Proactor(1, backend) as second:
-        alias = alias_of(sock)
+    with (
+        iocpcore.Proactor(workers, backend) as first,
+        iocpcore.Proactor(1, backend) as second,
+        alias_of(sock) as alias,
+    ):
         first.adopt(handler, sock)
         if served_already and workers:
             assert echoes(peer)
         for proactor in (first, second):
             with pytest.raises(OSError, match="has this descriptor already"):
                 proactor.adopt(handler, alias)
-        with pytest.raises(OSError):
+        with pytest.raises(ValueError, match="cannot listen"):
             second.listen(handler, sock=alias)
         peer.sendall(b"x")
         if not workers:
             until(lambda: first.poll(0.01) == 0 and first.stats().bytes_sent == 1)
         assert receive_exactly(peer, 1) == b"x"
-        alias.detach()
         for proactor in (first, second):
             proactor.close(0)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_descriptor_that_a_listener_has_does_not_listen_again(backend, connect, workers):
-    with iocpcore.Proactor(workers, backend) as first, iocpcore.Proactor(1, backend) as second:
-        sock = listening()
-        alias = alias_of(sock)
+    sock = listening()
+    with (
+        iocpcore.Proactor(workers, backend) as first,
+        iocpcore.Proactor(1, backend) as second,
+        alias_of(sock) as alias,
+    ):
         listener = first.listen(iocpcore.ECHO, sock=sock)
         for proactor in (first, second):
             with pytest.raises(OSError, match="another listener"):
                 proactor.listen(iocpcore.ECHO, sock=alias)
         with pytest.raises((OSError, ValueError)):
             first.adopt(iocpcore.ECHO, alias)
-        alias.detach()
         assert echoes(connect(listener))
 
 

@@ -95,9 +95,12 @@ def test_a_session_connects_talks_and_ends(proactor, echo):
 
 def test_what_was_queued_for_a_connection_that_never_came_is_unsent(proactor):
     handler = Recorder()
+    leave = threading.Event()
+    proactor.post(leave.wait, WAIT)  # else the refusal may come before the send
     with refusing_port() as port:
         session = proactor.connect(handler, "127.0.0.1", port)
         session.send(b"in vain")
+        leave.set()
         _, error = handler.wait_for("on_close")
     assert isinstance(error, ConnectionRefusedError)
     assert session.unsent == 7

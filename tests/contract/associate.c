@@ -151,6 +151,23 @@ static void no_child_process_inherits_our_sockets(void)
     CHECK(!is_inherited(adopt_accepted(accept)));
 }
 
+static void a_socket_is_claimed_once_until_it_is_closed(void)
+{
+    SOCKET s = iocp_socket(port, AF_INET), again;
+    HANDLE other = another_port();
+
+    CHECK_EQUAL(iocp_claim(s, port, 1), 0);
+    CHECK_EQUAL(iocp_claim(s, port, 1), ERROR_INVALID_PARAMETER);
+    CHECK_EQUAL(iocp_claim(s, other, 1), ERROR_INVALID_PARAMETER);
+    CHECK_EQUAL(iocp_associate_claimed(s, port, 1), 0);
+    CHECK_EQUAL(iocp_claim(s, other, 1), ERROR_INVALID_PARAMETER);
+    CHECK_EQUAL(closesocket(s), 0);
+    again = iocp_socket(port, AF_INET); /* on Linux the same number */
+    CHECK_EQUAL(iocp_claim(again, other, 1), 0);
+    CHECK_EQUAL(closesocket(again), 0);
+    CHECK(CloseHandle(other));
+}
+
 static void a_port_closes_with_sockets_open(void)
 {
     struct address at;
@@ -176,6 +193,7 @@ const struct test_case associate_cases[] = {
     CASE(a_socket_that_was_non_blocking_waits_all_the_same),
     CASE(more_operations_end_at_once_than_any_ring_holds),
     CASE(no_child_process_inherits_our_sockets),
+    CASE(a_socket_is_claimed_once_until_it_is_closed),
     CASE(a_port_closes_with_sockets_open),
     END_OF_CASES,
 };
