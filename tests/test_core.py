@@ -927,19 +927,20 @@ CALLS = {
 def test_a_finalizer_that_closes_the_proactor_anywhere_within_a_call_harms_nothing(backend, call):
     with socket.create_server(("127.0.0.1", 0)) as server, warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # a socket that adopt() has not taken is its owner's
-        gc.collect()
-        handles = open_handles()
-        for allocations in range(1, 50):
-            proactor = iocpcore.Proactor(0, backend)
-            with (
-                collecting_after(allocations, functools.partial(proactor.close, 0)),
-                contextlib.suppress(RuntimeError, OSError),
-            ):
-                CALLS[call](proactor, server.getsockname())
-            proactor.close(0)
-            assert_nothing_left(proactor)
-        gc.collect()
-        assert open_handles() <= handles
+        handles = []
+        for _ in range(2):  # what the first round opens once and keeps is no leak: one handle, under wine 8
+            for allocations in range(1, 50):
+                proactor = iocpcore.Proactor(0, backend)
+                with (
+                    collecting_after(allocations, functools.partial(proactor.close, 0)),
+                    contextlib.suppress(RuntimeError, OSError),
+                ):
+                    CALLS[call](proactor, server.getsockname())
+                proactor.close(0)
+                assert_nothing_left(proactor)
+            gc.collect()
+            handles.append(open_handles())
+        assert handles[1] <= handles[0]
 
 
 def test_a_load_that_is_started_while_it_resolves_its_host_starts_once(proactor, echo, monkeypatch):
