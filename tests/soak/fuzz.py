@@ -350,6 +350,7 @@ class Caller:
         self.world.every.append((made, threading.get_ident()))
         if made.workers == 0:
             POLLED[id(made)] = threading.get_ident()
+            self.call("poll", made.poll, 0)  # before another thread knows it, which would be the one that polls
         for worker in range(made.workers):
             self.call("post", made.post, at_home, made, worker=worker)
         self.world.keep(self.world.proactors, made)
