@@ -540,6 +540,7 @@ cdef class Proactor:
             self.ask_to_close(time_to_drain)
             if self.in_callback():
                 return
+            self.done_at = 0    # the margin begins anew: who polls gets nothing done between two calls
             ended = self.poll_to_the_end() if self.polled else self.wait_for_workers()
             self.check_process()    # a callback may have forked
             self.last_rows = self.rows()

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import signal
 import socket
 import sys
 import threading
@@ -554,6 +555,41 @@ def close(drain=0):
     else:
         print("closed\\n", end="")
 """
+
+
+class Clock:
+    """The module time, `ahead` of what it is."""
+
+    ahead = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_close_after_one_that_was_interrupted_long_ago_has_its_own_time(backend, connect, monkeypatch, workers):
+    """Whoever polls gets nothing done in between."""
+    clock = Clock()
+    monkeypatch.setattr(iocpcore._core, "time", clock)
+    proactor = iocpcore.Proactor(workers, backend)
+    handler = Acting(on_connect=lambda session: session.pause())
+    connect(proactor.listen(handler))
+    until(lambda: handler.of("on_connect") or (workers == 0 and proactor.poll(0.01) < 0))
+
+    def interrupt():
+        until(lambda: proactor.closing)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        proactor.close(4 * WAIT)
+    thread.join(WAIT)
+    clock.ahead = 5 * WAIT
+    proactor.close(0)
+    assert_nothing_left(proactor)
+    assert len(handler.of("on_close")) == 1
+
 
 
 def test_a_callback_that_does_not_return_is_named(backend):
