@@ -111,6 +111,7 @@ cdef extern from "iocp.h" nogil:
     int iocp_shutdown_send(SOCKET s)
     uint64_t iocp_taken(SOCKET s)
     bint iocp_has_come(SOCKET s, OVERLAPPED *overlapped)
+    bint iocp_has_ended(SOCKET s, OVERLAPPED *overlapped)
     int iocp_has_forked()
     void iocp_break_off(SOCKET s)
     void iocp_stop_listening(SOCKET s)

@@ -12,8 +12,8 @@ from iocp cimport (
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedIncrement, OVERLAPPED_ENTRY,
     ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting,
-    iocp_has_come, iocp_keep_alive, iocp_linger_off, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success,
-    iocp_socket, iocp_status, iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
+    iocp_has_come, iocp_has_ended, iocp_keep_alive, iocp_linger_off, iocp_no_delay, iocp_now, iocp_open_port,
+    iocp_skip_on_success, iocp_socket, iocp_status, iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
 from accept cimport (
     ACCEPT_RETRY_TIME, BACKLOG_MOST, arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused,
     must_wait, on_accept, post_accept, start_listening)
@@ -746,8 +746,16 @@ cdef inline void give_up_session(Worker *worker, Session *session) noexcept nogi
         close_session(worker, session, BY_TIMEOUT)
 
 
+cdef inline bint have_ended(Session *session) noexcept nogil:
+    """Its cancelled operations, though the worker has yet to come to their packets: slow callbacks may keep it busy."""
+    return (iocp_has_ended(session.socket, &session.receive.overlapped)
+            and iocp_has_ended(session.socket, &session.send.overlapped))
+
+
 cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
-    if session.state == CLOSING:
+    if session.state == CLOSING and have_ended(session):
+        timer_set(worker, session, worker.seen_at + SPARE_TIME)
+    elif session.state == CLOSING:
         close_undrained(worker, session)
         if handler_must_be_told(session):
             tell_end(worker, session)

@@ -526,9 +526,7 @@ def test_however_long_all_on_close_take_together_each_is_told(backend, connect, 
     handles = open_handles()
     proactor.close(0)
     assert len(told) == SLOW
-    stats = proactor.stats()
-    # A cancelled operation's packet may wait for longer than a second behind such callbacks: `undrained` counts those.
-    assert (stats.active, stats.in_flight, stats.buffers_used, stats.bytes_queued) == (0, 0, 0, 0)
+    assert_nothing_left(proactor)  # nothing was undrained either: all ended at once, however late it was looked at
     assert open_handles() <= handles - SLOW
     assert peers
 

@@ -73,6 +73,7 @@ struct iocp_backend {
     void (*cancel)(struct iocp_socket *, OVERLAPPED *); /* one that pends, or all (NULL); each still ends by a packet */
     void (*detach)(struct iocp_socket *); /* its descriptor is about to be closed: cancels all that pends */
     int (*has_come)(struct iocp_socket *, OVERLAPPED *); /* is there what one that pends waits for? A send may say no */
+    void (*collect)(struct iocp_port *);  /* what has ended and the kernel still holds back; NULL: it holds nothing back */
     int (*wait)(struct iocp_port *, int64_t nanoseconds); /* completes what has finished; waits if negative or positive */
     void (*submit)(struct iocp_port *);           /* what was started is on its way, and need not wait for wait() */
     void (*wake)(struct iocp_port *);             /* any thread: wait() returns soon */

@@ -173,6 +173,7 @@ void iocp_stop_listening(SOCKET s);                  /* accept nothing from now 
 void iocp_break_off(SOCKET s);                       /* reset its connection now, whoever else holds the socket */
 uint64_t iocp_taken(SOCKET s);                       /* bytes of ours that the peer's system has; 0: not known */
 int iocp_has_come(SOCKET s, OVERLAPPED *overlapped);   /* it has ended, or will now; its packet may not be here yet */
+int iocp_has_ended(SOCKET s, OVERLAPPED *overlapped);  /* its packet waits for a dequeue, or none is to come */
 int iocp_has_forked(void);                           /* then a child may hold our descriptors, and close() ends nothing */
 static inline int iocp_status(const OVERLAPPED_ENTRY *entry) /* 0 or an error number */
 {

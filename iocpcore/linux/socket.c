@@ -677,6 +677,15 @@ int socket_is_ready(SOCKET fd, const OVERLAPPED *overlapped)
     return overlapped->kind != OVERLAPPED_SEND && poll(&looked, 1, 0) > 0;
 }
 
+int iocp_has_ended(SOCKET fd, OVERLAPPED *overlapped)
+{
+    struct iocp_socket *s = socket_find(fd);
+
+    if (s != NULL && overlapped->Internal == STATUS_PENDING && s->port->backend->collect != NULL)
+        s->port->backend->collect(s->port);
+    return overlapped->Internal != STATUS_PENDING;
+}
+
 int iocp_has_come(SOCKET fd, OVERLAPPED *overlapped)
 {
     struct iocp_socket *s = socket_find(fd);

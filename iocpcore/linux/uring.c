@@ -441,6 +441,19 @@ static int uring_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
     return overlapped->Internal != STATUS_PENDING || socket_is_ready(s->fd, overlapped);
 }
 
+/* Of what was cancelled one call brings some twenty results, however many there are. */
+static void uring_collect(struct iocp_port *port)
+{
+    struct uring_port *up = port->backend_data;
+    unsigned results;
+
+    do {
+        io_uring_submit_and_get_events(&up->ring);
+        results = io_uring_cq_ready(&up->ring);
+        reap(up);
+    } while (results > 0);
+}
+
 static int uring_wait(struct iocp_port *port, int64_t nanoseconds)
 {
     struct uring_port *up = port->backend_data;
@@ -496,6 +509,7 @@ const struct iocp_backend uring_backend = {
     .cancel = uring_cancel,
     .detach = uring_detach,
     .has_come = uring_has_come,
+    .collect = uring_collect,
     .wait = uring_wait,
     .submit = uring_submit,
     .wake = uring_wake,

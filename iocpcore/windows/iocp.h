@@ -344,6 +344,12 @@ static inline int iocp_has_come(SOCKET s, OVERLAPPED *overlapped)
     return HasOverlappedIoCompleted(overlapped);
 }
 
+static inline int iocp_has_ended(SOCKET s, OVERLAPPED *overlapped)
+{
+    (void)s;
+    return HasOverlappedIoCompleted(overlapped);
+}
+
 static inline int iocp_has_forked(void)
 {
     return 0;
