@@ -303,8 +303,8 @@ def test_a_socket_of_another_port_is_shared_or_refused_with_words(backend, bound
     with iocpcore.Proactor(1, backend) as first, iocpcore.Proactor(1, backend) as second:
         first.listen(iocpcore.ECHO, sock=bound.dup())
         if sys.platform == "win32":
-            with pytest.raises(OSError, match="shared=True") as caught:
-                second.listen(iocpcore.ECHO, sock=bound.dup())
+            with bound.dup() as sock, pytest.raises(OSError, match="shared=True") as caught:
+                second.listen(iocpcore.ECHO, sock=sock)
             assert caught.value.winerror == 87
         else:
             second.listen(iocpcore.ECHO, sock=bound.dup())

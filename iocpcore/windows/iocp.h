@@ -308,10 +308,13 @@ static inline void iocp_peer_name(SOCKET s, SOCKADDR_STORAGE *name)
         name->ss_family = 0;
 }
 
+/* Windows knows the peer's name still, wine does not. */
 static inline int iocp_was_connected(SOCKET s)
 {
-    (void)s; /* then it has its peer's name still */
-    return 0;
+    DWORD seconds = 0xFFFFFFFF;
+    int length = sizeof seconds;
+
+    return getsockopt(s, SOL_SOCKET, SO_CONNECT_TIME, (char *)&seconds, &length) == 0 && seconds != 0xFFFFFFFF;
 }
 
 #define iocp_accept_buffer(buffer, wanted) (buffer)
