@@ -666,6 +666,9 @@ cdef class Proactor:
         if descriptor == INVALID_SOCKET:
             forget_item(item)
             raise ValueError("sock was closed while it was handed over")
+        if self.native == NULL:     # making the Session may have run a finalizer, and that others' code
+            forget_item(item)
+            raise RuntimeError("the proactor is closed")
         cdef int error = iocp_claim(descriptor, self.native[index].port, KEY_OPERATION)
         if error != 0:
             forget_item(item)
