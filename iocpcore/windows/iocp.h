@@ -133,7 +133,8 @@ static inline int iocp_accept_placeholder(int family, SOCKET *placeholder)
     return *placeholder == INVALID_SOCKET ? WSAGetLastError() : 0;
 }
 
-/* A connection that waits for an accept; INVALID_SOCKET: none can be had. No child is to inherit it, as all our sockets. */
+/* A connection that waits for an accept; INVALID_SOCKET: none can be had. One that its client has reset is passed over. No
+ * child is to inherit it, as all our sockets. */
 static inline SOCKET iocp_accept_waiting(SOCKET listener)
 {
     u_long on = 1;
@@ -141,7 +142,9 @@ static inline SOCKET iocp_accept_waiting(SOCKET listener)
 
     if (ioctlsocket(listener, FIONBIO, &on) != 0)
         return INVALID_SOCKET;
-    s = accept(listener, NULL, NULL);
+    do
+        s = accept(listener, NULL, NULL);
+    while (s == INVALID_SOCKET && WSAGetLastError() == WSAECONNRESET);
     if (s != INVALID_SOCKET)
         SetHandleInformation((HANDLE)s, HANDLE_FLAG_INHERIT, 0);
     return s;
