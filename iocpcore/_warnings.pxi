@@ -37,8 +37,13 @@ cdef void tell_warnings(Worker *worker) noexcept:
 
 
 cdef void tell_warning(Worker *worker, int trouble, uint64_t now) noexcept:
-    """Log that, whose time has come."""
+    """Log that, whose time has come.
+
+    The workers are not looked at once Python runs: in another thread than theirs they may be gone by then.
+    """
     cdef Warning *warning = warning_of(worker, trouble)
+    cdef LONG number_of_worker = iocp_read32(&warning.worker)
+    cdef sockaddr_in6 peer = worker.peers[number_of_worker].unheard
     cdef bint first = iocp_read64(&warning.told_at) == 0
     cdef long long count = InterlockedExchange64(&warning.count, 0)
     cdef LONG number = iocp_read32(&warning.error)
@@ -48,8 +53,8 @@ cdef void tell_warning(Worker *worker, int trouble, uint64_t now) noexcept:
         text += f" (%(count)d times {'so far' if first else 'since the last warning'})"
     try:
         logging.getLogger("iocpcore").log(logging.ERROR if trouble == TROUBLE_DEQUEUE else logging.WARNING, text, {
-            "worker": iocp_read32(&warning.worker), "count": count,
-            "error": None if number == 0 else system_error(number), "peer": peer_text(address_of(&worker.unheard))})
+            "worker": number_of_worker, "count": count, "peer": peer_text(address_of(&peer)),
+            "error": None if number == 0 else system_error(number)})
     except KeyboardInterrupt:   # Ctrl+C while the log was written: whatever this thread does next sees it
         _thread.interrupt_main()
 

@@ -255,6 +255,27 @@ def test_a_backlog_again_within_a_minute_is_told_later(proactor, warned):
     assert len(warned()) == 1
 
 
+def test_a_proactor_that_closes_while_its_backlog_is_about_to_be_logged_is_not_looked_at(backend, warned, monkeypatch):
+    get_logger = logging.getLogger
+    begun, over = threading.Event(), threading.Event()
+    proactor = iocpcore.Proactor(2, backend)
+    proactor.post(lambda: begun.set() or over.wait(WAIT), worker=1)
+    assert begun.wait(WAIT)
+
+    def close_first(name=None):
+        if not over.is_set():
+            over.set()
+            proactor.close(0)
+            assert [bytes([200]) * size for size in range(1000, 60000, 37)]  # whatever was freed is used again
+        return get_logger(name)
+
+    monkeypatch.setattr(logging, "getLogger", close_first)
+    for _ in range(100_001):
+        proactor.post(id, None, worker=1)
+    (line,) = warned()
+    assert line.startswith("worker 1 is behind")
+
+
 # ---- a log that fails ----
 
 
