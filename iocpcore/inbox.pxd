@@ -125,10 +125,11 @@ cdef inline bint inbox_join(Worker *worker, Link *link, const char *data, size_t
     False: it needs an item of its own, with a buffer of `room` bytes: from 1 to 16 KiB, twice that of the one before.
     """
     cdef Inbox *inbox = &worker.inbox
-    cdef uint64_t now = iocp_now(worker.port)
     cdef Buffer *buffer
     cdef bint taken = False
     room[0] = COPY_SIZE
+    if iocp_read32(&inbox.waiting) == 0:    # nothing to join; with the GIL, as inbox_is_empty() asks
+        return False
     AcquireSRWLockExclusive(&inbox.lock)
     if link.last_send != NULL and link.last_take == inbox.takes and not inbox.closed:
         buffer = link.last_send.buffer
@@ -136,7 +137,7 @@ cdef inline bint inbox_join(Worker *worker, Link *link, const char *data, size_t
         if taken:
             buffer_append(buffer, data, length)
             inbox.bytes += length
-            see_backlog(inbox, now)
+            see_backlog(inbox, iocp_now(worker.port))
         elif buffer.kind == COPIED and <size_t> (buffer.end - buffer.data) <= RECEIVE_SIZE:
             room[0] = min(2 * <size_t> (buffer.end - buffer.data), <size_t> RECEIVE_SIZE)
     ReleaseSRWLockExclusive(&inbox.lock)
