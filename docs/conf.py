@@ -35,8 +35,10 @@ def drop_signature(app, what, name, found, options, lines):
 def list_attributes(app, what, name, found, options, lines):
     """What a class without arguments says of its attributes becomes an entry for each: in Cython, and in a dataclass,
     these have no docstring of their own."""
-    if what != "class" or (found.__doc__ or "").startswith(f"{found.__name__}("):
+    if what != "class":
         return
+    if found.__text_signature__ or (found.__doc__ or "").startswith(f"{found.__name__}("):
+        return  # its list is of arguments
     shown = []
     for line in lines:
         item = ITEM.match(line)

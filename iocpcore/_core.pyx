@@ -184,7 +184,6 @@ cdef class Proactor:
     - backend: "auto", or one of backends(); None asks the environment variable IOCPCORE_BACKEND first.
     - max_sessions: of all listeners together; see listen() for what becomes of those beyond it.
     - skip_on_success: let operations that succeed at once do so without a packet, where the system can.
-
     - drain: seconds that sessions have to finish when close() names none, as when a `with` ends.
 
     Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
@@ -1070,7 +1069,7 @@ cdef bint in_callback_of_any():
     """Is this thread a worker's, of any proactor? Workers never wait for workers."""
     cdef Proactor proactor
     for proactor in _live:
-        if proactor.native != NULL and proactor.in_callback():
+        if proactor.native != NULL and proactor.process_id == process_id and proactor.in_callback():
             return True
     return False
 

@@ -614,10 +614,13 @@ cdef inline void close_port(Worker *worker, Listener *listener) noexcept nogil:
 cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil:
     """The connections that wait in the system for an accept: closing the socket would reset them."""
     cdef SOCKET socket
-    cdef int _taken
+    cdef int error, _taken
     for _taken in range(0 if has_given_up(worker) else BACKLOG_MOST):
         socket = iocp_accept_waiting(listener.socket)
+        error = WSAGetLastError()
         if socket == INVALID_SOCKET:
+            if status_exhausted(error):     # those that still wait will be reset
+                must_wait(worker, listener, error)
             return
         if listener.lingers:
             iocp_linger_off(socket)

@@ -386,8 +386,10 @@ SOCKET iocp_accept_waiting(SOCKET listener)
 
     socket_set_nonblocking(listener);
     do {
-        if (os_poll(&asked, 1, 0) != 1)
+        if (os_poll(&asked, 1, 0) != 1) {
+            errno = EAGAIN;
             return INVALID_SOCKET;
+        }
         fd = os_accept(listener, (struct sockaddr *)&peer, &length);
     } while (fd < 0 && is_of_one_connection(errno));
     if (fd >= 0 && peer.sin6_family != 0)
