@@ -45,7 +45,8 @@ from buffer cimport buffer_copy, buffer_pin, chain_cut, chain_length
 from close cimport abort_session
 from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
-    inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_join, inbox_put)
+    inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_is_shut, inbox_join,
+    inbox_put)
 from iocp cimport (
     AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY,
     IOCP_LATE_PORT, IOCP_LATE_PORT_LEVEL, LONG,

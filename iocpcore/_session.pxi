@@ -275,7 +275,7 @@ cdef class Session:
         if pinned != NULL:
             Py_DECREF(<object> pinned)
         free(item.buffer)
-        self.not_taken(item)
+        self.not_taken(worker, item)
         raise SessionClosed(f"{self!r} takes no more to send")
 
     cdef InboxItem *item(self, int kind) except NULL:
@@ -299,15 +299,16 @@ cdef class Session:
             return 0
         item = self.item(kind)
         if not inbox_put(worker, item):
-            self.not_taken(item)
+            self.not_taken(worker, item)
         else:
             warn_of_backlog(worker)
         return 0
 
-    cdef int not_taken(self, InboxItem *item) except -1:
-        """By the worker: MemoryError, unless it closes anyway."""
+    cdef int not_taken(self, Worker *worker, InboxItem *item) except -1:
+        """By the worker: MemoryError, unless it has ended, and with it the session."""
+        cdef bint ended = inbox_is_shut(worker)
         inbox_item_free(item)
-        if not self.proactor.closing and not self.proactor.is_broken(self.worker):
+        if not ended and not self.proactor.is_broken(self.worker):
             raise MemoryError(CANNOT_WAKE)
         return 0
 

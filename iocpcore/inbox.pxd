@@ -199,3 +199,12 @@ cdef inline bint inbox_shut(Worker *worker, bint when_empty) noexcept nogil:
     closed = inbox.closed
     ReleaseSRWLockExclusive(&inbox.lock)
     return closed
+
+
+cdef inline bint inbox_is_shut(Worker *worker) noexcept nogil:
+    """Any thread: why inbox_put() has failed; if not so, the worker could not be woken."""
+    cdef bint closed
+    AcquireSRWLockExclusive(&worker.inbox.lock)
+    closed = worker.inbox.closed
+    ReleaseSRWLockExclusive(&worker.inbox.lock)
+    return closed
