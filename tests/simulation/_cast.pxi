@@ -116,7 +116,7 @@ cdef class Cast:
     cdef int resume(self, Session session, Talk talk) except -1:
         tell(talk, "resume()")
         session.resume()
-        talk.paused = False
+        talk.paused = talk.held = False
         return 0
 
     cdef int owe(self, Session session, Talk talk) except -1:
