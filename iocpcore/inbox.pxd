@@ -73,11 +73,13 @@ cdef inline bint wake(Worker *worker) noexcept nogil:
     return worker.inbox.posted
 
 
-cdef inline void inbox_wake(Worker *worker) noexcept nogil:
-    """Any thread: there is something to look at that is no item. Without memory for a packet its next turn finds it."""
+cdef inline bint inbox_wake(Worker *worker) noexcept nogil:
+    """Any thread: there is something to look at that is no item. False: not woken, for want of memory."""
+    cdef bint woken
     AcquireSRWLockExclusive(&worker.inbox.lock)
-    wake(worker)
+    woken = wake(worker)
     ReleaseSRWLockExclusive(&worker.inbox.lock)
+    return woken
 
 
 cdef inline void append(Inbox *inbox, InboxItem *item, uint64_t now) noexcept nogil:

@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 from iocp cimport (
     SOCKET, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedExchange,
     InterlockedIncrement, ReleaseSRWLockExclusive, iocp_read32)
+from accept cimport ACCEPT_RETRY_TIME
 from inbox cimport inbox_wake
 from mutant cimport PLACE_NOT_GRANTED, WAITED_LONGEST_SERVED_LAST, mutant
 from operation cimport Limit, Listener, Places, Waiting, Worker
@@ -97,6 +98,24 @@ cdef inline Worker *grant_place(Places *places) noexcept nogil:
     return first.listener.worker
 
 
+cdef inline bint places_were_granted(Worker *worker) noexcept nogil:
+    """To connections that wait at its listeners."""
+    return iocp_read32(&worker.is_granted) != 0
+
+
+cdef inline void wake_granted(Worker *worker, Worker *waker) noexcept nogil:
+    """The worker of their listener may sleep. If it cannot be woken now, this worker tries again later."""
+    if waker != NULL and not inbox_wake(waker):
+        worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+
+
+cdef inline void wake_all_granted(Worker *worker) noexcept nogil:
+    cdef int i
+    for i in range(worker.peer_count):
+        if places_were_granted(&worker.peers[i]):
+            wake_granted(worker, &worker.peers[i])
+
+
 cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
     """There is room for another session: for one connection at most, since none waited that could have been served."""
     cdef Places *places = places_of(worker)
@@ -110,8 +129,7 @@ cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
     InterlockedDecrement(&listener.limit.sessions)
     waker = grant_place(places)
     ReleaseSRWLockExclusive(&places.lock)
-    if waker != NULL:
-        inbox_wake(waker)
+    wake_granted(worker, waker)
 
 
 cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
@@ -137,14 +155,8 @@ cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socke
     places.tail = waiting
     waker = grant_place(places)
     ReleaseSRWLockExclusive(&places.lock)
-    if waker != NULL:
-        inbox_wake(waker)
+    wake_granted(worker, waker)
     return True
-
-
-cdef inline bint places_were_granted(Worker *worker) noexcept nogil:
-    """To connections that wait at its listeners."""
-    return iocp_read32(&worker.is_granted) != 0
 
 
 cdef inline Waiting *take_granted(Worker *worker) noexcept nogil:

@@ -38,7 +38,8 @@ from operation cimport (
     RECEIVE, RECEIVE_SIZE, TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_DEQUEUE, TROUBLE_INBOX, Accept, Buffer, Handler,
     InboxItem, Listener, Operation, Session, SessionList, Settings, Started, Waiting, Worker)
 from place cimport (
-    leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place)
+    leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place,
+    wake_all_granted)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue, port_is_broken
 from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
@@ -558,6 +559,7 @@ cdef inline void retry_accepts(Worker *worker) noexcept nogil:
     cdef Listener *listener = worker.listeners
     cdef Listener *after
     worker.retry_at = 0
+    wake_all_granted(worker)
     while listener != NULL:
         after = listener.next
         if listener.closing:
