@@ -141,7 +141,11 @@ cdef class Actor:
         talk.shut = True
         self.play(session, talk, 0)
         if not talk.finished and sim_below(2):
-            self.cast.leave(session, talk)
+            try:
+                self.cast.leave(session, talk)
+            except BaseException:
+                self.note_raised(talk)
+                raise
 
     def on_close(self, Session session, error):
         cdef Talk talk = session.data
@@ -190,12 +194,15 @@ cdef class Actor:
             if not first:
                 self.have_a_whim(session, talk)
         except BaseException:
-            self.cast.errors += 1
-            if not talk.closed:
-                talk.finished = talk.leaving = talk.raised = True
-                excuse(talk, "a callback raised an exception")
+            self.note_raised(talk)
             raise
         return 0
+
+    cdef void note_raised(self, Talk talk) noexcept:
+        self.cast.errors += 1
+        if not talk.closed:
+            talk.finished = talk.leaving = talk.raised = True
+            excuse(talk, "a callback raised an exception")
 
     cdef int have_a_whim(self, Session session, Talk talk) except -1:
         if not talk.closed and sim_one_in(self.cast.whims):
