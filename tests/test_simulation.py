@@ -134,7 +134,7 @@ def test_time_passes_without_waiting(stories):
 
 
 def test_a_seed_that_fails_is_made_small_and_replays():
-    mutant = ("--mutant", "GENERATION_NOT_RAISED")
+    mutant = ("--mutant", "COUNT_IGNORED")
     found = simulate(*mutant)
     seed, violation = re.match(r"seed (\d+): (.*)", found.stdout).groups()
     limits = re.search(r"--limits (\S+)$", found.stdout).group(1)

@@ -1493,8 +1493,8 @@ int sim_came_by(const OVERLAPPED *receive, uint64_t by)
         if (o->overlapped != receive)
             continue;
         if (o->ended)
-            return o->status != ECANCELED && o->ended_at <= by;
-        return has_arrived(o->connection) && o->connection->arrived_at <= by;
+            return o->status != ECANCELED && o->ended_at < by;
+        return has_arrived(o->connection) && o->connection->arrived_at < by;
     }
     return 0;
 }
