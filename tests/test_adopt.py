@@ -139,7 +139,8 @@ def test_a_peer_that_has_ended_and_then_reset_is_told_of_by_on_end(proactor, acc
     reset(peer)
     handler = Acting(on_end=lambda session: session.send(b"is anybody there?"))
     proactor.adopt(handler, sock)
-    handler.wait_for("on_end")
+    if sys.platform != "win32":  # wine 8 tells the end too, wine 10 the reset at once
+        handler.wait_for("on_end")
     _, error = handler.wait_for("on_close")
     assert isinstance(error, OSError)
 
