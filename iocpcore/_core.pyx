@@ -699,7 +699,7 @@ cdef class Proactor:
             return best
         best = 0
         for i in range(1, self.count):
-            if self.native[i].load < self.native[best].load:
+            if iocp_read32(&self.native[i].load) < iocp_read32(&self.native[best].load):
                 best = i
         return best
 
