@@ -413,9 +413,13 @@ cdef struct Worker:
     TimerHeap timers
     SessionList due             # sessions to which something new is due
     SessionList ready           # sessions that have used up their turn, and go on after those before them
+    Session *waited             # the last of those that were there when this round began, or NULL
+    bint contended              # in this round those that move much take little at a time
+    uint64_t contended_until    # when that ends
     uint64_t round_until        # bytes received and sent with which this round has moved what it may
     int longest_turn            # of the simulation: steps after which a turn went on, at most
     unsigned int turns_given    # ... of those who waited for one, in this round
+    uint64_t moved_by_turns     # ... bytes that they moved
     bint overdrawn              # ... a turn was given in a round that was over, and was not its first
     Session *calls_head         # sessions whose handlers in Python are to be called after this batch
     Session *calls_tail

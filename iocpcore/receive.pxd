@@ -40,10 +40,10 @@ cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
-    """As many as are wanted beside the first, and no more. Without memory fewer will do."""
+    """As many as are wanted beside the first, and no more; one while others wait. Without memory fewer will do."""
     cdef Buffer *last = session.input
     cdef int _more
-    for _more in range(session.more_buffers):
+    for _more in range(1 if worker.contended else session.more_buffers):
         if last.next == NULL:
             last.next = buffer_take(worker)
             if last.next == NULL:

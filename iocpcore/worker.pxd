@@ -52,6 +52,7 @@ from warn cimport WARN_PERIOD, report_trouble
 
 cdef enum:
     TURN = 32           # steps of one session before the others have their turn; one that moves much counts as several
+    CONTENDED_TURN = 8  # ... while others wait who say little
     SHORT_TURN = 3      # ... once the round has moved what it may
 
 cdef extern from *:
@@ -64,6 +65,9 @@ cdef extern from *:
     #else
     #define ROUND (16 * RECEIVE_SIZE)
     #endif
+    #define CONTENDED_ROUND (ROUND / 4)
+    #define CONTENDED_TIME UINT64_C(10000000)
+    #define LITTLE (RECEIVE_SIZE / 4)
     #define STEP (RECEIVE_SIZE / 2)
     #define SPARE_TIME UINT64_C(1000000)
     #define LEAVE_TIME (2 * DRAIN_TIME)
@@ -71,6 +75,9 @@ cdef extern from *:
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session gives its receive buffer back
     const uint64_t GIL_TIME     # nanoseconds that it takes to attach, at most, when nobody else has the GIL
     const unsigned int ROUND    # bytes that a round moves, in and out, before the worker looks for new packets
+    const unsigned int CONTENDED_ROUND  # ... while others wait who say little
+    const uint64_t CONTENDED_TIME   # nanoseconds for which it is so after one of them was served
+    const unsigned int LITTLE   # bytes of a receive that are little
     const unsigned int STEP     # bytes that count as one step more
     const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
     const uint64_t SPARE_TIME   # nanoseconds until a spared session is asked again; its packet comes sooner as a rule
@@ -80,16 +87,14 @@ cdef extern from *:
 # ---- the transition table ----
 
 cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
-    """Start whatever is due; release the session when it is over. In a round that is over what is large waits."""
-    if not round_is_over(worker):
-        take_turn(worker, session, TURN)
-    elif is_large(session) and session.state != CLOSING:
-        wait_for_turn(worker, session)
+    """Start whatever is due; release the session when it is over. What is large waits for those that have waited."""
+    if round_is_over(worker):
+        take_turn(worker, session, SHORT_TURN, True)
     else:
-        take_turn(worker, session, SHORT_TURN)
+        take_turn(worker, session, whole_turn(worker), worker.ready.head != NULL)
 
 
-cdef inline void take_turn(Worker *worker, Session *session, int most) noexcept nogil:
+cdef inline void take_turn(Worker *worker, Session *session, int most, bint small_only) noexcept nogil:
     """Until all that can be is in flight, or it has had its turn."""
     cdef int cost, spent = 0
     if unlikely(worker.closing) and session.state == OPEN and not goes_on(session):
@@ -101,6 +106,8 @@ cdef inline void take_turn(Worker *worker, Session *session, int most) noexcept 
             if session_releasable(session):
                 tell_or_release(worker, session)
             return
+        if small_only and is_large(session):
+            break
         cost = transition(worker, session)
         if cost == 0:
             return
@@ -141,11 +148,12 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
-    """Without a buffer, until there is data: where many hold one, they would be many pages that hold nothing.
+    """Without a buffer, until there is data.
 
-    And whose messages are large receives, one after the other, into pages that the cache still has.
+    Where many sessions hold one, they would be many pages that hold nothing. And what is large would come whenever the
+    system has it, for many sessions in one dequeue: so each receives in its turn, into pages that the cache still has.
     """
-    return worker.stats.buffers_used > worker.buffers_enough and not session.data_waits
+    return not session.data_waits and (session.more_buffers != 0 or worker.stats.buffers_used > worker.buffers_enough)
 
 
 cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
@@ -210,6 +218,8 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
         return
     received = on_receive(worker, session, status, bytes)
     if received == RECEIVED_DATA:
+        if worker.ready.head != NULL:
+            note_contention(worker, session, bytes)
         if session.state == FINISHING:
             handler_discards(worker, session)
         elif not handler_data(worker, session):
@@ -304,9 +314,14 @@ cdef inline void count_connect_failure(Worker *worker, int error) noexcept nogil
 
 # ---- taking turns: a peer that always has more must not starve the others ----
 
+cdef inline uint64_t moved(Worker *worker) noexcept nogil:
+    """Bytes, ever, in and out."""
+    return worker.stats.bytes_received + worker.stats.bytes_sent
+
+
 cdef inline bint round_is_over(Worker *worker) noexcept nogil:
     """Has this round moved what it may?"""
-    return worker.stats.bytes_received + worker.stats.bytes_sent >= worker.round_until
+    return moved(worker) >= worker.round_until
 
 
 cdef inline bint is_large(Session *session) noexcept nogil:
@@ -314,10 +329,26 @@ cdef inline bint is_large(Session *session) noexcept nogil:
     return session.more_buffers != 0 or session.queue_bytes > RECEIVE_SIZE
 
 
+cdef inline int whole_turn(Worker *worker) noexcept nogil:
+    return CONTENDED_TURN if worker.contended else TURN
+
+
+cdef inline void note_contention(Worker *worker, Session *session, DWORD bytes) noexcept nogil:
+    """Who says little, beside those that move much, would wait for as long as those take: they take less for a while.
+
+    It makes their bytes dearer, so that is not how they are always served.
+    """
+    if bytes <= LITTLE and not is_large(session) and is_large(worker.ready.head):
+        worker.contended_until = worker.now + CONTENDED_TIME
+
+
 cdef inline void begin_round(Worker *worker) noexcept nogil:
     if CHECKED:
         worker.turns_given = 0
-    worker.round_until = worker.stats.bytes_received + worker.stats.bytes_sent + ROUND
+        worker.moved_by_turns = 0
+    worker.contended = worker.now < worker.contended_until
+    worker.round_until = moved(worker) + (CONTENDED_ROUND if worker.contended else ROUND)
+    worker.waited = worker.ready.tail if worker.ready.head != NULL else NULL
 
 
 cdef inline void append(SessionList *sessions, Session *session) noexcept nogil:
@@ -358,10 +389,10 @@ cdef inline void run_due(Worker *worker) noexcept nogil:
 
 
 cdef inline void run_ready(Worker *worker) noexcept nogil:
-    """Each once, in their order, until the round has moved what it may; one at least."""
-    cdef Session *last = worker.ready.tail
+    """Those that waited when the round began, each once, until the round has moved what it may; one at least."""
     cdef Session *session = NULL
-    while worker.ready.head != NULL and session != last:
+    cdef uint64_t before
+    while session != worker.waited:
         if CHECKED:
             worker.overdrawn |= session != NULL and round_is_over(worker)
             worker.turns_given += 1
@@ -369,7 +400,10 @@ cdef inline void run_ready(Worker *worker) noexcept nogil:
         if mutant(TURNS_OVERTAKEN) and worker.ready.head != NULL:
             append(&worker.ready, session)
             session = take_first(&worker.ready)
-        take_turn(worker, session, TURN)
+        before = moved(worker)
+        take_turn(worker, session, whole_turn(worker), False)
+        if CHECKED:
+            worker.moved_by_turns += moved(worker) - before
         if much_to_tell(worker):
             run_calls(worker)
         if worker.abandoned or (round_is_over(worker) and not mutant(ROUNDS_WITHOUT_END)):
@@ -1201,7 +1235,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     if worker.abandoned:
         return count
     run_due(worker)
-    if worker.ready.head != NULL:
+    if worker.waited != NULL:
         iocp_submit(worker.port)    # what is small goes before all that follows
         run_ready(worker)
         if worker.abandoned:

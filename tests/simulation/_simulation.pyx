@@ -19,13 +19,13 @@ from cpython.pythread cimport NOWAIT_LOCK
 from iocp cimport (
     HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_open_port)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, FINISHING, FREE, PINNED, POOLED, Operation, SessionSlab,
-    TimerHeap, Waiting)
+    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, FINISHING, FREE, PINNED, POOLED, SEND_LIMIT, Operation,
+    SessionSlab, TimerHeap, Waiting)
 from place cimport has_place
 from port cimport port_associate
 from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
-from worker cimport IDLE_TIME, TURN, deadline_of, session_takes
+from worker cimport IDLE_TIME, ROUND, STEP, TURN, deadline_of, session_takes
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
@@ -411,6 +411,8 @@ cdef void check_turns(Run *run, Worker *worker) noexcept nogil:
     cdef unsigned int i
     if worker.longest_turn >= TURN:
         sim_violation("worker %d: a turn of %d steps goes on", worker.index, worker.longest_turn)
+    if worker.moved_by_turns >= ROUND + TURN * STEP + SEND_LIMIT:    # a turn's last step may be a whole send
+        sim_violation("worker %d: its turns of one round moved %d bytes", worker.index, <int> worker.moved_by_turns)
     if worker.overdrawn:
         sim_violation("worker %d: in a round that was over somebody had a turn", worker.index)
     if run.ready_count == SLOTS:
