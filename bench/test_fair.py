@@ -1,8 +1,8 @@
 """A polite client's small echo beside connections that flood: what a server makes one wait for what others send.
 
-The flooders write all that the system takes, and read all that comes. They and the polite client are processes of their
-own, and the server is a third: the system places them, whatever --cpus says, for on one CPU the client would above all
-wait for that. Only servers with back-pressure take part.
+The flooders write all that the system takes, and read all that comes. They are a process of their own, with the lowest
+priority, on the polite client's CPU; the server has the other to itself, whatever --cpus says: else the client would
+above all wait for a CPU. Only servers with back-pressure take part.
 """
 import dataclasses
 import os
@@ -25,11 +25,11 @@ class Fair(Traffic):
         return super().why_not() if len(os.sched_getaffinity(0)) > 1 else "it takes two CPUs"
 
     def start(self, server, options, stack):
-        return super().start(server, dataclasses.replace(options, cpus="any"), stack)
+        return super().start(server, dataclasses.replace(options, cpus="apart"), stack)
 
     def round(self, running, options):
         arguments = {"connections": self.connections, "size": self.size, "requests": self.count(options)}
-        with Flood(running, "any", options.patience, **arguments) as load:
+        with Flood(running, "apart", options.patience, **arguments) as load:
             yield self.idle
             load.run()
             return traffic_figures(load.end())
