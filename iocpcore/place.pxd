@@ -103,9 +103,9 @@ cdef inline bint places_were_granted(Worker *worker) noexcept nogil:
     return iocp_read32(&worker.is_granted) != 0
 
 
-cdef inline void wake_granted(Worker *worker, Worker *waker) noexcept nogil:
+cdef inline void wake_granted(Worker *worker, Worker *owner) noexcept nogil:
     """The worker of their listener may sleep. If it cannot be woken now, this worker tries again later."""
-    if waker != NULL and not inbox_wake(waker):
+    if owner != NULL and not inbox_wake(owner):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
 
 
@@ -119,7 +119,7 @@ cdef inline void wake_all_granted(Worker *worker) noexcept nogil:
 cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
     """There is room for another session: for one connection at most, since none waited that could have been served."""
     cdef Places *places = places_of(worker)
-    cdef Worker *waker = NULL
+    cdef Worker *owner = NULL
     if not is_limited(places, listener):
         InterlockedDecrement(&places.limit.sessions)
         InterlockedDecrement(&listener.limit.sessions)
@@ -127,9 +127,9 @@ cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
     AcquireSRWLockExclusive(&places.lock)
     InterlockedDecrement(&places.limit.sessions)
     InterlockedDecrement(&listener.limit.sessions)
-    waker = grant_place(places)
+    owner = grant_place(places)
     ReleaseSRWLockExclusive(&places.lock)
-    wake_granted(worker, waker)
+    wake_granted(worker, owner)
 
 
 cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
@@ -139,7 +139,7 @@ cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socke
     """
     cdef Places *places = places_of(worker)
     cdef Waiting *waiting = <Waiting *> malloc(sizeof(Waiting))
-    cdef Worker *waker
+    cdef Worker *owner
     if waiting == NULL:
         return False
     waiting.next = NULL
@@ -153,9 +153,9 @@ cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socke
     else:
         places.tail.next = waiting
     places.tail = waiting
-    waker = grant_place(places)
+    owner = grant_place(places)
     ReleaseSRWLockExclusive(&places.lock)
-    wake_granted(worker, waker)
+    wake_granted(worker, owner)
     return True
 
 
