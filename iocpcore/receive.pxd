@@ -3,8 +3,8 @@
 # One buffer as a rule. After a receive that fills all of its buffers the next has four times as many, after one that
 # leaves three quarters empty half: a large message comes in few pieces, and whoever says little holds little.
 # Ownership: the posted buffers are session.input, a chain; the kernel writes to all of them until the packet. Those
-# that stay empty go back then. A session holds itself in flight meanwhile. An idle session, or one of many, first posts
-# a zero-byte receive, which holds no buffer.
+# that stay empty go back then. A session holds itself in flight meanwhile. An idle session, one of many, or one that
+# receives much first posts a zero-byte receive, which holds no buffer.
 # Threads: the session's worker.
 from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from libc.string cimport memset
@@ -42,8 +42,10 @@ cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
 cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
     """As many as are wanted beside the first, and no more; one while others wait. Without memory fewer will do."""
     cdef Buffer *last = session.input
-    cdef int _more
-    for _more in range(1 if worker.contended else session.more_buffers):
+    cdef int _more, most = session.more_buffers
+    if worker.contended:
+        most = min(most, 1)
+    for _more in range(most):
         if last.next == NULL:
             last.next = buffer_take(worker)
             if last.next == NULL:

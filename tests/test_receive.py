@@ -86,22 +86,21 @@ def test_after_a_full_buffer_a_larger_piece_comes(much):
     assert [len(piece) for _, piece in handler.of("on_receive")] == [BUFFER, 2 * BUFFER]
 
 
-def test_a_session_that_receives_little_again_has_one_buffer_again(proactor, much):
+def test_a_session_that_receives_much_holds_no_buffer_while_it_waits(proactor, much):
     _, peer, handler = much
-    for buffers in (4, 2, 1, 1):
-        until(lambda buffers=buffers: proactor.stats().buffers_used == buffers)
-        before = len(handler.received())
-        peer.sendall(b"little")
-        until(lambda before=before: len(handler.received()) > before)
-
-
-def test_an_idle_session_gives_all_its_buffers_back_and_begins_with_one_again(proactor, much):
-    _, peer, handler = much
-    until(lambda: proactor.stats().buffers_used == 4)
     until(lambda: proactor.stats().buffers_used == 0)
     peer.sendall(b"again")
     until(lambda: handler.received().endswith(b"again"))
-    until(lambda: proactor.stats().buffers_used == 1)
+    until(lambda: proactor.stats().buffers_used == 0)
+
+
+def test_a_session_that_receives_little_again_holds_one_buffer_again(proactor, much):
+    _, peer, handler = much
+    for buffers in (0, 1, 1):   # it had room for four, then for two
+        before = len(handler.received())
+        peer.sendall(b"little")
+        until(lambda before=before: len(handler.received()) > before)
+        until(lambda buffers=buffers: proactor.stats().buffers_used == buffers)
 
 
 def test_a_session_whose_peer_has_ended_holds_no_buffer(proactor, much):
@@ -123,27 +122,31 @@ def test_a_session_that_pauses_when_it_has_received_holds_no_buffer(proactor, pa
     until(lambda: handler.received() == b"firstagain")
 
 
-def test_of_a_session_that_is_aborted_all_buffers_go_back(proactor, much):
-    session, _, handler = much
-    until(lambda: proactor.stats().buffers_used == 4)
-    session.abort()
+def test_of_a_session_that_is_aborted_in_on_receive_all_buffers_go_back(proactor, pair):
+    def abort_at_much(session, data):
+        if len(data) > BUFFER:
+            session.abort()
+
+    session, peer, handler = pair(Acting(on_connect=lambda session: session.pause(), on_receive=abort_at_much))
+    peer.sendall(bytes(3 * BUFFER))
+    session.resume()
     handler.wait_for("on_close")
     until(lambda: proactor.stats().buffers_used == 0)
 
 
-def test_what_a_paused_session_has_not_heard_when_it_is_aborted_is_discarded(proactor, much):
-    session, peer, handler = much
+def test_what_a_paused_session_has_not_heard_when_it_is_aborted_is_discarded(proactor, pair):
+    session, peer, handler = pair(Acting())
     is_paused = threading.Event()
     session.pause()
     proactor.post(is_paused.set)
     assert is_paused.wait(WAIT)
-    peer.sendall(bytes(3 * BUFFER))
-    until(lambda: session.stats().bytes_received > 3 * BUFFER)
+    peer.sendall(b"unheard")
+    until(lambda: session.stats().bytes_received == 7)
     session.abort()
     handler.wait_for("on_close")
     until(lambda: proactor.stats().buffers_used == 0)
-    assert len(handler.received()) == 3 * BUFFER
-    assert proactor.stats().bytes_discarded == session.stats().bytes_received - 3 * BUFFER
+    assert handler.received() == b""
+    assert proactor.stats().bytes_discarded == 7
 
 
 def exchange(peer, data):
