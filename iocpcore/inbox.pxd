@@ -11,8 +11,8 @@
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from iocp cimport (
-    INVALID_SOCKET, LONG, AcquireSRWLockExclusive, InterlockedDecrement, InterlockedExchange, InterlockedIncrement,
-    ReleaseSRWLockExclusive, iocp_now, iocp_read32)
+    INVALID_SOCKET, LONG, AcquireSRWLockExclusive, InterlockedCompareExchange, InterlockedDecrement,
+    InterlockedExchange, InterlockedIncrement, ReleaseSRWLockExclusive, iocp_now, iocp_read32)
 from buffer cimport buffer_append, buffer_has_room
 from link cimport link_drop
 from mutant cimport SEND_JOINS_TAKEN, WAKE_UP_LOST, mutant
@@ -104,8 +104,7 @@ cdef inline void see_backlog(Inbox *inbox, uint64_t now) noexcept nogil:
     """Does more wait than should, or for longer? Said once, until the worker has come."""
     if inbox.items <= BACKLOG_ITEMS and inbox.bytes <= BACKLOG_BYTES and now < inbox.since + BACKLOG_TIME:
         return
-    if inbox.overdue == NOT_OVERDUE:
-        InterlockedExchange(&inbox.overdue, OVERDUE)
+    InterlockedCompareExchange(&inbox.overdue, OVERDUE, NOT_OVERDUE)    # who has told of it does so without the lock
 
 
 cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
