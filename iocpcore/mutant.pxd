@@ -57,6 +57,7 @@ cdef enum Mutant:
     ACCEPTED_REFUSED_AT_CLOSE   # a connection that was accepted is closed because its listener closes
     CLOSE_COUNTS_NO_PROGRESS    # a worker that closes leaves 2 seconds after the drain, whatever gets done
     CLOSING_DROPS_SENDS         # what other threads send while a worker closes is forgotten
+    SHUTDOWN_OVERTAKES          # on_shutdown comes before what the peer had sent by then
     TURNS_WITHOUT_END           # a session goes on as long as it can
     ROUNDS_WITHOUT_END          # all who are ready have their turn before new packets are looked at
     TURNS_OVERTAKEN             # who waits first for a turn is not the first to have one

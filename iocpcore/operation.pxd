@@ -159,6 +159,7 @@ cdef struct Session:
     unsigned char calling       # in the list of calls
     unsigned char ending        # the sending side is to end when the queue is empty
     unsigned char leaving       # it is to finish as soon as it is connected
+    unsigned char shutdown_due  # CALL_SHUTDOWN is to come, after what its peer has sent by now
     unsigned char end_told      # CALL_END is due or over
     unsigned char close_told    # CALL_CLOSE is over, or will never be
     int error                   # the system's number of what ended it, or 0
@@ -440,6 +441,7 @@ cdef struct Worker:
     Listener *listeners
     uint64_t retry_at           # when refused accepts are posted again, 0: none are
     uint64_t close_at           # closing: when what is left is aborted; the inbox's, as the worker knows it
+    uint64_t closing_since      # of the simulation: when it last dequeued before it began to close
     uint64_t leave_at           # closing: when what has not even drained is left behind, if nothing more gets done
     uint64_t done               # closing: what was done when leave_at was set
     int error                   # why what was just tried could not be done
@@ -447,7 +449,8 @@ cdef struct Worker:
     int broken_by               # the error of the last
     unsigned char broken        # enum Broken
     unsigned char closing
-    unsigned char shutdown_told  # closing, since before this turn: whoever wants to know it is told by its end
+    unsigned char shutdown_due  # closing: there may be sessions that are yet to be told
+    unsigned char shutdown_over  # closing: the drain is, and all that want to know of it have been told, or are by now
     unsigned char skip_on_success
     unsigned char abandoned     # we are a child that a callback has forked: all this is the parent's
     PyThread_type_lock ended    # any thread: released when the worker touches nothing any more

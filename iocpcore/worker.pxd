@@ -30,7 +30,7 @@ from mutant cimport (
     ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CHECKED, CLOSED_WITH_UNREAD_INPUT, CLOSE_COUNTS_NO_PROGRESS,
     CLOSING_DROPS_SENDS, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE,
     HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES,
-    ROUNDS_WITHOUT_END, SENT_TWICE, TIMER_NOT_RENEWED, TURNS_OVERTAKEN, TURNS_WITHOUT_END, mutant)
+    ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED, TURNS_OVERTAKEN, TURNS_WITHOUT_END, mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BROKEN, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
@@ -41,7 +41,8 @@ from place cimport (
     leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place,
     wake_all_granted)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue, port_is_broken
-from receive cimport RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, release_input, start_receive
+from receive cimport (
+    RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, Received, end_receive, on_receive, release_input, start_receive)
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
     session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable, session_release,
@@ -227,6 +228,8 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
     elif received == RECEIVED_ERROR:
         close_session(worker, session, BY_ERROR)
     end_receive(session)
+    if session.shutdown_due and received != RECEIVED_NOTHING:
+        tell_shutdown(worker, session)
     if yielding and session.input == NULL and session.state == OPEN:
         step_receive(worker, session, True)
     if session.state == FINISHING and received == RECEIVED_DATA:
@@ -266,7 +269,7 @@ cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
         session.error = WSAENOBUFS
         abort_session(worker, session, BY_ERROR)
     if worker.closing:
-        tell_shutdown(worker, session)
+        expect_shutdown(worker, session)
 
 
 cdef inline void tell_or_release(Worker *worker, Session *session) noexcept nogil:
@@ -1023,6 +1026,8 @@ cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
         return
     worker.closing = 1
     worker.close_at = by
+    if CHECKED:
+        worker.closing_since = worker.seen_at
     listener = worker.listeners
     while listener != NULL:
         after = listener.next
@@ -1045,13 +1050,51 @@ cdef inline void close_sessions(Worker *worker) noexcept nogil:
         elif has_given_up(worker):
             end_session(worker, session)
         else:
-            tell_shutdown(worker, session)
+            expect_shutdown(worker, session)
         advance(worker, session)    # which finishes it, if it has no reason to go on
 
 
+cdef inline void expect_shutdown(Worker *worker, Session *session) noexcept nogil:
+    if session.handler.wants & CALL_SHUTDOWN:
+        session.shutdown_due = worker.shutdown_due = 1
+        if mutant(SHUTDOWN_OVERTAKES):
+            tell_shutdown(worker, session)
+
+
 cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
-    if session.state == OPEN and session.handler.wants & CALL_SHUTDOWN:
+    session.shutdown_due = 0
+    if session.state == OPEN:
         call(worker, session, CALL_SHUTDOWN)
+
+
+cdef inline bint is_to_hear(Session *session) noexcept nogil:
+    """Has its peer sent something that its handler is yet to be told of?"""
+    if session.paused or session.peer_ended:
+        return False
+    if session.receiving:
+        return iocp_has_come(session.socket, &session.receive.overlapped)
+    return session.data_waits or session.calls & (CALL_CONNECT | CALL_RECEIVE) != 0
+
+
+cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
+    """At a turn's end. What has come is told first, for a handler may close its session in on_shutdown.
+
+    One receive is waited for, not until there is nothing more: a peer that floods always has more. Once the drain is
+    over none is: on_shutdown comes to whoever wants it, though there was no time at all.
+    """
+    cdef bint is_over = worker.close_at != 0 and worker.close_at <= worker.now
+    cdef Session *session
+    cdef unsigned int i
+    worker.shutdown_due = 0
+    worker.shutdown_over = is_over
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL or not session.shutdown_due:
+            continue
+        if is_over or not is_to_hear(session):
+            tell_shutdown(worker, session)
+        elif session.calls:
+            worker.shutdown_due = 1     # more may wait behind what it is told now: look again
 
 
 cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
@@ -1073,8 +1116,8 @@ cdef inline bint has_given_up(Worker *worker) noexcept nogil:
 
 
 cdef inline bint must_give_up(Worker *worker) noexcept nogil:
-    """The drain time is over; but first on_shutdown comes to whoever wants it, though there was no time at all."""
-    return worker.close_at != 0 and worker.close_at <= worker.now and worker.shutdown_told
+    """The drain time is over, and whoever wants to know has been told so."""
+    return worker.close_at != 0 and worker.close_at <= worker.now and worker.shutdown_over
 
 
 cdef inline void close_listeners(Worker *worker) noexcept nogil:
@@ -1222,7 +1265,6 @@ cdef inline void complete_batch(Worker *worker, unsigned int count) noexcept nog
 cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
     cdef unsigned int count = port_dequeue(worker, min(most, milliseconds_left(worker)))
-    worker.shutdown_told = worker.closing
     begin_round(worker)
     if count == 0 or not mutant(DEADLINES_WAIT_FOR_REST):
         worker.seen_at = worker.now
@@ -1251,6 +1293,8 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
         leave_later(worker)
     elif must_give_up(worker):
         give_up(worker)
+    elif worker.shutdown_due or unlikely(worker.close_at != 0 and worker.close_at <= worker.now):
+        tell_shutdowns(worker)
     publish(worker)
     return count
 

@@ -145,6 +145,25 @@ def test_a_session_with_on_shutdown_goes_on_until_its_handler_ends_it(closing, c
     assert handler.of("on_close") == [(session, None)]
 
 
+def test_what_has_come_before_closing_begins_is_told_before_on_shutdown(backend, connect):
+    """However much a busy worker finds then: more than a batch of packets here."""
+    count, free = 150, threading.Event()
+    handler = Told(
+        on_receive=lambda session, data: free.wait(WAIT) and session.send(data),
+        on_shutdown=lambda session: session.close(),
+    )
+    closing = Closing(backend, 1)
+    _, peers = meet(closing, connect, handler, count)
+    peers[0].sendall(b"holds it up")
+    handler.wait_for("on_receive")
+    for peer in peers[1:]:
+        peer.sendall(b"asked")
+    closing.begin()
+    free.set()
+    assert [receive_to_end(peer) for peer in peers] == [b"holds it up", *[b"asked"] * (count - 1)]
+    closing.end()
+
+
 def test_the_peers_end_is_told_after_on_shutdown_as_before(closing, connect):
     handler = Told(on_end=lambda session: (session.send(b"bye"), session.close()))
     (_,), (peer,) = meet(closing, connect, handler)

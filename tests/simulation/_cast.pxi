@@ -109,7 +109,7 @@ cdef class Cast:
     cdef int pause(self, Session session, Talk talk) except -1:
         tell(talk, "pause()")
         session.pause()
-        talk.paused = True
+        talk.paused = talk.was_paused = True
         self.owe(session, talk)
         return 0
 

@@ -28,6 +28,8 @@ cdef class Talk:
     cdef bint shutdown_told     # ... and on_shutdown
     cdef bint shut              # on_shutdown has come
     cdef bint held              # it is open and its worker knows that it is paused
+    cdef bint heard             # on_receive has come while its worker closes
+    cdef bint was_paused
     cdef bint aborted           # abort() was called
     cdef bint connected
     cdef bint paused
@@ -110,6 +112,7 @@ cdef class Actor:
         must(is_open(talk) and not talk.paused and not talk.ended, talk, "on_receive came when it must not")
         must(is_next(talk, data), talk, "on_receive brought wrong bytes")
         talk.received += len(data)
+        talk.heard = talk.heard or self.cast.run.workers[session.worker].closing
         must(not talk.dialled or talk.received <= talk.sent, talk, "on_receive brought more than was sent")
         self.play(session, talk, len(data))
 
@@ -138,6 +141,7 @@ cdef class Actor:
         tell(talk, "on_shutdown")
         must(is_open(talk) and not talk.shut, talk, "on_shutdown came when it must not")
         must(self.cast.run.workers[session.worker].closing, talk, "on_shutdown came, and its worker does not close")
+        check_heard(native_of(session), talk)
         talk.shut = True
         self.play(session, talk, 0)
         if not talk.finished and sim_below(2):

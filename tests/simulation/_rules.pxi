@@ -53,14 +53,24 @@ cdef void check_talks(Cast cast) noexcept:
 cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
     """While its worker closes it is told, and not finished while it is paused; and what was sent to it is there."""
     cdef Worker *worker = native.worker
-    if native.state == OPEN:
+    if native.state != CONNECTING and still_takes(native):
         must(link_queued(native.link) == native.queue_bytes + bytes_for(worker, native.link), talk,
              "what send() took is neither queued nor on its way")
-        if worker.closing and worker.shutdown_told and talk.shutdown_told and talk.connected:
-            must(talk.shut or talk.leaving or native.calls & CALL_SHUTDOWN, talk, "on_shutdown does not come")
+    if native.state == OPEN:
+        if worker.closing and talk.shutdown_told and talk.connected:
+            must(talk.shut or talk.leaving or native.shutdown_due or native.calls & CALL_SHUTDOWN, talk,
+                 "on_shutdown does not come")
     elif talk.held and native.state == FINISHING and native.paused and native.reason == BY_US:
         must(talk.leaving or worker.leave_at != 0, talk, "it was paused, and not waited for")
-    talk.held = native.state == OPEN and native.paused > 0
+    talk.held = native.state == OPEN and native.paused > 0 and talk.paused  # else somebody has resumed it
+
+
+cdef void check_heard(NativeSession *native, Talk talk) noexcept:
+    """In on_shutdown: what its peer had sent when closing began was told before, but while it was paused."""
+    cdef Worker *worker = native.worker
+    if talk.listens and not talk.heard and not talk.was_paused and not worker.shutdown_over and native.receiving:
+        must(not sim_came_by(&native.receive.overlapped, worker.closing_since), talk,
+             "on_shutdown came before what its peer had sent")
 
 
 cdef size_t bytes_for(Worker *worker, Link *link) noexcept:

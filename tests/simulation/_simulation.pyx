@@ -19,13 +19,13 @@ from cpython.pythread cimport NOWAIT_LOCK
 from iocp cimport (
     HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_open_port)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, FINISHING, FREE, PINNED, POOLED, SEND_LIMIT, Operation,
-    SessionSlab, TimerHeap, Waiting)
+    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, PINNED, POOLED, SEND_LIMIT,
+    Operation, SessionSlab, TimerHeap, Waiting)
 from place cimport has_place
 from port cimport port_associate
 from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
-from worker cimport IDLE_TIME, ROUND, STEP, TURN, deadline_of, session_takes
+from worker cimport IDLE_TIME, ROUND, STEP, TURN, deadline_of, session_takes, still_takes
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
