@@ -10,17 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import iocpcore
 
 SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 SPARE_FILES = 100   # descriptors that are no session's: log files, listening sockets, a database
+PATIENCE = 10.0     # seconds for a successor to listen
+GRACE = 1.0         # seconds for who has just connected to ask
 
 
 class Client:
     def __init__(self) -> None:
         self.line = b""         # what has come of the next one
-        self.answered = False
         self.leaving = False
 
 
@@ -33,20 +35,19 @@ class Capitals:
         *lines, client.line = (client.line + data).split(b"\n")
         for line in lines:
             session.send(line.upper() + b"\n")
-            client.answered = True
         self.leave_if_idle(session)
 
     def on_end(self, session: iocpcore.Session) -> None:
         session.close()
 
     def on_shutdown(self, session: iocpcore.Session) -> None:
-        """We close: a client that waits for an answer still gets it."""
+        """We close. Whole lines that had come are answered; half a line is waited for."""
         session.data.leaving = True
         self.leave_if_idle(session)
 
     def leave_if_idle(self, session: iocpcore.Session) -> None:
         client: Client = session.data
-        if client.leaving and client.answered and not client.line:
+        if client.leaving and not client.line:
             session.close()     # what was sent still goes out
 
 
@@ -62,17 +63,45 @@ def allow_files(sessions: int) -> None:
 
 def start_successor(sock: socket.socket, arguments: list[str]) -> bool:
     """A new process with our listening socket; whether it listens. Until then we go on, and after a failure too."""
-    reading, writing = os.pipe()
-    given = ["--inherited", str(sock.fileno()), "--tell", str(writing)]
-    successor = subprocess.Popen([sys.executable, sys.argv[0], *arguments, *given], pass_fds=[sock.fileno(), writing])
-    os.close(writing)
-    listens = os.read(reading, 1) != b""    # else it has ended
-    os.close(reading)
-    if listens:
-        print(f"process {successor.pid} goes on", flush=True)
-    else:
-        logging.error("the successor has ended with status %s", successor.wait())
-    return listens
+    try:
+        ours, its = socket.socketpair()
+        with ours, its:
+            given = ["--inherited", str(sock.fileno()), "--tell", str(its.fileno())]
+            command = [sys.executable, sys.argv[0], *arguments, *given]
+            successor = subprocess.Popen(command, pass_fds=[sock.fileno(), its.fileno()])
+            its.close()
+            if is_told(ours):
+                print(f"process {successor.pid} goes on", flush=True)
+                return True
+    except OSError:
+        logging.exception("no successor can be started")
+        return False
+    try:
+        status = successor.wait(1)
+    except subprocess.TimeoutExpired:
+        successor.kill()
+        status = successor.wait()
+    logging.error("the successor has ended with status %s, and has not listened", status)
+    return False
+
+
+def is_told(ours: socket.socket) -> bool:
+    """That the successor listens; not so if it ends, or takes too long."""
+    ours.settimeout(PATIENCE)
+    try:
+        return ours.recv(1) != b""
+    except TimeoutError:
+        return False
+
+
+def tell_systemd() -> None:
+    """If it has started us, with Type=notify: we listen, and are the main process from now on."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(f"READY=1\nMAINPID={os.getpid()}".encode(), address)
 
 
 def main() -> None:
@@ -81,7 +110,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--drain", type=float, default=20.0)
     parser.add_argument("--inherited", type=int, metavar="DESCRIPTOR", help="a predecessor's listening socket")
-    parser.add_argument("--tell", type=int, metavar="DESCRIPTOR", help="a pipe: written to when we listen")
+    parser.add_argument("--tell", type=int, metavar="DESCRIPTOR", help="a socket: written to when we listen")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     allow_files(options.sessions)
@@ -98,11 +127,14 @@ def main() -> None:
     else:
         os.write(options.tell, b"!")
         os.close(options.tell)
+    tell_systemd()
 
     same = ["--sessions", str(options.sessions), "--drain", str(options.drain)]
     while signal.sigwait(SIGNALS) == signal.SIGHUP and not start_successor(sock, same):
         pass
     listener.close()    # who has been accepted is served; all others are the successor's
+    time.sleep(GRACE)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)     # a second one ends the drain, as it would any program
     proactor.close(options.drain)
     logging.info("%d sessions are over", proactor.stats().closed)
 

@@ -572,18 +572,56 @@ def test_a_client_that_waits_for_its_answer_while_the_server_restarts_gets_it(re
         assert receive_to_end(peer) == b"HALF A LINE\n"
 
 
-def test_a_successor_that_cannot_start_leaves_the_server_as_it_is(backend, tmp_path):
+@pytest.fixture
+def predecessor(backend, tmp_path):
+    """A server that restarts, from a script of its own: (the child, its port, the script)."""
     if sys.platform == "win32":
         pytest.skip("POSIX signals, and descriptors that a child inherits")
-    script = shutil.copy(EXAMPLES / "restart_server.py", tmp_path)
+    script = Path(shutil.copy(EXAMPLES / "restart_server.py", tmp_path))
+    script.write_text(script.read_text().replace("PATIENCE = 10.0", "PATIENCE = 0.2"))
     child = Child([sys.executable, script, "--port", "0"], IOCPCORE_BACKEND=backend)
     try:
-        port = int(child.line().rpartition(":")[2])
-        Path(script).write_text("raise SystemExit(3)")
-        child.signal("SIGHUP")
-        assert "the successor has ended with status 3" in child.errors.get(timeout=WAIT)
-        ask_and_leave(port, b"still here?\n")
-        child.signal("SIGTERM")
-        assert child.end()[0] == 0
+        yield child, int(child.line().rpartition(":")[2]), script
     finally:
         child.close()
+
+
+def still_serves(child, port):
+    ask_and_leave(port, b"still here?\n")
+    child.signal("SIGTERM")
+    assert child.end()[0] == 0
+
+
+@pytest.mark.parametrize(("program", "status"), [("raise SystemExit(3)", 3), ("import time; time.sleep(60)", -9)])
+def test_a_successor_that_does_not_listen_leaves_the_server_as_it_is(predecessor, program, status):
+    child, port, script = predecessor
+    script.write_text(program)
+    child.signal("SIGHUP")
+    assert f"the successor has ended with status {status}" in child.errors.get(timeout=WAIT)
+    still_serves(child, port)
+
+
+def test_a_successor_that_cannot_be_started_leaves_the_server_as_it_is(predecessor):
+    import resource  # POSIX only
+
+    child, port, _ = predecessor
+    files = resource.prlimit(child.process.pid, resource.RLIMIT_NOFILE, (3, 3 + 1000))
+    child.signal("SIGHUP")
+    assert "no successor can be started" in child.errors.get(timeout=WAIT)
+    resource.prlimit(child.process.pid, resource.RLIMIT_NOFILE, (min(files[0], 1003), 1003))
+    still_serves(child, port)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="UNIX sockets for datagrams")
+def test_systemd_is_told_who_listens(backend, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(WAIT)
+        command = [sys.executable, str(EXAMPLES / "restart_server.py"), "--port", "0"]
+        child = Child(command, IOCPCORE_BACKEND=backend, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        try:
+            assert notify.recv(100) == b"READY=1\nMAINPID=%d" % child.process.pid
+            child.signal("SIGTERM")
+            assert child.end()[0] == 0
+        finally:
+            child.close()
