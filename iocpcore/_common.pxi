@@ -245,6 +245,8 @@ def _check_tcp(sock):
     """TypeError or ValueError unless it is a TCP socket, and what goes through it is what its owner sends."""
     if not isinstance(sock, _socket.socket):
         raise TypeError(f"sock must be a socket, not {type(sock).__name__}")
+    if sock.fileno() == -1:
+        raise ValueError("sock is closed, or was given to a proactor before")
     if sock.type != _socket.SOCK_STREAM or sock.family not in (_socket.AF_INET, _socket.AF_INET6):
         raise ValueError(f"sock must be a TCP socket, not {sock!r}")
     if hasattr(sock, "do_handshake"):   # an ssl.SSLSocket: we would write past its encryption

@@ -986,7 +986,7 @@ cdef class Proactor:
         cdef int i
         held = [self.hold_up(&native[i]) for i in range(self.count)]
         return (f"close() timed out after {seconds:g} s without progress: {'; '.join([one for one in held if one])}. "
-                "Their memory was leaked on purpose.")
+                "The memory in use was leaked on purpose.")
 
     cdef str hold_up(self, Worker *worker):
         """What this worker has left undone, or None."""

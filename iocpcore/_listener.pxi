@@ -73,7 +73,7 @@ cdef class Listener:
         A frozen snapshot of its counters, a ListenerStats; in any thread, and after close()."""
         return ListenerStats(
             accepted=iocp_read64(&self.native.accepted), refused=iocp_read64(&self.native.refused),
-            sessions=InterlockedCompareExchange(&self.native.limit.sessions, 0, 0),
+            sessions=iocp_read32(&self.native.limit.sessions),
             max_sessions=self.native.limit.most or None)
 
     cdef bint over(self):

@@ -448,7 +448,7 @@ def test_a_given_socket_and_another_address_are_refused(proactor, address):
 def test_what_is_no_listening_socket_is_refused(proactor):
     with pytest.raises(TypeError, match="must be a socket"):
         proactor.listen(Recorder(), sock=7)
-    with pytest.raises((OSError, ValueError)):
+    with pytest.raises(ValueError, match="sock is closed"):
         proactor.listen(Recorder(), sock=closed())
 
 
@@ -517,3 +517,14 @@ child.communicate(b"end\\n", timeout=30)
 """
     )
     assert output.strip() == "nobody listens"
+
+
+@pytest.mark.parametrize("give", [
+    lambda proactor, sock: proactor.adopt(Recorder(), sock),
+    lambda proactor, sock: proactor.listen(Recorder(), sock=sock),
+], ids=["adopt", "listen"])
+def test_a_socket_object_that_was_given_before_is_refused_as_closed(proactor, accepted, give):
+    sock, _ = accepted()
+    proactor.adopt(Recorder(), sock)
+    with pytest.raises(ValueError, match="sock is closed, or was given to a proactor before"):
+        give(proactor, sock)

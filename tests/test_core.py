@@ -86,6 +86,15 @@ def test_a_wrong_port_is_refused(proactor, port, error):
     assert open_handles() == handles
 
 
+@pytest.mark.parametrize("call", [
+    lambda proactor: iocpcore.run(proactor, started=5),
+    lambda proactor: iocpcore.serve(iocpcore.ECHO, started=5),
+], ids=["run", "serve"])
+def test_a_started_that_cannot_be_called_is_refused_at_once(proactor, call):
+    with pytest.raises(TypeError, match="started must be a function, not int"):
+        call(proactor)
+
+
 @pytest.mark.parametrize("drain, error", [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError)])
 def test_a_wrong_drain_time_is_refused_and_the_proactor_stays_open(proactor, drain, error):
     with pytest.raises(error, match="drain"):

@@ -629,7 +629,7 @@ release.set()
     )
     expected = (
         "close() timed out after 0.3 s without progress: worker 0 is in a function that was posted, posted; "
-        "worker 1 is in on_receive of Gateway, session 1. Their memory was leaked on purpose."
+        "worker 1 is in on_receive of Gateway, session 1. The memory in use was leaked on purpose."
     )
     assert output.splitlines() == [expected] * 2
 
@@ -658,7 +658,7 @@ release.set()
     )
     assert output.splitlines() == [
         "close() timed out after 0.3 s without progress: worker 0 is in a function that was posted, posted. "
-        "Their memory was leaked on purpose.",
+        "The memory in use was leaked on purpose.",
         "100",
     ]
 

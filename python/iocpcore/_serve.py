@@ -51,6 +51,12 @@ class StopSignals:
         return self.stopped
 
 
+def check_callable(name: str, given: object) -> None:
+    """TypeError unless it can be called, or is None."""
+    if given is not None and not callable(given):
+        raise TypeError(f"{name} must be a function, not {type(given).__name__}")
+
+
 def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object] | None = None) -> Stats:
     """Wait for Ctrl+C, SIGTERM or SIGBREAK, or until something closes the proactor, then close it.
 
@@ -69,6 +75,7 @@ def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object]
 
 def _run(proactor: Proactor, drain: float, started: Callable[[], object] | None) -> Stats:
     check_seconds("drain", drain)
+    check_callable("started", started)
     if proactor.workers == 0:
         raise ValueError("a proactor without workers is polled, not run")
     proactor.stats()  # RuntimeError in a child that was forked: nothing there would ever end the wait
@@ -99,6 +106,7 @@ def serve(
     those of Proactor, Proactor.listen() and run(). Returns the statistics.
     """
     check_seconds("drain", drain)
+    check_callable("started", started)
     with Proactor(workers, backend) as proactor:
         listener = proactor.listen(handler, host, port, **options)
         return _run(proactor, drain, None if started is None else functools.partial(started, listener))
