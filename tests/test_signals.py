@@ -82,15 +82,17 @@ def test_a_waiting_worker_leaves_a_signal_to_the_main_thread_that_has_blocked_it
     """Taken by the worker, the signal would end the process."""
     output = run_python(
         f"""
-import iocpcore, os, signal, time
-with iocpcore.Proactor(1, {backend!r}):
+import iocpcore, os, signal, threading, time
+with iocpcore.Proactor(1, {backend!r}) as proactor:
     signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})
-    (thread,) = set(os.listdir("/proc/self/task")) - {{str(os.getpid())}}
+    worker = []
+    proactor.post(lambda: worker.append(threading.get_native_id()))
     def sleeps():
-        with open(f"/proc/self/task/{{thread}}/stat") as stat:
+        with open(f"/proc/self/task/{{worker[0]}}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] == "S"
     def idle():
-        return all(time.sleep(0.005) or sleeps() for _ in range(5))     # or it may have been on its way to a lock
+        # Several times: it may have been on its way to a lock.
+        return all(time.sleep(0.005) or worker and sleeps() for _ in range(5))
     while not idle():
         pass
     for _ in range(3):
