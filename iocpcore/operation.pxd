@@ -417,6 +417,7 @@ cdef struct Worker:
     Session *waited             # the last of those that were there when this round began, or NULL
     bint contended              # in this round those that move much take little at a time
     uint64_t contended_until    # when that ends
+    uint64_t much_until         # until then somebody is believed to receive much
     uint64_t round_until        # bytes received and sent with which this round has moved what it may
     int longest_turn            # of the simulation: steps after which a turn went on, at most
     unsigned int turns_given    # ... of those who waited for one, in this round

@@ -63,11 +63,13 @@ cdef extern from *:
     #define MUCH (4 * RECEIVE_SIZE)
     #ifdef IOCPCORE_SIMULATED
     #define ROUND (2 * RECEIVE_SIZE)    /* so that few sessions are many */
-    #else
-    #define ROUND (16 * RECEIVE_SIZE)
-    #endif
     #define CONTENDED_ROUND (ROUND / 4)
+    #else
+    #define ROUND (64 * RECEIVE_SIZE)
+    #define CONTENDED_ROUND (4 * RECEIVE_SIZE)
+    #endif
     #define CONTENDED_TIME UINT64_C(10000000)
+    #define MUCH_TIME UINT64_C(1000000)
     #define LITTLE (RECEIVE_SIZE / 4)
     #define STEP (RECEIVE_SIZE / 2)
     #define SPARE_TIME UINT64_C(1000000)
@@ -78,6 +80,7 @@ cdef extern from *:
     const unsigned int ROUND    # bytes that a round moves, in and out, before the worker looks for new packets
     const unsigned int CONTENDED_ROUND  # ... while others wait who say little
     const uint64_t CONTENDED_TIME   # nanoseconds for which it is so after one of them was served
+    const uint64_t MUCH_TIME    # nanoseconds after a receive of more than a buffer in which little ones are beside much
     const unsigned int LITTLE   # bytes of a receive that are little
     const unsigned int STEP     # bytes that count as one step more
     const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
@@ -219,8 +222,7 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
         return
     received = on_receive(worker, session, status, bytes)
     if received == RECEIVED_DATA:
-        if worker.ready.head != NULL:
-            note_contention(worker, session, bytes)
+        note_contention(worker, session, bytes)
         if session.state == FINISHING:
             handler_discards(worker, session)
         elif not handler_data(worker, session):
@@ -341,7 +343,9 @@ cdef inline void note_contention(Worker *worker, Session *session, DWORD bytes) 
 
     It makes their bytes dearer, so that is not how they are always served.
     """
-    if bytes <= LITTLE and not is_large(session) and is_large(worker.ready.head):
+    if bytes > RECEIVE_SIZE:
+        worker.much_until = worker.now + MUCH_TIME
+    elif bytes <= LITTLE and worker.now < worker.much_until and not is_large(session):
         worker.contended_until = worker.now + CONTENDED_TIME
 
 
