@@ -817,6 +817,8 @@ cdef class Proactor:
             self.native[listener.worker].now = iocp_now(self.native[listener.worker].port)
             unlisten_here(&self.native[listener.worker], listener.native, True)
             return 0
+        if listener.over():
+            return 0    # its worker has forgotten it; nobody may keep it any more, and a request would outlive it
         item = inbox_item_about(DO_UNLISTEN, listener.native)
         if item == NULL:
             raise MemoryError()

@@ -414,6 +414,36 @@ def test_while_it_closes_a_proactor_takes_nothing_new(closing, connect):
     closing.end()
 
 
+def is_refused(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_listener_that_its_closing_worker_has_forgotten_may_be_closed_and_dropped(backend, connect):
+    """A request to close it would lie in the inbox when its memory has gone: the worker is busy."""
+    free = threading.Event()
+    handler = Told(on_receive=lambda session, data: free.wait(WAIT))
+    closing = Closing(backend, 1)
+    (session,), (peer,) = meet(closing, connect, handler)
+    listener = closing.proactor.listen(Recorder())
+    port = listener.port
+    closing.begin()
+    until(lambda: is_refused(port))
+    peer.sendall(b"hold")
+    handler.wait_for("on_receive")
+    closing.proactor.stats()  # it lets go of the listener
+    listener.close()
+    del listener
+    gc.collect()
+    free.set()
+    session.close()
+    peer.close()
+    closing.end()
+
+
 def test_functions_that_were_posted_before_are_called(closing, connect):
     handler = Told()
     (session,), (peer,) = meet(closing, connect, handler)

@@ -310,7 +310,6 @@ static void on_edges(struct iocp_port *port, uint64_t name, uint32_t edges)
         s->readable = 1;
         s->arrived = !s->sticky; /* else it may be an error, which a receive of no bytes tells too */
         serve_queue(s, &s->reading);
-        s->arrived = 0;
     }
     if (edges & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
         s->writable = 1;
