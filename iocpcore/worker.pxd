@@ -1077,7 +1077,7 @@ cdef inline bint is_to_hear(Session *session) noexcept nogil:
         return False
     if session.receiving:
         return iocp_has_come(session.socket, &session.receive.overlapped)
-    return session.data_waits or session.calls & (CALL_CONNECT | CALL_RECEIVE) != 0
+    return session.data_waits or session.ready or session.calls & (CALL_CONNECT | CALL_RECEIVE) != 0
 
 
 cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
@@ -1097,8 +1097,8 @@ cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
             continue
         if is_over or not is_to_hear(session):
             tell_shutdown(worker, session)
-        elif session.calls:
-            worker.shutdown_due = 1     # more may wait behind what it is told now: look again
+        elif not session.receiving:
+            worker.shutdown_due = 1     # something may wait that it is yet to receive: look again
 
 
 cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
