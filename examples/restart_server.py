@@ -134,7 +134,7 @@ def main() -> None:
         pass
     listener.close()    # who has been accepted is served; all others are the successor's
     time.sleep(GRACE)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)     # a second one ends the drain, as it would any program
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP})   # now they end the drain, and us
     proactor.close(options.drain)
     logging.info("%d sessions are over", proactor.stats().closed)
 

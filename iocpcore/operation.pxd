@@ -413,11 +413,11 @@ cdef struct Worker:
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
     SessionList due             # sessions to which something new is due
-    SessionList ready           # sessions that have used up their turn, and go on after those before them
+    SessionList ready           # sessions that have had their turn, or would move much: they go on after those before
     Session *waited             # the last of those that were there when this round began, or NULL
     bint contended              # in this round those that move much take little at a time
     uint64_t contended_until    # when that ends
-    uint64_t much_until         # until then somebody is believed to receive much
+    uint64_t large_until         # until then somebody is believed to receive much
     uint64_t round_until        # bytes received and sent with which this round has moved what it may
     int longest_turn            # of the simulation: steps after which a turn went on, at most
     unsigned int turns_given    # ... of those who waited for one, in this round
@@ -451,7 +451,7 @@ cdef struct Worker:
     unsigned char broken        # enum Broken
     unsigned char closing
     unsigned char shutdown_due  # closing: there may be sessions that are yet to be told
-    unsigned char shutdown_over  # closing: the drain is, and all that want to know of it have been told, or are by now
+    unsigned char shutdown_over  # closing: the drain is over, and nobody is to be told any more
     unsigned char skip_on_success
     unsigned char abandoned     # we are a child that a callback has forked: all this is the parent's
     PyThread_type_lock ended    # any thread: released when the worker touches nothing any more

@@ -69,7 +69,7 @@ cdef extern from *:
     #define CONTENDED_ROUND (4 * RECEIVE_SIZE)
     #endif
     #define CONTENDED_TIME UINT64_C(10000000)
-    #define MUCH_TIME UINT64_C(1000000)
+    #define LARGE_TIME UINT64_C(1000000)
     #define LITTLE (RECEIVE_SIZE / 4)
     #define STEP (RECEIVE_SIZE / 2)
     #define SPARE_TIME UINT64_C(1000000)
@@ -80,7 +80,7 @@ cdef extern from *:
     const unsigned int ROUND    # bytes that a round moves, in and out, before the worker looks for new packets
     const unsigned int CONTENDED_ROUND  # ... while others wait who say little
     const uint64_t CONTENDED_TIME   # nanoseconds for which it is so after one of them was served
-    const uint64_t MUCH_TIME    # nanoseconds after a receive of more than a buffer in which little ones are beside much
+    const uint64_t LARGE_TIME   # nanoseconds after a receive of more than a buffer in which little ones are beside it
     const unsigned int LITTLE   # bytes of a receive that are little
     const unsigned int STEP     # bytes that count as one step more
     const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
@@ -344,8 +344,8 @@ cdef inline void note_contention(Worker *worker, Session *session, DWORD bytes) 
     It makes their bytes dearer, so that is not how they are always served.
     """
     if bytes > RECEIVE_SIZE:
-        worker.much_until = worker.now + MUCH_TIME
-    elif bytes <= LITTLE and worker.now < worker.much_until and not is_large(session):
+        worker.large_until = worker.now + LARGE_TIME
+    elif bytes <= LITTLE and worker.now < worker.large_until and not is_large(session):
         worker.contended_until = worker.now + CONTENDED_TIME
 
 
@@ -1073,7 +1073,7 @@ cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline bint is_to_hear(Session *session) noexcept nogil:
     """Has its peer sent something that its handler is yet to be told of?"""
-    if session.paused or session.peer_ended:
+    if session.state != OPEN or session.paused or session.peer_ended:
         return False
     if session.receiving:
         return iocp_has_come(session.socket, &session.receive.overlapped)
@@ -1086,7 +1086,7 @@ cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
     One receive is waited for, not until there is nothing more: a peer that floods always has more. Once the drain is
     over none is: on_shutdown comes to whoever wants it, though there was no time at all.
     """
-    cdef bint is_over = worker.close_at != 0 and worker.close_at <= worker.now
+    cdef bint is_over = drain_is_over(worker)
     cdef Session *session
     cdef unsigned int i
     worker.shutdown_due = 0
@@ -1119,9 +1119,13 @@ cdef inline bint has_given_up(Worker *worker) noexcept nogil:
     return worker.closing and worker.close_at == 0
 
 
+cdef inline bint drain_is_over(Worker *worker) noexcept nogil:
+    return worker.close_at != 0 and worker.close_at <= worker.now
+
+
 cdef inline bint must_give_up(Worker *worker) noexcept nogil:
     """The drain time is over, and whoever wants to know has been told so."""
-    return worker.close_at != 0 and worker.close_at <= worker.now and worker.shutdown_over
+    return drain_is_over(worker) and worker.shutdown_over
 
 
 cdef inline void close_listeners(Worker *worker) noexcept nogil:
@@ -1156,6 +1160,16 @@ cdef inline void leave_later(Worker *worker) noexcept nogil:
     if done != worker.done and not mutant(CLOSE_COUNTS_NO_PROGRESS):
         worker.done = done
         worker.leave_at = worker.now + LEAVE_TIME
+
+
+cdef inline void go_on_closing(Worker *worker) noexcept nogil:
+    """At the end of each turn."""
+    if worker.leave_at != 0:
+        leave_later(worker)
+    elif must_give_up(worker):
+        give_up(worker)
+    elif worker.shutdown_due or drain_is_over(worker):
+        tell_shutdowns(worker)
 
 
 cdef inline void on_broken_port(Worker *worker) noexcept nogil:
@@ -1293,12 +1307,8 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
         retry_accepts(worker)
     if worker.trim_at != 0 and worker.trim_at <= worker.now:
         trim(worker)
-    if worker.leave_at != 0:
-        leave_later(worker)
-    elif must_give_up(worker):
-        give_up(worker)
-    elif worker.shutdown_due or unlikely(worker.close_at != 0 and worker.close_at <= worker.now):
-        tell_shutdowns(worker)
+    if unlikely(worker.closing):
+        go_on_closing(worker)
     publish(worker)
     return count
 

@@ -513,6 +513,7 @@ def restarting(backend):
         pids.append(int(words[1]))
         return pids[-1]
 
+    restart.pids = pids
     try:
         port = int(child.line().rpartition(":")[2])
         yield port, restart
@@ -570,6 +571,26 @@ def test_a_client_that_waits_for_its_answer_while_the_server_restarts_gets_it(re
         ask_and_leave(port, b"the other one serves\n")
         peer.sendall(b"line\n")
         assert receive_to_end(peer) == b"HALF A LINE\n"
+
+
+def test_a_second_sighup_does_not_end_a_server_that_drains(restarting):
+    """It keeps that signal blocked: the others end it then."""
+    port, restart = restarting
+    old = restart.pids[0]
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as peer:
+        peer.sendall(b"half a ")
+        restart()
+        os.kill(old, signal.SIGHUP)
+        until(lambda: signal.SIGTERM not in blocked_by(old))
+        peer.sendall(b"line\n")
+        assert receive_to_end(peer) == b"HALF A LINE\n"
+
+
+def blocked_by(pid):
+    """The signals that its main thread has blocked, by what Linux tells."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    mask = int(status["SigBlk"], 16)
+    return {number for number in signal.valid_signals() if mask >> number - 1 & 1}
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ struct iocp_socket {
     unsigned readable : 1;   /* epoll: a receive or accept may find something */
     unsigned writable : 1;   /* epoll: a send may find room */
     unsigned sticky : 1;     /* epoll: a short receive no longer means that nothing is left */
-    unsigned arrived : 1;    /* it was just said that there is data, and nobody has looked since */
+    unsigned arrived : 1;    /* it was said that there is data, and nobody has looked since */
     struct overlapped_queue reading; /* the backend's: what pends, in the order of its start */
     struct overlapped_queue writing;
 };

@@ -70,12 +70,12 @@ def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object]
     """
     if not isinstance(proactor, Proactor):
         raise TypeError(f"run() wants a Proactor, not {type(proactor).__name__}; serve() makes one itself")
+    check_callable("started", started)
     return _run(proactor, drain, started)
 
 
 def _run(proactor: Proactor, drain: float, started: Callable[[], object] | None) -> Stats:
     check_seconds("drain", drain)
-    check_callable("started", started)
     if proactor.workers == 0:
         raise ValueError("a proactor without workers is polled, not run")
     proactor.stats()  # RuntimeError in a child that was forked: nothing there would ever end the wait
