@@ -149,6 +149,7 @@ cdef struct Session:
     unsigned char waiting       # ... of zero bytes: it holds no buffer
     unsigned char data_waits    # such a receive has said so, and none with a buffer has begun since
     unsigned char more_buffers  # beside the first, to receive into: as many as what came before has asked for
+    unsigned char filled        # what came last filled all its room: the rest is there as a rule
     unsigned char yielding      # its buffer is to be given back: it was cancelled for that
     unsigned char sending       # a send is in flight
     unsigned char peer_ended

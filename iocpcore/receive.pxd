@@ -150,7 +150,8 @@ cdef inline void plan_next(Session *session, unsigned int bytes) noexcept nogil:
     cdef unsigned int most = session.handler.settings.receive_size
     cdef unsigned int count = input_count(session)
     cdef unsigned int room = min(count * RECEIVE_SIZE, most)
-    if bytes == room:
+    session.filled = bytes == room
+    if session.filled:
         count = buffers_for(min(<unsigned int> (4 * room), most))
     elif 4 * bytes <= room:
         count >>= 1
@@ -191,6 +192,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
         release_input(worker, session)  # it may go on sending for long
         return RECEIVED_END
     session.input.length = bytes
+    session.filled = 0
     if unlikely(bytes >= RECEIVE_SIZE or session.input.next != NULL):
         divide(worker, session, bytes)
     worker.stats.bytes_received += bytes

@@ -95,7 +95,7 @@ cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
     if round_is_over(worker):
         take_turn(worker, session, SHORT_TURN, True)
     else:
-        take_turn(worker, session, whole_turn(worker), worker.ready.head != NULL)
+        take_turn(worker, session, whole_turn(worker), worker.ready.head != NULL and not takes_rest(worker, session))
 
 
 cdef inline void take_turn(Worker *worker, Session *session, int most, bint small_only) noexcept nogil:
@@ -329,9 +329,18 @@ cdef inline bint round_is_over(Worker *worker) noexcept nogil:
     return moved(worker) >= worker.round_until
 
 
-cdef inline bint is_large(Session *session) noexcept nogil:
-    """Is what it does next likely to be?"""
+cdef inline bint moves_much(Session *session) noexcept nogil:
     return session.more_buffers != 0 or session.queue_bytes > RECEIVE_SIZE
+
+
+cdef inline bint is_large(Session *session) noexcept nogil:
+    """Is what it does next likely to be? To wait for much, without a buffer, is not."""
+    return session.queue_bytes > RECEIVE_SIZE or (session.data_waits and session.more_buffers != 0)
+
+
+cdef inline bint takes_rest(Worker *worker, Session *session) noexcept nogil:
+    """The rest of a message is still in the cache that its beginning came from; after all others' turns it is not."""
+    return session.filled and not worker.contended
 
 
 cdef inline int whole_turn(Worker *worker) noexcept nogil:
@@ -345,7 +354,7 @@ cdef inline void note_contention(Worker *worker, Session *session, DWORD bytes) 
     """
     if bytes > RECEIVE_SIZE:
         worker.large_until = worker.now + LARGE_TIME
-    elif bytes <= LITTLE and worker.now < worker.large_until and not is_large(session):
+    elif bytes <= LITTLE and worker.now < worker.large_until and not moves_much(session):
         worker.contended_until = worker.now + CONTENDED_TIME
 
 
