@@ -9,7 +9,7 @@ CALLS = 20000
 SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in README.md LICENSE -not -path '*/__pycache__*')
 
 .NOTPARALLEL:
-.PHONY: demo test test-native test-windows bench lint types docs simulate mutants pythons soak soak-windows asan tsan
+.PHONY: demo test test-native test-windows test-msvc bench lint types docs simulate mutants pythons soak soak-windows asan tsan
 .PHONY: fuzz valgrind gate check packages clean
 
 demo: build/$(VARIANT)/installed
@@ -22,6 +22,11 @@ test-native: build/$(VARIANT)/installed packages
 
 test-windows: .venv/ready
 	tests/windows/run
+
+# The same suite, the module compiled for the ABI of Microsoft's compiler: TESTS= is the whole of it.
+TESTS =
+test-msvc: .venv/ready
+	IOCPCORE_WINDOWS_COMPILER=msvc tests/windows/run $(TESTS)
 
 # The full matrix, for half an hour or more: BENCH= is the quick one, BENCH="--full -k echo" a part.
 BENCH = --full
@@ -78,6 +83,7 @@ check: lint .venv/bench
 	IOCPCORE_WINDOWS=required tests/windows/build-wheel
 	IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict types docs
 	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
+	IOCPCORE_WINDOWS=required $(MAKE) test-msvc TESTS="-q tests/test_iocp.py tests/test_echo.py tests/test_connect.py"
 	$(MAKE) VARIANT=strict gate
 	$(MAKE) VARIANT=strict SOAK_SECONDS=30 soak
 	$(MAKE) asan

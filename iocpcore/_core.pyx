@@ -224,8 +224,8 @@ cdef class Proactor:
         cdef int i, chosen
         _start_up()
         cdef uint64_t threads = whole("workers", workers, 0, WORKERS_MOST)
-        cdef int count = max(<uint64_t> 1, threads)
-        cdef int most = 0 if max_sessions is None else whole("max_sessions", max_sessions, 1, 1 << 30)
+        cdef int count = <int> max(<uint64_t> 1, threads)
+        cdef int most = 0 if max_sessions is None else <int> whole("max_sessions", max_sessions, 1, 1 << 30)
         cdef bint skips = truth("skip_on_success", skip_on_success)
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
         chosen = _choose_backend(backend)
@@ -454,7 +454,7 @@ cdef class Proactor:
             raise TypeError(f"the function to be called, of type {type(function).__name__}, {wrong}")
         self.check()
         if worker is not None:
-            index = whole("worker", worker, 0, self.count - 1)
+            index = <int> whole("worker", worker, 0, self.count - 1)
         else:
             index = self.here()
             if index < 0:
@@ -1155,7 +1155,7 @@ cdef object listening_error(int number):
 
 cdef int set_limits(NativeListener *listener, max_sessions, when_full) except -1:
     if max_sessions is not None:
-        listener.limit.most = whole("max_sessions", max_sessions, 1, 1 << 30)
+        listener.limit.most = <LONG> whole("max_sessions", max_sessions, 1, 1 << 30)
     if when_full not in ("wait", "refuse"):
         raise ValueError(f'when_full must be "wait" or "refuse", not {when_full!r}')
     listener.refuses = when_full == "refuse"

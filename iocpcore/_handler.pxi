@@ -173,9 +173,9 @@ cdef int set_keep_alive(Settings *settings, object value) except -1:
         return 0
     if not isinstance(value, tuple) or len(value) != 3:
         raise TypeError(f"keep_alive must be None or (idle, interval, probes), not {value!r}")
-    settings.keep_alive_idle = whole("keep_alive's idle", value[0], 1, 32767)
-    settings.keep_alive_interval = whole("keep_alive's interval", value[1], 1, 32767)
-    settings.keep_alive_probes = whole("keep_alive's probes", value[2], 1, 127)
+    settings.keep_alive_idle = <unsigned int> whole("keep_alive's idle", value[0], 1, 32767)
+    settings.keep_alive_interval = <unsigned int> whole("keep_alive's interval", value[1], 1, 32767)
+    settings.keep_alive_probes = <unsigned int> whole("keep_alive's probes", value[2], 1, 127)
     return 0
 
 
@@ -187,7 +187,8 @@ cdef int set_settings(Settings *settings, str caller, dict options) except -1:
         settings.linger = nanoseconds("linger", options.pop("linger"))
     set_keep_alive(settings, options.pop("keep_alive", None))
     settings.no_delay = truth("no_delay", options.pop("no_delay", True))
-    settings.receive_size = whole_option(options, "receive_size", settings.receive_size, 1, RECEIVE_MOST)
+    settings.receive_size = <unsigned int> whole_option(options, "receive_size", settings.receive_size, 1,
+                                                        RECEIVE_MOST)
     settings.high_water = whole_option(options, "high_water", settings.high_water, 1, 1 << 40)
     settings.low_water = whole_option(options, "low_water", min(settings.low_water, settings.high_water // 4),
                                       0, settings.high_water)

@@ -39,11 +39,11 @@ cdef class Load(Handler):
         if isinstance(size, tuple) and len(size) != 2:
             raise ValueError(f"size must be a number or (least, most), not {size}")
         least, most = size if isinstance(size, tuple) else (size, size)
-        self.connections = whole("connections", connections, 1, 1000000)
+        self.connections = <unsigned int> whole("connections", connections, 1, 1000000)
         self.load.messages = whole("messages", messages, 1, 1 << 48)
-        self.load.size_min = whole("size", least, 1, 1 << 30)
-        self.load.size_max = whole("size", most, self.load.size_min, 1 << 30)
-        self.load.pipeline = whole("pipeline", pipeline, 1, 1 << 16)
+        self.load.size_min = <unsigned int> whole("size", least, 1, 1 << 30)
+        self.load.size_max = <unsigned int> whole("size", most, self.load.size_min, 1 << 30)
+        self.load.pipeline = <unsigned int> whole("pipeline", pipeline, 1, 1 << 16)
         self.load.pattern = PATTERN
         self.load.remaining = self.connections
         handler_init(&self.native, LOAD_KIND)

@@ -11,8 +11,11 @@ from iocp cimport (
     InterlockedDecrement, InterlockedExchange, InterlockedIncrement, iocp_read32, iocp_read64, iocp_write64)
 from operation cimport Link
 
-cdef enum:
-    NO_SLOT = 0xFFFFFFFF    # of a session that is yet to be made
+cdef extern from *:
+    """
+    #define NO_SLOT UINT32_C(0xFFFFFFFF)
+    """
+    const unsigned int NO_SLOT  # of a session that is yet to be made
 
 
 cdef inline Link *link_new() noexcept nogil:
@@ -20,7 +23,7 @@ cdef inline Link *link_new() noexcept nogil:
     cdef Link *link = <Link *> calloc(1, sizeof(Link))
     if link != NULL:
         link.holds = 1
-        link.slot = <unsigned int> NO_SLOT
+        link.slot = NO_SLOT
     return link
 
 

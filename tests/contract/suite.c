@@ -447,6 +447,7 @@ typedef int io_size;
 #else
 #include <poll.h>
 #include <sys/ioctl.h>
+typedef struct pollfd WSAPOLLFD;
 #define WOULD_BLOCK EAGAIN
 #define BEGUN EINPROGRESS
 #define ADDRESS_IN_USE EADDRINUSE
@@ -495,7 +496,7 @@ SOCKET peer_listen(struct address *at, int family, int backlog)
 static void wait_until(SOCKET s, short events)
 {
     uint64_t deadline = patience();
-    struct pollfd look;
+    WSAPOLLFD look;
 
     for (;;) {
         memset(&look, 0, sizeof look);

@@ -19,14 +19,20 @@ host_python=$cache/build$host_version
 # and a `t` behind it means the free-threaded build. Others than the default build beside it.
 case $host_version in 3.1[1-4]) default=$host_version ;; *) default=3.13 ;; esac
 version=${PYTHON_VERSION:-$default}
-build=$root/build/windows$([ "$version" = "$default" ] || echo "-$version")
+# The compiler, and with it the ABI: MinGW's, or clang as Microsoft's, IOCPCORE_WINDOWS_COMPILER=msvc.
+mingw=x86_64-w64-mingw32-gcc-posix
+case ${IOCPCORE_WINDOWS_COMPILER:-mingw} in
+    mingw) compiler=$mingw variant= ;;
+    msvc) compiler=$here/msvc/cc variant=-msvc ;;
+    *) echo "IOCPCORE_WINDOWS_COMPILER is mingw or msvc, not $IOCPCORE_WINDOWS_COMPILER" >&2; exit 2 ;;
+esac
+build=$root/build/windows$variant$([ "$version" = "$default" ] || echo "-$version")
 release=${version%t}
 tag=cp${release/./}
 abi=cp${version/./}
 library=python${version/./}
 python=$cache/python$version # python.exe, DLLs, Lib, include, libs
 pip_for_windows=(--platform win_amd64 --python-version "$release" --abi "$abi" --only-binary :all:)
-compiler=x86_64-w64-mingw32-gcc-posix
 
 wine_program() {
     local path
