@@ -12,7 +12,6 @@ cdef object system_error(int number):
     """The OSError of an error number of the system; on Windows it has a winerror."""
     cdef char text[512]
     iocp_error_text(number, text, sizeof(text))
-    number = iocp_socket_error(number)
     return OSError(number, text.decode("utf-8", "replace"), None, number)
 
 

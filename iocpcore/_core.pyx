@@ -54,7 +54,7 @@ from iocp cimport (
     InterlockedExchangeAdd64, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED,
     WSAENOBUFS, iocp_backend_absent, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_claim,
     iocp_compiler, iocp_error_text, iocp_lingers, iocp_now, iocp_own_name, iocp_peer_name, iocp_process_id, iocp_read32,
-    iocp_read64, iocp_socket_error, iocp_startup, iocp_submit, iocp_unclaim, iocp_was_connected, sockaddr_in,
+    iocp_read64, iocp_startup, iocp_submit, iocp_unclaim, iocp_was_connected, sockaddr_in,
     sockaddr_in6)
 from link cimport link_drop, link_finishes, link_give, link_hold, link_new, link_queued, link_received, link_sent
 from mutant cimport (

@@ -123,7 +123,6 @@ cdef extern from "iocp.h" nogil:
     void *iocp_take_pages(size_t size)
     void iocp_give_pages(void *pages, size_t size)
     void iocp_trim(HANDLE port)
-    int iocp_socket_error(int error)
     void iocp_error_text(int error, char *text, size_t room)
     const char *iocp_compiler()
 

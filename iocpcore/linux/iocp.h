@@ -66,17 +66,15 @@ typedef struct sockaddr_storage SOCKADDR_STORAGE;
 #define ERROR_NOT_FOUND ENOENT
 #define ERROR_NOT_SUPPORTED EOPNOTSUPP
 #define ERROR_INVALID_PARAMETER EINVAL
-#define ERROR_NETNAME_DELETED ECONNRESET
-#define ERROR_CONNECTION_REFUSED ECONNREFUSED
-#define ERROR_CONNECTION_ABORTED ECONNABORTED
-#define ERROR_SEM_TIMEOUT ETIMEDOUT
 #define ERROR_NO_SYSTEM_RESOURCES ENOBUFS
 #define ERROR_WORKING_SET_QUOTA ENOMEM
 #define ERROR_NOT_ENOUGH_QUOTA ENFILE
 #define WSAEMFILE EMFILE
 #define WSAENOBUFS ENOBUFS
+#define WSAENETDOWN ENETDOWN
 #define WSAECONNRESET ECONNRESET
 #define WSAECONNABORTED ECONNABORTED
+#define WSAECONNREFUSED ECONNREFUSED
 #define WSAESHUTDOWN EPIPE
 #define WSAETIMEDOUT ETIMEDOUT
 #define WAIT_TIMEOUT 258 /* not an errno: no system call can have set it */
@@ -183,7 +181,6 @@ void iocp_submit(HANDLE port);                       /* what was started need no
 uint64_t iocp_now(HANDLE port);                      /* monotonic, nanoseconds */
 void iocp_wait_undisturbed(HANDLE port);             /* its waits take no signals: they are the main thread's */
 long iocp_process_id(void);
-#define iocp_socket_error(error) (error)             /* the name that socket errors have in the system's documentation */
 void iocp_error_text(int error, char *text, size_t room); /* the system's words, UTF-8 */
 const char *iocp_compiler(void);
 void *iocp_take_pages(size_t size);                  /* zeroed, apart from any heap; NULL if there are none */

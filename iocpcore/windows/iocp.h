@@ -23,6 +23,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "status.h"
+
 /* The same number: Winsock's is the thread's last error (Go's runtime relies on it too). Asking Winsock would be a call
  * into another DLL for each operation that pends. */
 #define WSAGetLastError() ((int)GetLastError())
@@ -58,6 +60,8 @@ static inline int iocp_startup(void)
     if (error != 0)
         return error;
     iocp_nt_to_error = (ULONG(WINAPI *)(LONG))(void (*)(void))GetProcAddress(ntdll, "RtlNtStatusToDosError");
+    if (iocp_nt_to_error == NULL)
+        return (int)GetLastError();
     any = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP);
     if (any == INVALID_SOCKET)
         return WSAGetLastError();
@@ -361,12 +365,17 @@ static inline int iocp_has_forked(void)
     return 0;
 }
 
-/* Internal holds an NTSTATUS; some layers sign-extend it, so only its low half counts. */
+/* Internal holds an NTSTATUS; some layers sign-extend it, so only its low half counts. What Winsock has no number for
+ * keeps the one that files have: it names more than WSAEINVAL would. */
 static inline int iocp_status(const OVERLAPPED_ENTRY *entry)
 {
     LONG status = (LONG)(entry->Internal & 0xFFFFFFFFu);
+    int error;
 
-    return status >= 0 ? 0 : (int)iocp_nt_to_error(status);
+    if (status >= 0)
+        return 0;
+    error = iocp_winsock_error((ULONG)status);
+    return error != 0 ? error : (int)iocp_nt_to_error(status);
 }
 
 static inline void iocp_submit(HANDLE port)
@@ -409,28 +418,6 @@ static inline void iocp_trim(HANDLE port)
 static inline long iocp_process_id(void)
 {
     return (long)GetCurrentProcessId();
-}
-
-/* An NTSTATUS has become the file system's error; WSAGetOverlappedResult would have said Winsock's. */
-static inline int iocp_socket_error(int error)
-{
-    switch (error) {
-    case ERROR_NETNAME_DELETED:
-    case ERROR_PORT_UNREACHABLE:
-        return WSAECONNRESET;
-    case ERROR_CONNECTION_REFUSED:
-        return WSAECONNREFUSED;
-    case ERROR_CONNECTION_ABORTED:
-        return WSAECONNABORTED;
-    case ERROR_SEM_TIMEOUT:
-        return WSAETIMEDOUT;
-    case ERROR_NETWORK_UNREACHABLE:
-        return WSAENETUNREACH;
-    case ERROR_HOST_UNREACHABLE:
-        return WSAEHOSTUNREACH;
-    default:
-        return error;
-    }
 }
 
 static inline void iocp_error_text(int error, char *text, size_t room)

@@ -27,6 +27,7 @@ extern const struct test_case post_cases[], associate_cases[], accept_cases[], c
     send_cases[], cancel_cases[], close_cases[], shared_cases[], storm_cases[];
 #ifdef _WIN32
 #define ON_WINDOWS 1
+extern const struct test_case windows_cases[];
 #else
 #define ON_WINDOWS 0
 extern const struct test_case linux_cases[];

@@ -14,7 +14,9 @@
 static const struct test_case *const tables[] = {
     post_cases,    associate_cases, accept_cases, connect_cases, receive_cases,
     send_cases,    cancel_cases,    close_cases,  shared_cases,  storm_cases,
-#ifndef _WIN32
+#ifdef _WIN32
+    windows_cases,
+#else
     linux_cases,
 #endif
     NULL,

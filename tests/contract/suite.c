@@ -311,13 +311,12 @@ int status_of(const OVERLAPPED_ENTRY *entry)
 
 int is_reset(int status)
 {
-    return status == ERROR_NETNAME_DELETED || status == WSAECONNRESET || status == ERROR_CONNECTION_ABORTED ||
-           status == WSAECONNABORTED || status == WSAESHUTDOWN;
+    return status == WSAECONNRESET || status == WSAECONNABORTED || status == WSAESHUTDOWN;
 }
 
 int is_closed_under(int status)
 {
-    if (ON_WINDOWS && (status == 676 || status == 1236)) /* wine 8; some Windows versions */
+    if (ON_WINDOWS && (status == 676 || status == WSAECONNABORTED)) /* wine 8; some versions of Windows */
         return 1;
     return status == ERROR_OPERATION_ABORTED;
 }
