@@ -277,6 +277,8 @@ cdef class Cast:
             if self.run.dials > 0 and sim_one_in(4):
                 self.run.dials -= 1
                 self.dial()
+            if self.run.closing and self.debtors and sim_one_in(4):
+                self.say_to_debtor()
             if self.debtors and sim_one_in(4):
                 self.pay()
             elif sim_one_in(self.calls):
@@ -289,6 +291,14 @@ cdef class Cast:
             pass
         except BaseException as error:
             unexpected(error)
+
+    cdef int say_to_debtor(self) except -1:
+        """What is sent while the worker closes must arrive, too: this session goes on."""
+        cdef Session session = self.debtors[sim_below(len(self.debtors))]
+        cdef Talk talk = session.data
+        if not talk.closed and not talk.echoes:
+            self.say_some(session, talk, True)
+        return 0
 
     cdef int pay(self) except -1:
         """Some debtor gets what he waits for."""
