@@ -103,6 +103,7 @@ cdef extern from "iocp.h" nogil:
     int IOCP_LATE_PORT_LEVEL
     int IOCP_LATE_PORT
     int IOCP_BUFFERS_ENOUGH
+    bint IOCP_CANCEL_SPARES
     int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
     void iocp_own_name(SOCKET s, SOCKADDR_STORAGE *name)
     void iocp_peer_name(SOCKET s, SOCKADDR_STORAGE *name)

@@ -147,6 +147,7 @@ cdef struct Session:
     unsigned char skips         # inline successes post no packet
     unsigned char receiving     # a receive is in flight
     unsigned char waiting       # ... of zero bytes: it holds no buffer
+    unsigned char seldom        # it has been idle of late: so many receives more wait without a buffer
     unsigned char data_waits    # such a receive has said so, and none with a buffer has begun since
     unsigned char more_buffers  # beside the first, to receive into: as many as what came before has asked for
     unsigned char filled        # what came last filled all its room: the rest is there as a rule
@@ -411,6 +412,7 @@ cdef struct Worker:
     BufferPool copies           # for small ones
     Buffer *headers             # spare buffers without storage
     int64_t buffers_enough      # with more of them in use, sessions wait for data without one
+    bint reclaims               # what an idle session holds: its receive is cancelled for that
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
     SessionList due             # sessions to which something new is due

@@ -6,6 +6,7 @@
 # that stay empty go back then. A session holds itself in flight meanwhile. An idle session, one of many, or one that
 # receives much first posts a zero-byte receive, which holds no buffer.
 # Threads: the session's worker.
+from libc.stdint cimport uint64_t
 from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from libc.string cimport memset
 from buffer cimport buffer_take, chain_cut, chain_release
@@ -17,6 +18,15 @@ from operation cimport (
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from status cimport status_cancelled
+
+cdef extern from *:
+    """
+    #define IDLE_TIME UINT64_C(5000000000)
+    """
+    const uint64_t IDLE_TIME    # nanoseconds without data after which a session is to hold no receive buffer
+
+cdef enum:
+    SELDOM = 2  # the receive of the data that has been waited for, and the next
 
 cdef enum Received:
     RECEIVED_DATA       # in session.input
@@ -170,6 +180,14 @@ cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) no
     chain_cut(worker, buffer)
 
 
+cdef inline void note_pace(Worker *worker, Session *session, bint waiting) noexcept nogil:
+    """Who says something once in a while is likely to be idle again: it leaves the buffers to others."""
+    if worker.now - session.active_at >= IDLE_TIME:
+        session.seldom = SELDOM
+    elif session.seldom != 0 and not waiting:
+        session.seldom -= 1
+
+
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     """A receive has ended, with 0 or an error number. Its operation is over when end_receive() was called, later."""
     cdef bint waiting = session.waiting
@@ -183,6 +201,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     if status != 0:
         session.error = status
         return RECEIVED_ERROR
+    note_pace(worker, session, waiting)
     session.active_at = worker.now
     session.data_waits = waiting
     if waiting:

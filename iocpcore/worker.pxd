@@ -8,7 +8,7 @@
 from libc.stdint cimport int64_t, uint64_t
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
-    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, LONG, SOCKET,
+    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, IOCP_CANCEL_SPARES, LONG, SOCKET,
     AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
     InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedIncrement, OVERLAPPED_ENTRY,
     ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting,
@@ -42,7 +42,8 @@ from place cimport (
     wake_all_granted)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue, port_is_broken
 from receive cimport (
-    RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, Received, end_receive, on_receive, release_input, start_receive)
+    IDLE_TIME, RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, Received, end_receive, on_receive, release_input,
+    start_receive)
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
     session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable, session_release,
@@ -58,7 +59,6 @@ cdef enum:
 
 cdef extern from *:
     """
-    #define IDLE_TIME UINT64_C(5000000000)
     #define GIL_TIME UINT64_C(20000)
     #define MUCH (4 * RECEIVE_SIZE)
     #ifdef IOCPCORE_SIMULATED
@@ -75,7 +75,6 @@ cdef extern from *:
     #define SPARE_TIME UINT64_C(1000000)
     #define LEAVE_TIME (2 * DRAIN_TIME)
     """
-    const uint64_t IDLE_TIME    # nanoseconds without data after which a session gives its receive buffer back
     const uint64_t GIL_TIME     # nanoseconds that it takes to attach, at most, when nobody else has the GIL
     const unsigned int ROUND    # bytes that a round moves, in and out, before the worker looks for new packets
     const unsigned int CONTENDED_ROUND  # ... while others wait who say little
@@ -154,10 +153,11 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
 cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
     """Without a buffer, until there is data.
 
-    Where many sessions hold one, they would be many pages that hold nothing. And what is large would come whenever the
-    system has it, for many sessions in one dequeue: so each receives in its turn, into pages that the cache still has.
+    Where many sessions hold one, or those that say something once in a while, they would be many pages that hold nothing.
+    And what is large would come whenever the system has it, for many sessions in one dequeue: so each receives in its turn, into pages that the cache still has.
     """
-    return not session.data_waits and (session.more_buffers != 0 or worker.stats.buffers_used > worker.buffers_enough)
+    return not session.data_waits and (session.more_buffers != 0 or session.seldom != 0
+                                       or worker.stats.buffers_used > worker.buffers_enough)
 
 
 cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
@@ -205,7 +205,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
         received_or_failed(worker, session, 0, received)
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
-    elif not waiting:
+    elif worker.reclaims and not waiting:
         timer_set(worker, session, worker.now + IDLE_TIME)
     return 0 if started == PENDING else cost_of(received)
 
@@ -751,7 +751,7 @@ cdef inline uint64_t stalled_deadline(Session *session) noexcept nogil:
 
 cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
     """When an open session gives its receive buffer back, 0: it has none, or is about to."""
-    if session.receiving and not session.waiting and not session.yielding:
+    if session.worker.reclaims and session.receiving and not session.waiting and not session.yielding:
         return session.active_at + IDLE_TIME
     return 0
 
@@ -1342,6 +1342,7 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
     worker.skip_on_success = skip_on_success
     buffers_init(worker)
     worker.buffers_enough = IOCP_BUFFERS_ENOUGH
+    worker.reclaims = IOCP_CANCEL_SPARES
     worker.warn_period = WARN_PERIOD
     worker.port = iocp_open_port(backend)
     if worker.port == NULL:

@@ -161,6 +161,7 @@ int iocp_no_delay(SOCKET s);                         /* 0 or an error number; so
 #define IOCP_LATE_PORT_LEVEL 0                       /* a socket option: bind() to port 0 leaves the choice of a port */
 #define IOCP_LATE_PORT 24                            /* to connect(); IP_BIND_ADDRESS_NO_PORT, which old headers lack */
 #define IOCP_BUFFERS_ENOUGH 64                       /* posted at a time: waiting without one first costs little here */
+#define IOCP_CANCEL_SPARES 1                         /* a receive may be cancelled, and its connection goes on */
 int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes); /* seconds, seconds, a number */
 void iocp_own_name(SOCKET s, SOCKADDR_STORAGE *name); /* its family is 0 if it is not known; so the next */
 void iocp_peer_name(SOCKET s, SOCKADDR_STORAGE *name); /* of an accepted one known after a reset too, but told once */

@@ -285,6 +285,7 @@ static inline int iocp_no_delay(SOCKET s)
 }
 
 #define IOCP_BUFFERS_ENOUGH 256 /* posted at a time: waiting without one first costs a call and a packet more */
+#define IOCP_CANCEL_SPARES 0 /* some say that nothing more is received then: dotnet/corefx#36516, against golang/go#17982 */
 #define IOCP_LATE_PORT_LEVEL SOL_SOCKET
 #define IOCP_INHERITS_NO_DELAY 0 /* what an accepted socket has from the listening one is not documented */
 

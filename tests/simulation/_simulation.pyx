@@ -23,9 +23,10 @@ from operation cimport (
     Operation, SessionSlab, TimerHeap, Waiting)
 from place cimport has_place
 from port cimport port_associate
+from receive cimport IDLE_TIME
 from session cimport SLAB_SESSIONS, session_at, session_slots
 from timer cimport timer_first
-from worker cimport IDLE_TIME, ROUND, STEP, TURN, deadline_of, session_takes, still_takes
+from worker cimport ROUND, STEP, TURN, deadline_of, session_takes, still_takes
 
 cdef extern from "linux/simulated.h" nogil:
     struct sim_connection:
