@@ -1,0 +1,88 @@
+"""tools/windows_check.py: its steps and commands everywhere; the quick check on Windows and under wine."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import windows_check
+from support import WAIT, spawn
+
+pytestmark = pytest.mark.uninstrumented
+PROGRAM = Path(windows_check.__file__).resolve()
+
+
+@pytest.fixture
+def report(tmp_path):
+    with contextlib.closing(windows_check.Report(tmp_path / "report.txt")) as report:
+        yield report
+
+
+def written(report):
+    return Path(report.file.name).read_text(encoding="utf-8")
+
+
+def run_code(report, code, seconds=WAIT):
+    return windows_check.run_command(report, [sys.executable, "-c", code], seconds)
+
+
+def outcomes(text):
+    """{step: its outcome} of a report's summary."""
+    lines = text.partition("== summary ==\n")[2].splitlines()
+    return dict(re.fullmatch(r"(.*?) +[\d.]+ s  (.*)", line).groups() for line in lines)
+
+
+def test_a_step_that_fails_is_noted_and_the_next_one_runs(report):
+    report.step("first", lambda: 1 / 0)
+    report.step("second", lambda: None)
+    report.summary()
+    assert outcomes(written(report)) == {"first": "failed: ZeroDivisionError", "second": "ok"}
+    assert report.failed()
+
+
+def test_what_is_not_possible_here_is_no_failure(report):
+    report.step("only", lambda: run_code(report, "import sys; sys.exit(77)"))
+    assert [outcome for _, outcome, _ in report.results] == ["not possible here"]
+    assert not report.failed()
+
+
+def test_the_report_has_a_commands_output_and_the_outcome_its_status(report):
+    assert run_code(report, "import sys; print('caf\\xe9'); sys.exit(3)") == "failed: exit status 3"
+    assert written(report).splitlines()[-1] == "caf\xe9"
+
+
+def test_a_command_that_does_not_end_is_ended(report):
+    assert run_code(report, "import threading; threading.Event().wait()", 1) == "failed: it did not end in 1 seconds"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it begins")
+def test_on_linux_it_says_that_it_is_for_windows():
+    done = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, timeout=WAIT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "windows_check.py is for Windows; on Linux it is `make test`\n"
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="it is for Windows; tests/windows/run runs this test under wine")
+@pytest.mark.timeout(25 * 60)
+def test_the_quick_check_writes_a_report_in_which_nothing_failed(tmp_path):
+    file = tmp_path / "windows_check.txt"
+    contract = os.environ.get("IOCPCORE_CONTRACT_EXE")
+    command = [sys.executable, PROGRAM, "--quick", "--installed", "--output", file]
+    command += ["--contract", contract] if contract else []
+    for _ in range(3):
+        done = spawn(subprocess.run, command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=8 * 60)
+        text = file.read_text(encoding="utf-8")
+        if "WinError 1359" not in text:  # support.spawn says what that is
+            break
+    assert done.returncode == 0, text
+    told = outcomes(text)
+    assert told.pop("build") == "left out: --installed"
+    assert told.pop("contract: build") in ("left out: --contract", "ok", "not possible here")
+    assert told.pop("contract") == ("ok" if contract else told["contract"])
+    assert told.pop("Ctrl+Break") in ("ok", "not possible here")  # wine 8 cannot send it
+    assert told == dict.fromkeys(["versions", "info", "suite", "pitfalls", "soak", "Ctrl+C", "a second Ctrl+C"], "ok")
+    assert "no rule broken" in text and "sessions accepted" in text
