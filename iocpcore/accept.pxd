@@ -8,7 +8,7 @@ from iocp cimport (
     AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
     closesocket, iocp_accept_buffer, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close,
     iocp_event_open, iocp_event_use, iocp_linger_off, iocp_stop_listening, iocp_update_accepted)
-from mutant cimport ACCEPTED_REFUSED_AT_CLOSE, mutant
+from mutant cimport ACCEPTED_REFUSED_AT_CLOSE, ACCEPT_CONTEXT_MISSING, mutant
 from operation cimport ACCEPT, ACCEPTS, FAILED, PYTHON, TROUBLE_ACCEPT, Accept, Listener, Worker
 from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate, port_associate_given
 from status cimport status_cancelled, status_exhausted
@@ -203,7 +203,7 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
     count_accepted(worker, listener)
     if mutant(ACCEPTED_REFUSED_AT_CLOSE) and listener.closing:
         status = 1
-    elif not accept.updated:
+    elif not accept.updated and not mutant(ACCEPT_CONTEXT_MISSING):
         status = iocp_update_accepted(socket, listener.socket)
     if status != 0:
         closesocket(socket)

@@ -62,6 +62,8 @@ cdef enum Mutant:
     ROUNDS_WITHOUT_END          # all who are ready have their turn before new packets are looked at
     TURNS_OVERTAKEN             # who waits first for a turn is not the first to have one
     SEND_JOINS_TAKEN            # a small send joins one that the worker has taken from the inbox already
+    IDLE_RECEIVE_CANCELLED      # ... for its buffer, on a system that delivers nothing more to its connection then
+    ACCEPT_CONTEXT_MISSING      # an accepted socket is used without its context from the listening one
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

@@ -29,8 +29,9 @@ from link cimport link_finish
 from mutant cimport (
     ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CHECKED, CLOSED_WITH_UNREAD_INPUT, CLOSE_COUNTS_NO_PROGRESS,
     CLOSING_DROPS_SENDS, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE,
-    HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES,
-    ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED, TURNS_OVERTAKEN, TURNS_WITHOUT_END, mutant)
+    HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, IDLE_RECEIVE_CANCELLED, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED,
+    PEERS_END_OVERTAKES, ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED, TURNS_OVERTAKEN,
+    TURNS_WITHOUT_END, mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BROKEN, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
@@ -153,8 +154,9 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
 cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
     """Without a buffer, until there is data.
 
-    Where many sessions hold one, or those that say something once in a while, they would be many pages that hold nothing.
-    And what is large would come whenever the system has it, for many sessions in one dequeue: so each receives in its turn, into pages that the cache still has.
+    Where many sessions hold one, or those that say something once in a while, they would be many pages that hold
+    nothing. And what is large would come whenever the system has it, for many sessions in one dequeue: so each receives
+    in its turn, into pages that the cache still has.
     """
     return not session.data_waits and (session.more_buffers != 0 or session.seldom != 0
                                        or worker.stats.buffers_used > worker.buffers_enough)
@@ -205,7 +207,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
         received_or_failed(worker, session, 0, received)
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
-    elif worker.reclaims and not waiting:
+    elif reclaims(worker) and not waiting:
         timer_set(worker, session, worker.now + IDLE_TIME)
     return 0 if started == PENDING else cost_of(received)
 
@@ -749,9 +751,14 @@ cdef inline uint64_t stalled_deadline(Session *session) noexcept nogil:
     return deadline_after(session.sent_at, session.handler.settings.send_timeout) if session.sending else 0
 
 
+cdef inline bint reclaims(Worker *worker) noexcept nogil:
+    """Is an idle session's receive cancelled, so that its buffer can go back?"""
+    return worker.reclaims or mutant(IDLE_RECEIVE_CANCELLED)
+
+
 cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
     """When an open session gives its receive buffer back, 0: it has none, or is about to."""
-    if session.worker.reclaims and session.receiving and not session.waiting and not session.yielding:
+    if reclaims(session.worker) and session.receiving and not session.waiting and not session.yielding:
         return session.active_at + IDLE_TIME
     return 0
 

@@ -111,6 +111,7 @@ void sockets_free(struct iocp_port *port); /* those still open are sockets of no
 #define os_close close
 #define os_connect connect
 #define os_shutdown shutdown
+#define os_update(fd) ((void)(fd), 0)
 #define os_setsockopt setsockopt
 #define os_getsockopt getsockopt
 #define os_mmap mmap

@@ -52,6 +52,7 @@ struct sim_connection {
     unsigned peer_finished : 1;
     unsigned peer_left : 1;
     unsigned reset : 1;
+    unsigned deaf : 1; /* a receive of it was cancelled, and this is Windows: nothing more is received */
 };
 
 enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
@@ -59,6 +60,7 @@ enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
 struct sim_socket {
     enum socket_kind kind;
     int linger_zero;
+    int updated; /* it has the context that shutdown() asks for on Windows */
     int deaf;    /* a listener: shut down */
     int armed;   /* ... the core has accepted from it, or waits to */
     int starved; /* ... and has once found no descriptor for a connection that waits */
@@ -194,6 +196,8 @@ static const struct habit habits[SIM_WHIMS] = {
     [SIM_TIMEOUT_SAYS_ONE] = {"timeouts that count a packet", 2, 1, 1},
     [SIM_SCARCE_MEMORY] = {"allocations and posts that fail", 6, 4, 256},
     [SIM_FEW_DESCRIPTORS] = {"few descriptors", 12, 1, 1},
+    [SIM_AS_WINDOWS] = {"the ways of Windows", 3, 1, 1},
+    [SIM_FAILED_UPDATES] = {"contexts that cannot be updated", 4, 8, 64},
 };
 
 const char *sim_whim_name(int whim)
@@ -225,6 +229,11 @@ static void calm_down(struct mood *mood)
     }
 }
 
+int sim_as_windows(void)
+{
+    return world->mood.one_in[SIM_AS_WINDOWS] != 0;
+}
+
 static void choose_mood(struct mood *mood)
 {
     for (int i = 0; i < SIM_WHIMS; i++)
@@ -239,6 +248,10 @@ static void choose_mood(struct mood *mood)
         be_fluent(mood);
     mood->descriptors = FEW_DESCRIPTORS + (unsigned)sim_scale(1, 12);
     calm_down(mood);
+    if (sim_as_windows())
+        mood->one_in[SIM_SHORT_SENDS] = 0; /* a send ends when all of it is sent */
+    else
+        mood->one_in[SIM_FAILED_UPDATES] = 0;
     if (mood->one_in[SIM_FEW_DESCRIPTORS] == 0)
         mood->descriptors = DESCRIPTORS;
 }
@@ -604,12 +617,28 @@ int os_shutdown(int fd, int how)
         refuse_backlog(fd);
         return 0;
     }
+    if (sim_as_windows() && !s->updated)
+        sim_violation("shutdown() of a socket whose context was not updated");
     if (s->connection == NULL || s->connection->reset) {
         errno = ENOTCONN;
         return -1;
     }
     sim_tell("connection %u: the core ends its side", s->connection->number);
     s->connection->core_finished = 1;
+    return 0;
+}
+
+int os_update(int fd)
+{
+    struct sim_socket *s = descriptor(fd, "updating the context");
+
+    if (s == NULL)
+        return 0;
+    if (comes(SIM_FAILED_UPDATES)) {
+        sim_excuse(s->connection, "its context could not be updated");
+        return ENOTCONN;
+    }
+    s->updated = 1;
     return 0;
 }
 
@@ -934,7 +963,7 @@ static int try_accept(struct operation *o)
         return end(o, one_of(errors, sizeof errors / sizeof *errors));
     if (world->backlog[chosen]->reset && sim_below(2)) {
         take_from_backlog((unsigned)chosen)->core_closed = 1;
-        return end(o, ECONNABORTED);
+        return end(o, sim_as_windows() ? ECONNRESET : ECONNABORTED);
     }
     fd = descriptor_new(CONNECTED);
     if (fd < 0)
@@ -967,6 +996,7 @@ int os_accept(int fd, struct sockaddr *name, socklen_t *length)
         struct sim_connection *c = take_from_backlog((unsigned)chosen);
 
         world->sockets[accepted - FIRST_DESCRIPTOR].connection = c;
+        world->sockets[accepted - FIRST_DESCRIPTOR].updated = 1;
         sim_tell("connection %u: taken from the queue as descriptor %d", c->number, accepted - FIRST_DESCRIPTOR);
     } else {
         world->sockets[fd - FIRST_DESCRIPTOR].starved = 1;
@@ -988,10 +1018,10 @@ static int try_connect(struct operation *o)
     return end(o, 0);
 }
 
-/* A receive after a reset may look like an end: seen on wine. */
+/* A receive after a reset may look like an end: seen on wine, never on Windows. */
 static int reset_status(void)
 {
-    return sim_one_in(4) ? 0 : ECONNRESET;
+    return sim_one_in(4) && !sim_as_windows() ? 0 : ECONNRESET;
 }
 
 static void receive_piece(struct operation *o, size_t most)
@@ -1011,6 +1041,8 @@ static int try_receive(struct operation *o)
     struct sim_connection *c = o->connection;
     size_t length = overlapped_length(o->overlapped);
 
+    if (c->deaf)
+        return 0;
     if (c->reset)
         return end(o, reset_status());
     if (c->to_core.count == 0)
@@ -1085,8 +1117,11 @@ static int proceed(struct operation *o)
     if (o->ended || o->not_before > world->now)
         return 0;
     check_operation(o);
-    if (o->cancelled && !comes(SIM_LOST_CANCELS))
+    if (o->cancelled && !comes(SIM_LOST_CANCELS)) {
+        if (sim_as_windows() && o->overlapped->kind == OVERLAPPED_RECEIVE)
+            o->connection->deaf = 1;
         return end(o, ECANCELED);
+    }
     if (try(o))
         return 1;
     if (o->overlapped->kind == OVERLAPPED_RECEIVE && sim_one_in(RESCRIBBLE)) {
@@ -1252,16 +1287,26 @@ static void sim_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
     }
 }
 
-/* What pends will never do anything again but end; of a closed socket many a status was seen. On some systems a send
- * that was not cancelled would not even end: that must not happen. */
+/* Of a closed socket many a status was seen. On Windows a receive gives 1236, or 64. */
+static int status_of_closed(void)
+{
+    static const int statuses[] = {ECANCELED, ECANCELED, EINTR, ECONNABORTED, ECONNRESET};
+    enum { OF_WINDOWS = 3 };
+
+    if (sim_as_windows())
+        return one_of(statuses + OF_WINDOWS, sizeof statuses / sizeof *statuses - OF_WINDOWS);
+    return one_of(statuses, sizeof statuses / sizeof *statuses);
+}
+
+/* What pends will never do anything again but end. On some systems a send that was not cancelled would not even end: that
+ * must not happen. */
 static void cut_off(struct operation *o)
 {
-    static const int statuses[] = {ECANCELED, ECANCELED, ECONNABORTED, ECONNRESET, EINTR};
 
     if (!o->cancelled)
         sim_violation("closesocket() before CancelIoEx(): the %s is in flight", operation_name(o));
     o->not_before = 0;
-    end(o, one_of(statuses, sizeof statuses / sizeof *statuses));
+    end(o, status_of_closed());
     if (comes(SIM_SLOW_DRAINS))
         o->not_before = world->now + sim_below(4 * SECOND);
 }

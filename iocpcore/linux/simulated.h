@@ -21,6 +21,7 @@ int os_poll(struct pollfd *asked, unsigned long count, int milliseconds); /* of 
 int os_accept(int fd, struct sockaddr *name, socklen_t *length); /* which are not filled in */
 #define os_connect(fd, name, length) ((void)(fd), (void)(name), 0) /* to nobody; that closing resets is enough here */
 int os_shutdown(int fd, int how);
+int os_update(int fd); /* SO_UPDATE_..._CONTEXT: 0 or an error number */
 int os_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
 int os_getsockopt(int fd, int level, int name, void *value, socklen_t *length);
 /* The heap's: so that they are counted, and can be short. */
@@ -64,6 +65,8 @@ enum sim_whim {
     SIM_TIMEOUT_SAYS_ONE, /* a dequeue without a packet counts one */
     SIM_SCARCE_MEMORY,    /* an allocation of the core, or a post, fails */
     SIM_FEW_DESCRIPTORS,
+    SIM_AS_WINDOWS, /* it answers as Windows does, where Linux and wine are kinder: docs/windows.md */
+    SIM_FAILED_UPDATES, /* ... of an accepted or connected socket's context */
     SIM_WHIMS
 };
 
@@ -126,6 +129,7 @@ unsigned sim_shortages(void);            /* so often it had to */
 int sim_listen(void);                               /* a listening socket */
 struct sim_connection *sim_connection_of(int fd);   /* NULL if it is none */
 unsigned sim_open_descriptors(void);
+int sim_as_windows(void);
 int sim_few_descriptors(void); /* nobody may keep one for ever */
 unsigned sim_unread_closes(void); /* so often the core has closed with unread input, and destroyed what it had sent */
 

@@ -582,14 +582,13 @@ SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlapped)
 
 int iocp_update_accepted(SOCKET s, SOCKET listener)
 {
-    (void)s, (void)listener;
-    return 0;
+    (void)listener;
+    return os_update(s);
 }
 
 int iocp_update_connected(SOCKET s)
 {
-    (void)s;
-    return 0;
+    return os_update(s);
 }
 
 int iocp_bind_for_connect(SOCKET s, int family)

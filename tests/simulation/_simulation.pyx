@@ -42,6 +42,7 @@ cdef extern from "linux/simulated.h" nogil:
         uint64_t python
     unsigned int sim_mutant
     const char *sim_whim_name(int whim)
+    bint sim_as_windows()
     void sim_begin(uint64_t seed, const sim_limits *limits, size_t operation_size, int telling)
     void sim_shuffle()
     void sim_end()
@@ -211,6 +212,7 @@ cdef bint open_workers(Run *run) noexcept nogil:
         if worker_init(&run.workers[i], i, run.workers, run.count, iocp_backend_find("simulated"), skip_on_success):
             return False
         run.workers[i].attach = attach_noted    # native handlers' workers attach too, to warn
+        run.workers[i].reclaims = not sim_as_windows()
         run.workers[i].buffers_enough = sim_below(8) if sim_below(4) == 0 else 1000
     return True
 
