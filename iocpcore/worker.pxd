@@ -202,14 +202,23 @@ cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noexcept nogil:
     cdef DWORD received = 0
+    cdef bint known = session.data_waits
     cdef Started started = start_receive(worker, session, waiting, &received)
     if started == INLINE:
         received_or_failed(worker, session, 0, received)
+    elif started == FAILED and not waiting and not known and status_exhausted(session.error):
+        return wait_for_memory(worker, session)
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
     elif reclaims(worker) and not waiting:
         timer_set(worker, session, worker.now + IDLE_TIME)
     return 0 if started == PENDING else cost_of(received)
+
+
+cdef inline int wait_for_memory(Worker *worker, Session *session) noexcept nogil:
+    """A receive without a buffer asks for none, and locks no pages; when there is data there may be memory, too."""
+    session.error = 0
+    return step_receive(worker, session, True)
 
 
 cdef inline int cost_of(DWORD bytes) noexcept nogil:

@@ -73,10 +73,52 @@ static inline int iocp_startup(void)
     return error;
 }
 
+/* The unspecified address, which Windows does not connect to, means this machine elsewhere. */
+static inline void iocp_specify(SOCKADDR_STORAGE *name)
+{
+    static const struct in6_addr loopback = {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}};
+    struct sockaddr_in *four = (struct sockaddr_in *)name;
+    struct sockaddr_in6 *six = (struct sockaddr_in6 *)name;
+
+    if (name->ss_family == AF_INET && four->sin_addr.s_addr == htonl(INADDR_ANY))
+        four->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    else if (name->ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr))
+        six->sin6_addr = loopback;
+}
+
+static inline int iocp_is_loopback(const SOCKADDR_STORAGE *name)
+{
+    const struct sockaddr_in *four = (const struct sockaddr_in *)name;
+
+    if (name->ss_family == AF_INET)
+        return ntohl(four->sin_addr.s_addr) >> 24 == 127;
+    return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)name)->sin6_addr);
+}
+
+/* Windows repeats a refused SYN for two seconds, as if its answer could have been lost: not so within a machine. A system
+   that does not know the request (SIO_TCP_INITIAL_RTO, since Windows 8) refuses it, and goes on as it was:
+   https://learn.microsoft.com/windows/win32/winsock/sio-tcp-initial-rto */
+static inline void iocp_repeat_no_syn(SOCKET s)
+{
+    struct {
+        USHORT round_trip;
+        UCHAR repetitions;
+    } once = {(USHORT)-2, (UCHAR)-2};
+    DWORD bytes;
+
+    WSAIoctl(s, _WSAIOW(IOC_VENDOR, 17), &once, sizeof once, NULL, 0, &bytes, NULL, NULL);
+}
+
 static inline BOOL ConnectEx(SOCKET s, const struct sockaddr *name, int name_length, void *send_buffer,
                              DWORD send_length, DWORD *sent, OVERLAPPED *overlapped)
 {
-    return iocp_connect_ex(s, name, name_length, send_buffer, send_length, sent, overlapped);
+    SOCKADDR_STORAGE to;
+
+    memcpy(&to, name, (size_t)name_length);
+    iocp_specify(&to);
+    if (iocp_is_loopback(&to))
+        iocp_repeat_no_syn(s);
+    return iocp_connect_ex(s, (struct sockaddr *)&to, name_length, send_buffer, send_length, sent, overlapped);
 }
 
 static inline const char *iocp_backend_name(int index)

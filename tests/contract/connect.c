@@ -126,7 +126,22 @@ static void an_unbound_connect_fails_at_its_start(void)
 }
 #endif
 
+static void the_unspecified_address_is_this_machine(void)
+{
+    struct address at, any;
+    SOCKET listener = peer_listen(&at, AF_INET, 5);
+    SOCKET s = bound_own(AF_INET);
+    struct operation *connect;
+
+    any = at;
+    ((struct sockaddr_in *)&any.name)->sin_addr.s_addr = htonl(INADDR_ANY);
+    connect = start_connect(s, &any);
+    peer_accept(listener);
+    CHECK_EQUAL(wait_for(connect), 0);
+}
+
 const struct test_case connect_cases[] = {
+    CASE(the_unspecified_address_is_this_machine),
     CASE(a_connect_completes_and_data_flows_both_ways),
     CASE(a_connected_socket_can_finish_sending),
     CASE(a_refused_connect_says_so),

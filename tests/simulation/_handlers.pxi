@@ -227,7 +227,7 @@ cdef class Actor:
         cdef bint went = True
         while received > 0 and not talk.finished:
             part = sim_scale(1, received)
-            went = self.cast.say(session, talk, part, False)
+            went = self.cast.say(session, talk, part, sim_one_in(8))    # or hands it to a thread that does
             received -= part
         if not went and talk.drained_told and sim_below(2):
             self.cast.pause(session, talk)
