@@ -44,6 +44,20 @@ typedef struct {
 
 static LPFN_CONNECTEX iocp_connect_ex; /* ConnectEx is not in any import library */
 static ULONG(WINAPI *iocp_nt_to_error)(LONG);
+static DWORD iocp_build; /* of Windows */
+enum { WINDOWS_10_1709 = 16299 };
+
+/* GetVersionEx() tells what the program's manifest knows. */
+static inline DWORD iocp_find_build(HMODULE ntdll)
+{
+    LONG(WINAPI * get_version)(OSVERSIONINFOW *) =
+        (LONG(WINAPI *)(OSVERSIONINFOW *))(void (*)(void))GetProcAddress(ntdll, "RtlGetVersion");
+    OSVERSIONINFOW version;
+
+    memset(&version, 0, sizeof version);
+    version.dwOSVersionInfoSize = sizeof version;
+    return get_version != NULL && get_version(&version) == 0 ? version.dwBuildNumber : 0;
+}
 
 static inline int iocp_startup(void)
 {
@@ -62,6 +76,7 @@ static inline int iocp_startup(void)
     iocp_nt_to_error = (ULONG(WINAPI *)(LONG))(void (*)(void))GetProcAddress(ntdll, "RtlNtStatusToDosError");
     if (iocp_nt_to_error == NULL)
         return (int)GetLastError();
+    iocp_build = iocp_find_build(ntdll);
     any = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP);
     if (any == INVALID_SOCKET)
         return WSAGetLastError();
@@ -95,18 +110,20 @@ static inline int iocp_is_loopback(const SOCKADDR_STORAGE *name)
     return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)name)->sin6_addr);
 }
 
-/* Windows repeats a refused SYN for two seconds, as if its answer could have been lost: not so within a machine. A system
-   that does not know the request (SIO_TCP_INITIAL_RTO, since Windows 8) refuses it, and goes on as it was:
+/* Windows repeats a refused SYN for two seconds, as if its answer could have been lost: not so within a machine. Older
+   systems take the numbers that mean "never" since Windows 10 1709 for large ones (SIO_TCP_INITIAL_RTO):
    https://learn.microsoft.com/windows/win32/winsock/sio-tcp-initial-rto */
 static inline void iocp_repeat_no_syn(SOCKET s)
 {
     struct {
         USHORT round_trip;
         UCHAR repetitions;
-    } once = {(USHORT)-2, (UCHAR)-2};
+    } never = {(USHORT)-2, (UCHAR)-2};
     DWORD bytes;
 
-    WSAIoctl(s, _WSAIOW(IOC_VENDOR, 17), &once, sizeof once, NULL, 0, &bytes, NULL, NULL);
+    if (iocp_build < WINDOWS_10_1709)
+        return;
+    WSAIoctl(s, _WSAIOW(IOC_VENDOR, 17), &never, sizeof never, NULL, 0, &bytes, NULL, NULL);
 }
 
 static inline BOOL ConnectEx(SOCKET s, const struct sockaddr *name, int name_length, void *send_buffer,

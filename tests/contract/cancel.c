@@ -108,6 +108,16 @@ static void cancelling_what_has_ended_finds_nothing(void)
     expect_nothing_to_cancel(pair.own, NULL);
 }
 
+static void cancelling_what_was_cancelled_and_has_ended_finds_nothing(void)
+{
+    struct pair pair = connected_pair();
+    struct operation *receive = start_receive(pair.own, 10);
+
+    CHECK(cancel(pair.own, receive));
+    CHECK_EQUAL(wait_for(receive), ERROR_OPERATION_ABORTED);
+    expect_nothing_to_cancel(pair.own, receive);
+}
+
 static void cancelling_on_a_socket_without_operations_finds_nothing(void)
 {
     expect_nothing_to_cancel(new_own(AF_INET), NULL);
@@ -204,6 +214,7 @@ const struct test_case cancel_cases[] = {
     CASE(cancelling_all_ends_all),
     CASE(cancelling_leaves_other_sockets_alone),
     CASE(cancelling_what_has_ended_finds_nothing),
+    CASE(cancelling_what_was_cancelled_and_has_ended_finds_nothing),
     CASE(cancelling_on_a_socket_without_operations_finds_nothing),
     CASE(cancelling_twice_does_no_harm),
     CASE(receiving_goes_on_after_a_cancelled_receive),

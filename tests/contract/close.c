@@ -190,6 +190,16 @@ static void a_half_closed_connection_still_carries_the_other_direction(void)
     CHECK_EQUAL(peer_receive_next(pair.peer, &byte, 1), PEER_END);
 }
 
+static void finishing_to_send_posts_no_packet(void)
+{
+    struct pair pair = connected_pair();
+    char byte;
+
+    CHECK_EQUAL(iocp_shutdown_send(pair.own), 0);
+    CHECK_EQUAL(peer_receive_next(pair.peer, &byte, 1), PEER_END); /* pumps: a packet of no operation fails there */
+    CHECK_EQUAL(pump(10), 0);
+}
+
 static void five_hundred_sockets_echo_at_once(void)
 {
     static struct pair pairs[MANY];
@@ -244,6 +254,7 @@ const struct test_case close_cases[] = {
     CASE(a_socket_with_a_cancelled_receive_and_linger_zero_resets),
     CASE(closing_in_order_loses_nothing_though_input_was_unread),
     CASE(a_half_closed_connection_still_carries_the_other_direction),
+    CASE(finishing_to_send_posts_no_packet),
     CASE(five_hundred_sockets_echo_at_once),
     CASE(a_trim_after_many_were_closed_harms_neither_open_nor_new_sockets),
     END_OF_CASES,

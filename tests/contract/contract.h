@@ -109,6 +109,7 @@ SOCKET listen_own(struct address *at, int backlog); /* on IPv4 loopback */
 SOCKET adopt_accepted(struct operation *accepted);  /* with its accept context updated */
 struct pair connected_pair(void);
 int own_in_use(SOCKET s); /* is it of the port, and open? */
+SOCKET duplicate(SOCKET s); /* the caller closes it */
 
 /* ---- plain sockets, non-blocking; waiting for one pumps the port, so that its operations go on ---- */
 

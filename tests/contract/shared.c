@@ -1,8 +1,4 @@
 /* Listening sockets that several ports accept from, as those of several processes do: accepts whose events post. */
-#ifndef _WIN32
-#include <unistd.h>
-#endif
-
 #include "contract.h"
 
 enum { ACCEPTS = 4 };
@@ -23,18 +19,6 @@ struct sharer {
 };
 
 enum { KEY = 4711 };
-
-static SOCKET duplicate(SOCKET s)
-{
-#ifdef _WIN32
-    WSAPROTOCOL_INFOW info;
-
-    CHECK_EQUAL(WSADuplicateSocketW(s, GetCurrentProcessId(), &info), 0);
-    return WSASocketW(-1, -1, -1, &info, 0, WSA_FLAG_OVERLAPPED);
-#else
-    return dup(s);
-#endif
-}
 
 static void start(struct sharer *sharer, struct shared_accept *accept)
 {

@@ -5,6 +5,7 @@
 #else
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #endif
 
 #include "contract.h"
@@ -369,6 +370,18 @@ int own_in_use(SOCKET s)
             return 1;
     }
     return 0;
+}
+
+SOCKET duplicate(SOCKET s)
+{
+#ifdef _WIN32
+    WSAPROTOCOL_INFOW info;
+
+    CHECK_EQUAL(WSADuplicateSocketW(s, GetCurrentProcessId(), &info), 0);
+    return WSASocketW(-1, -1, -1, &info, 0, WSA_FLAG_OVERLAPPED);
+#else
+    return dup(s);
+#endif
 }
 
 struct address loopback_address(int family, const struct address *with_port)
