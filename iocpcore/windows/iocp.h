@@ -344,7 +344,7 @@ static inline int iocp_no_delay(SOCKET s)
 }
 
 #define IOCP_BUFFERS_ENOUGH 256 /* posted at a time: waiting without one first costs a call and a packet more */
-#define IOCP_CANCEL_SPARES 0 /* some say that nothing more is received then: dotnet/corefx#36516, against golang/go#17982 */
+#define IOCP_CANCEL_SPARES 0 /* whether a connection goes on then is disputed: docs/windows.md, cancel-and-go-on */
 #define IOCP_LATE_PORT_LEVEL SOL_SOCKET
 #define IOCP_INHERITS_NO_DELAY 0 /* what an accepted socket has from the listening one is not documented */
 
