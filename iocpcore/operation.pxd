@@ -412,7 +412,7 @@ cdef struct Worker:
     BufferPool copies           # for small ones
     Buffer *headers             # spare buffers without storage
     int64_t buffers_enough      # with more of them in use, sessions wait for data without one
-    bint reclaims               # what an idle session holds: its receive is cancelled for that
+    bint reclaims               # the receive of an idle session is cancelled, to take its buffer back
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
     SessionList due             # sessions to which something new is due

@@ -181,7 +181,7 @@ cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) no
 
 
 cdef inline void note_pace(Worker *worker, Session *session, bint waiting) noexcept nogil:
-    """Who says something once in a while is likely to be idle again: it leaves the buffers to others."""
+    """A session that was idle is likely to be idle again: it leaves the buffers to others."""
     if worker.now - session.active_at >= IDLE_TIME:
         session.seldom = SELDOM
     elif session.seldom != 0 and not waiting:

@@ -43,8 +43,8 @@ from place cimport (
     wake_all_granted)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue, port_is_broken
 from receive cimport (
-    IDLE_TIME, RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, Received, end_receive, on_receive, release_input,
-    start_receive)
+    IDLE_TIME, RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, SELDOM, Received, end_receive, on_receive,
+    release_input, start_receive)
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
     session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable, session_release,
@@ -212,7 +212,10 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
         close_session(worker, session, BY_ERROR)
     elif reclaims(worker) and not waiting:
         timer_set(worker, session, worker.now + IDLE_TIME)
-    return 0 if started == PENDING else cost_of(received)
+    if started == PENDING:
+        session.filled = 0
+        return 0
+    return cost_of(received)
 
 
 cdef inline int wait_for_memory(Worker *worker, Session *session) noexcept nogil:
@@ -278,6 +281,8 @@ cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
                         settings.keep_alive_probes)
     if settings.idle_timeout != 0:
         timer_set(worker, session, worker.now + settings.idle_timeout)
+    if not reclaims(worker):
+        session.seldom = SELDOM     # a buffer that it held while it is silent would not come back
     if not handler_opened(worker, session):
         session.error = WSAENOBUFS
         abort_session(worker, session, BY_ERROR)
@@ -351,7 +356,7 @@ cdef inline bint is_large(Session *session) noexcept nogil:
 
 cdef inline bint takes_rest(Worker *worker, Session *session) noexcept nogil:
     """The rest of a message is still in the cache that its beginning came from; after all others' turns it is not."""
-    return session.filled and not worker.contended
+    return session.filled and not session.ready and not worker.contended
 
 
 cdef inline int whole_turn(Worker *worker) noexcept nogil:

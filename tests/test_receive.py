@@ -54,7 +54,7 @@ def test_no_receive_of_an_idle_session_is_cancelled(proactor, connect):
         connect(another.listen(handler, idle_timeout=7))
         handler.wait_for("on_close")
     assert proactor.stats().cancelled == 0
-    assert proactor.stats().buffers_used == 1
+    assert proactor.stats().buffers_used == 0   # until it has said more: then it may keep one
     peer.sendall(b"again")
     assert receive_exactly(peer, 5) == b"again"
 
@@ -154,16 +154,19 @@ def test_of_a_session_that_is_aborted_in_on_receive_all_buffers_go_back(proactor
 
 def test_what_a_paused_session_has_not_heard_when_it_is_aborted_is_discarded(proactor, pair):
     session, peer, handler = pair(Acting())
+    for count in 1, 2:  # on Windows it then has a buffer that waits for more
+        peer.sendall(b"heard")
+        until(lambda count=count: handler.received() == count * b"heard")
     is_paused = threading.Event()
     session.pause()
     proactor.post(is_paused.set)
     assert is_paused.wait(WAIT)
     peer.sendall(b"unheard")
-    until(lambda: session.stats().bytes_received == 7)
+    until(lambda: session.stats().bytes_received == 17)
     session.abort()
     handler.wait_for("on_close")
     until(lambda: proactor.stats().buffers_used == 0)
-    assert handler.received() == b""
+    assert handler.received() == b"heardheard"
     assert proactor.stats().bytes_discarded == 7
 
 

@@ -157,7 +157,7 @@ def test_a_seed_that_fails_is_made_small_and_replays():
     assert found.returncode == whole.returncode == small.returncode == 1
     assert whole.stdout.splitlines()[-1].endswith(f"VIOLATION: {violation}")
     assert small.stdout.splitlines()[-1] in found.stdout
-    assert len(small.stdout) < len(whole.stdout)
+    assert len(small.stdout) < len(whole.stdout)    # by how much depends on what the seed's world is like
 
 
 @pytest.mark.parametrize("mutant", mutants())

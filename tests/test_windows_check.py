@@ -82,7 +82,7 @@ def test_the_quick_check_writes_a_report_in_which_nothing_failed(tmp_path):
     told = outcomes(text)
     assert told.pop("build") == "left out: --installed"
     assert told.pop("contract: build") in ("left out: --contract", "ok", "not possible here")
-    assert told.pop("contract") == ("ok" if contract else told["contract"])
+    assert told.pop("contract") in (("ok",) if contract else ("ok", "not possible here"))
     assert told.pop("Ctrl+Break") in ("ok", "not possible here")  # wine 8 cannot send it
     assert told == dict.fromkeys(["versions", "info", "suite", "pitfalls", "soak", "Ctrl+C", "a second Ctrl+C"], "ok")
     assert "no rule broken" in text and "sessions accepted" in text

@@ -1287,26 +1287,25 @@ static void sim_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
     }
 }
 
-/* Of a closed socket many a status was seen. On Windows a receive gives 1236, or 64. */
-static int status_of_closed(void)
+/* Of a closed socket many a status was seen. On Windows it is cancelled, or aborted (1236, 64), and an accept cancelled. */
+static int status_of_closed(const struct operation *o)
 {
-    static const int statuses[] = {ECANCELED, ECANCELED, EINTR, ECONNABORTED, ECONNRESET};
-    enum { OF_WINDOWS = 3 };
+    static const int statuses[] = {ECANCELED, ECONNABORTED, ECANCELED, ECONNRESET, EINTR};
+    enum { OF_WINDOWS = 2 };
 
-    if (sim_as_windows())
-        return one_of(statuses + OF_WINDOWS, sizeof statuses / sizeof *statuses - OF_WINDOWS);
-    return one_of(statuses, sizeof statuses / sizeof *statuses);
+    if (sim_as_windows() && o->connection == NULL)
+        return ECANCELED;
+    return one_of(statuses, sim_as_windows() ? OF_WINDOWS : sizeof statuses / sizeof *statuses);
 }
 
 /* What pends will never do anything again but end. On some systems a send that was not cancelled would not even end: that
  * must not happen. */
 static void cut_off(struct operation *o)
 {
-
     if (!o->cancelled)
         sim_violation("closesocket() before CancelIoEx(): the %s is in flight", operation_name(o));
     o->not_before = 0;
-    end(o, status_of_closed());
+    end(o, status_of_closed(o));
     if (comes(SIM_SLOW_DRAINS))
         o->not_before = world->now + sim_below(4 * SECOND);
 }

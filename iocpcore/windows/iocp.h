@@ -1,8 +1,8 @@
 /* The I/O completion port calls on Windows: the system's own headers, and the `iocp_...` functions that linux/iocp.h
  * describes. Quirks of Windows that the core must not see end here.
  *
- * Ownership and threads: nothing is owned here but two function pointers, written once by iocp_startup() under the GIL
- * before any worker runs.
+ * Ownership and threads: nothing is owned here but two function pointers and the number of the system's build, written once
+ * by iocp_startup() under the GIL before any worker runs.
  */
 #ifndef IOCPCORE_WINDOWS_IOCP_H
 #define IOCPCORE_WINDOWS_IOCP_H
@@ -110,15 +110,15 @@ static inline int iocp_is_loopback(const SOCKADDR_STORAGE *name)
     return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)name)->sin6_addr);
 }
 
-/* Windows repeats a refused SYN for two seconds, as if its answer could have been lost: not so within a machine. Older
-   systems take the numbers that mean "never" since Windows 10 1709 for large ones (SIO_TCP_INITIAL_RTO):
+/* Windows repeats a refused SYN for two seconds, as if its answer could have been lost: not so within a machine. That -2
+   repetitions mean "none" is known since Windows 10 1709 (SIO_TCP_INITIAL_RTO):
    https://learn.microsoft.com/windows/win32/winsock/sio-tcp-initial-rto */
 static inline void iocp_repeat_no_syn(SOCKET s)
 {
     struct {
-        USHORT round_trip;
+        USHORT round_trip; /* -1: the system's own */
         UCHAR repetitions;
-    } never = {(USHORT)-2, (UCHAR)-2};
+    } never = {(USHORT)-1, (UCHAR)-2};
     DWORD bytes;
 
     if (iocp_build < WINDOWS_10_1709)
