@@ -309,6 +309,8 @@ class Console:
         print(self.first, flush=True)
 
     def press(self, key):
+        if key == self.CTRL_BREAK and wine_version():  # wine 8 cannot send it, wine 10 ends us with it
+            raise CannotPress("wine's Ctrl+Break is not that of Windows")
         if not self.kernel32.GenerateConsoleCtrlEvent(key, 0):
             raise CannotPress(f"GenerateConsoleCtrlEvent: error {ctypes.get_last_error()}")
 
