@@ -207,7 +207,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
     if started == INLINE:
         received_or_failed(worker, session, 0, received)
     elif started == FAILED and not waiting and not known and status_exhausted(session.error):
-        return wait_for_memory(worker, session)
+        wait_for_memory(session)
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
     elif reclaims(worker) and not waiting:
@@ -218,10 +218,10 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
     return cost_of(received)
 
 
-cdef inline int wait_for_memory(Worker *worker, Session *session) noexcept nogil:
-    """A receive without a buffer asks for none, and locks no pages; when there is data there may be memory, too."""
+cdef inline void wait_for_memory(Session *session) noexcept nogil:
+    """Its next receive needs no buffer, and locks no pages: has_to_wait(). When there is data there may be memory, too."""
     session.error = 0
-    return step_receive(worker, session, True)
+    session.seldom = SELDOM
 
 
 cdef inline int cost_of(DWORD bytes) noexcept nogil:
