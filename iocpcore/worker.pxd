@@ -219,7 +219,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
 
 
 cdef inline void wait_for_memory(Session *session) noexcept nogil:
-    """Its next receive needs no buffer, and locks no pages: has_to_wait(). When there is data there may be memory, too."""
+    """Its next receive needs no buffer, and locks no pages. When there is data there may be memory, too."""
     session.error = 0
     session.seldom = SELDOM
 
