@@ -26,7 +26,7 @@ cdef extern from *:
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session is to hold no receive buffer
 
 cdef enum:
-    SELDOM = 2  # the receive of the data that has been waited for, and the next
+    SELDOM = 2  # times that a session which was idle has to say something before it holds a buffer again
 
 cdef enum Received:
     RECEIVED_DATA       # in session.input
@@ -111,7 +111,6 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     operation_begin(worker, &session.receive, RECEIVE, session)
     session.receiving = 1
     session.waiting = waiting
-    session.data_waits = 0
     if not mutant(RECEIVE_NOT_COUNTED):
         session_hold(session)
     error = call_receive(session, received)
@@ -124,6 +123,8 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
         if not mutant(FAILED_START_KEPT):
             end_receive(session)
         session.error = error
+        return FAILED
+    session.data_waits = 0
     return started
 
 
@@ -180,12 +181,14 @@ cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) no
     chain_cut(worker, buffer)
 
 
-cdef inline void note_pace(Worker *worker, Session *session, bint waiting) noexcept nogil:
-    """A session that was idle is likely to be idle again: it leaves the buffers to others."""
+cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
+    """There is data to receive. A session that was idle is likely to be so again: it leaves the buffers to others."""
+    session.data_waits = 1
     if worker.now - session.active_at >= IDLE_TIME:
         session.seldom = SELDOM
-    elif session.seldom != 0 and not waiting:
+    elif session.seldom != 0:
         session.seldom -= 1
+    session.active_at = worker.now
 
 
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
@@ -194,24 +197,25 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     cdef bint yielding = session.yielding
     session.waiting = 0
     session.yielding = 0
-    if yielding and (status_cancelled(status) or mutant(IDLE_DATA_DROPPED)):
-        release_input(worker, session)
-        session.more_buffers = 0
-        return RECEIVED_NOTHING
+    session.filled = 0
+    if unlikely(yielding):
+        session.seldom = SELDOM
+        if status_cancelled(status) or mutant(IDLE_DATA_DROPPED):
+            release_input(worker, session)
+            session.more_buffers = 0
+            return RECEIVED_NOTHING
     if status != 0:
         session.error = status
         return RECEIVED_ERROR
-    note_pace(worker, session, waiting)
-    session.active_at = worker.now
-    session.data_waits = waiting
     if waiting:
+        note_waiting(worker, session)
         return RECEIVED_NOTHING
+    session.active_at = worker.now
     if bytes == 0:
         session.peer_ended = 1
         release_input(worker, session)  # it may go on sending for long
         return RECEIVED_END
     session.input.length = bytes
-    session.filled = 0
     if unlikely(bytes >= RECEIVE_SIZE or session.input.next != NULL):
         divide(worker, session, bytes)
     worker.stats.bytes_received += bytes

@@ -95,7 +95,7 @@ cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
     if round_is_over(worker):
         take_turn(worker, session, SHORT_TURN, True)
     else:
-        take_turn(worker, session, whole_turn(worker), worker.ready.head != NULL and not takes_rest(worker, session))
+        take_turn(worker, session, whole_turn(worker), others_first(worker, session))
 
 
 cdef inline void take_turn(Worker *worker, Session *session, int most, bint small_only) noexcept nogil:
@@ -158,7 +158,7 @@ cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
     nothing. And what is large would come whenever the system has it, for many sessions in one dequeue: so each receives
     in its turn, into pages that the cache still has.
     """
-    return not session.data_waits and (session.more_buffers != 0 or session.seldom != 0
+    return not session.data_waits and ((session.more_buffers | session.seldom) != 0
                                        or worker.stats.buffers_used > worker.buffers_enough)
 
 
@@ -202,24 +202,21 @@ cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noexcept nogil:
     cdef DWORD received = 0
-    cdef bint known = session.data_waits
     cdef Started started = start_receive(worker, session, waiting, &received)
     if started == INLINE:
         received_or_failed(worker, session, 0, received)
-    elif started == FAILED and not waiting and not known and status_exhausted(session.error):
-        wait_for_memory(session)
-    elif started == FAILED:
-        close_session(worker, session, BY_ERROR)
-    elif reclaims(worker) and not waiting:
+    elif unlikely(started == FAILED):
+        receive_refused(worker, session, waiting)
+    elif not waiting:
         timer_set(worker, session, worker.now + IDLE_TIME)
-    if started == PENDING:
-        session.filled = 0
-        return 0
-    return cost_of(received)
+    return 0 if started == PENDING else cost_of(received)
 
 
-cdef inline void wait_for_memory(Session *session) noexcept nogil:
-    """Its next receive needs no buffer, and locks no pages. When there is data there may be memory, too."""
+cdef inline void receive_refused(Worker *worker, Session *session, bint waiting) noexcept nogil:
+    """Where memory was short it waits, once, without a buffer and without locked pages, until there is data."""
+    if waiting or session.data_waits or not status_exhausted(session.error):
+        close_session(worker, session, BY_ERROR)
+        return
     session.error = 0
     session.seldom = SELDOM
 
@@ -229,7 +226,6 @@ cdef inline int cost_of(DWORD bytes) noexcept nogil:
 
 
 cdef inline void received_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
-    cdef bint yielding = session.yielding
     cdef Received received
     if session.state == CLOSING:    # after our own close any status means closed
         end_receive(session)
@@ -246,8 +242,6 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
     end_receive(session)
     if session.shutdown_due and received != RECEIVED_NOTHING:
         tell_shutdown(worker, session)
-    if yielding and session.input == NULL and session.state == OPEN:
-        step_receive(worker, session, True)
     if session.state == FINISHING and received == RECEIVED_DATA:
         end_sparing(worker, session)
 
@@ -354,9 +348,11 @@ cdef inline bint is_large(Session *session) noexcept nogil:
     return session.queue_bytes > RECEIVE_SIZE or (session.data_waits and session.more_buffers != 0)
 
 
-cdef inline bint takes_rest(Worker *worker, Session *session) noexcept nogil:
-    """The rest of a message is still in the cache that its beginning came from; after all others' turns it is not."""
-    return session.filled and not session.ready and not worker.contended
+cdef inline bint others_first(Worker *worker, Session *session) noexcept nogil:
+    """Does what is large wait? Not the rest of a message: after all others' turns it is in the cache no more."""
+    if worker.ready.head == NULL:
+        return False
+    return not session.filled or session.ready or worker.contended
 
 
 cdef inline int whole_turn(Worker *worker) noexcept nogil:
@@ -771,8 +767,8 @@ cdef inline bint reclaims(Worker *worker) noexcept nogil:
 
 
 cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
-    """When an open session gives its receive buffer back, 0: it has none, or is about to."""
-    if reclaims(session.worker) and session.receiving and not session.waiting and not session.yielding:
+    """When an open session is to give its receive buffer back, 0: it has none, or is about to."""
+    if session.receiving and not session.waiting and not session.yielding:
         return session.active_at + IDLE_TIME
     return 0
 
@@ -844,7 +840,8 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
         advance(worker, session)
     else:
         session.yielding = 1
-        CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.receive.overlapped)
+        if reclaims(worker):
+            CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.receive.overlapped)
         if mutant(IDLE_BUFFER_FREED_EARLY):
             chain_release(worker, session.input)
             session.input = NULL

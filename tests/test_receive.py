@@ -24,6 +24,19 @@ def much(pair):
     return session, peer, handler
 
 
+@pytest.fixture
+def idle(connect):
+    """Call it to wait until who says nothing has been idle for long enough: another's idle timeout says so."""
+
+    def wait():
+        with iocpcore.Proactor() as another:
+            handler = Recorder()
+            connect(another.listen(handler, idle_timeout=7))
+            handler.wait_for("on_close")
+
+    return wait
+
+
 @pytest.mark.parametrize("idle_timeout", [None, 3600])
 @pytest.mark.skipif(sys.platform == "win32", reason="no receive of a connection that goes on is cancelled there")
 def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, connect, idle_timeout):
@@ -36,7 +49,7 @@ def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, conne
     until(lambda: proactor.stats().buffers_used == 5)
     until(lambda: proactor.stats().buffers_used == 0)
     assert proactor.stats().active == 5
-    for buffers in 0, 5:    # who was idle is likely to be so again: it holds none until it has said more
+    for buffers in 0, 0, 5:    # who was idle is likely to be so again: it holds none until it has said more
         for peer in peers:
             peer.sendall(b"again")
             assert receive_exactly(peer, 5) == b"again"
@@ -44,19 +57,30 @@ def test_an_idle_session_gives_its_buffer_back_and_still_answers(proactor, conne
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="elsewhere it gives its buffer back")
-def test_no_receive_of_an_idle_session_is_cancelled(proactor, connect):
+def test_no_receive_of_an_idle_session_is_cancelled(proactor, connect, idle):
     """Windows may deliver nothing more to a connection whose receive was cancelled."""
     peer = connect(proactor.listen(iocpcore.ECHO))
     peer.sendall(b"first")
     assert receive_exactly(peer, 5) == b"first"
-    with iocpcore.Proactor() as another:    # whose session is closed when this one has been idle for long enough
-        handler = Recorder()
-        connect(another.listen(handler, idle_timeout=7))
-        handler.wait_for("on_close")
+    idle()
     assert proactor.stats().cancelled == 0
-    assert proactor.stats().buffers_used == 0   # until it has said more: then it may keep one
+    assert proactor.stats().buffers_used == 0   # until it has said more: then it keeps one
     peer.sendall(b"again")
     assert receive_exactly(peer, 5) == b"again"
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="elsewhere it gives its buffer back")
+def test_a_session_that_has_said_more_keeps_its_buffer_until_it_has_been_idle_and_speaks(proactor, connect, idle):
+    peer = connect(proactor.listen(iocpcore.ECHO))
+    for buffers in 0, 1:
+        peer.sendall(b"words")
+        assert receive_exactly(peer, 5) == b"words"
+        until(lambda buffers=buffers: proactor.stats().buffers_used == buffers)
+    idle()
+    assert (proactor.stats().buffers_used, proactor.stats().cancelled) == (1, 0)
+    peer.sendall(b"again")
+    assert receive_exactly(peer, 5) == b"again"
+    until(lambda: proactor.stats().buffers_used == 0)
 
 
 def test_sessions_beyond_a_number_wait_without_a_buffer_and_all_answer(proactor, echo, connect):
