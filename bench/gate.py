@@ -40,9 +40,9 @@ POLL = "__pyx_pw_8iocpcore_5_core_8Proactor_*poll*"
 SEND = "__pyx_pw_8iocpcore_5_core_7Session_*send*"
 COLLECTED = {"poll": [POLL], "send": [POLL, SEND]}
 
-PORT_CALLS = ("GetQueuedCompletionStatus", "GetQueuedCompletionStatusEx", "PostQueuedCompletionStatus", "CancelIoEx")
+PORT_CALLS = ("GetQueuedCompletionStatus", "GetQueuedCompletionStatusEx", "PostQueuedCompletionStatus")
 RELAYED = ["ws2_32.*", *(f"kernel32.{name}" for name in PORT_CALLS), "ntdll.NtRemoveIoCompletion"]
-RELAYED += ["ntdll.NtRemoveIoCompletionEx"]
+RELAYED += ["ntdll.NtRemoveIoCompletionEx", "ntdll.NtCancelIoFileEx"]  # of CancelIoEx in kernel32 wine tells nothing
 ECHOES = 200
 
 DETERMINED = {

@@ -35,10 +35,12 @@ def named(names):
 
 def fact_row(fact):
     known = "; ".join(map(linked, fact["sources"])) or "no source"
-    simulated = [f"simulated: `{fact['simulated']}`"] if fact["simulated"] else []
-    shown = "<br>".join([*filter(None, [named(fact["cases"])]), *simulated])
+    shown = [named(fact["cases"])] if fact["cases"] else []
+    shown += [f"simulated: `{fact['simulated']}`"] if fact["simulated"] else []
+    shown += [f"not simulated: {fact['unsimulated']}"] if "unsimulated" in fact else []
     wine = ("as Windows" if answer == "same" else answer for answer in (fact["wine8"], fact["wine10"]))
-    return row(f"`{fact['id']}`", f"{fact['fact']} ({known})", *wine, shown or "-", named(fact["core"]) or "-")
+    relied_on = named(fact["core"]) or "-"
+    return row(f"`{fact['id']}`", f"{fact['fact']} ({known})", *wine, "<br>".join(shown) or "-", relied_on)
 
 
 def tables(facts):

@@ -1,7 +1,6 @@
 """Ctrl+C as it is typed: wine's console on a pseudo-terminal, with the Windows Python on it.
 
-They run on Linux, around wine: `tests/windows/run` without arguments begins with them. No other run
-collects this folder.
+No other run than that of `tests/windows/run` without arguments collects this folder.
 """
 
 import os
@@ -37,21 +36,6 @@ def announce(listener):
     print("listening on %s:%d" % listener.address[:2], flush=True)
 iocpcore.serve(iocpcore.ECHO, drain=3600.0, started=announce)
 """
-
-
-@pytest.fixture(scope="session", autouse=True)
-def windows_build():
-    """settings.sh knows its folder: that depends on the compiler and on Python's version."""
-    told = subprocess.run(
-        ["bash", "-c", '. "$1/settings.sh" && echo "$build"', "bash", HERE],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=WAIT,
-    )
-    folder = Path(told.stdout.strip())
-    if not (folder / "site-packages").is_dir():
-        pytest.skip(f"nothing is installed in {folder.relative_to(ROOT)}: tests/windows/install does that")
 
 
 def as_text(written):
