@@ -1,6 +1,7 @@
 # A completion's status: the system's error number, and what it means for whoever waited for it.
 #
-# The numbers are errnos on Linux and Win32 or Winsock codes on Windows; only these functions compare them.
+# The numbers are errnos on Linux. On Windows a packet's are Winsock's (windows/status.h), a call that fails may leave
+# Win32's too. Only these functions compare them.
 from iocp cimport (
     ERROR_NO_SYSTEM_RESOURCES, ERROR_NOT_ENOUGH_QUOTA, ERROR_OPERATION_ABORTED, ERROR_WORKING_SET_QUOTA, WSAEMFILE,
     WSAENOBUFS)

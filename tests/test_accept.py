@@ -1,5 +1,6 @@
 """Accepting goes on, whatever becomes of single connections."""
 
+import contextlib
 import os
 import queue
 import socket
@@ -9,7 +10,18 @@ import threading
 import pytest
 
 import iocpcore
-from support import SCALE, WAIT, balanced, open_handles, receive_exactly, reset, run_python, until
+from support import (
+    SCALE,
+    WAIT,
+    Child,
+    balanced,
+    open_handles,
+    receive_exactly,
+    receive_to_end,
+    reset,
+    run_python,
+    until,
+)
 
 
 def test_twenty_thousand_resets_leave_the_listener_accepting(proactor, echo, connect):
@@ -111,6 +123,48 @@ def test_the_port_of_a_closed_listener_is_free_though_it_has_sessions(backend, c
                 connect(listener)
             listener.close()
         proactor.close(0)
+
+
+# It closes its listener when it is told to, and ends at the next line.
+OLD_SERVER = """
+import sys, iocpcore
+with iocpcore.Proactor(backend=sys.argv[1]) as proactor:
+    listener = proactor.listen(iocpcore.ECHO)
+    print(listener.port, flush=True)
+    sys.stdin.readline()
+    listener.close()
+    print("closed", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def old_server(backend):
+    with contextlib.closing(Child([sys.executable, "-c", OLD_SERVER, backend])) as child:
+        yield child
+
+
+def test_a_new_process_listens_while_the_old_one_serves_its_last_connections(old_server, proactor):
+    """Under wine too, which has Linux's rules: Windows may keep a port for as long as they live."""
+    address = "127.0.0.1", int(old_server.line())
+    with socket.create_connection(address, timeout=WAIT) as before:
+        assert ask_all([before]) == [b"000"]
+        old_server.tell("close the listener")
+        assert old_server.line() == "closed"
+        proactor.listen(iocpcore.ECHO, *address)
+        with socket.create_connection(address, timeout=WAIT) as after:
+            assert ask_all([before, after]) == [b"000", b"001"]
+
+
+def test_a_restart_does_not_wait_for_connections_that_the_old_process_has_ended(old_server, proactor, connect):
+    address = "127.0.0.1", int(old_server.line())
+    with socket.create_connection(address, timeout=WAIT) as peer:
+        assert ask_all([peer]) == [b"000"]
+        old_server.tell("close the listener")
+        old_server.tell("end")
+        assert receive_to_end(peer) == b""  # its side ends first, and rests in TIME_WAIT
+    assert old_server.end()[0] == 0
+    assert ask_all([connect(proactor.listen(iocpcore.ECHO, *address))]) == [b"000"]
 
 
 def test_closing_a_listener_in_another_workers_callback_does_not_wait(backend, connect):

@@ -8,5 +8,5 @@ apt_install() {
     echo "installing: $*"
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update </dev/null || echo "apt-get update failed: going on with the lists that are here" >&2
-    apt-get -qq -y --no-install-recommends install "$@" </dev/null >/dev/null
+    apt-get -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@" </dev/null >/dev/null
 }
