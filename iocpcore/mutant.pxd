@@ -62,8 +62,10 @@ cdef enum Mutant:
     ROUNDS_WITHOUT_END          # all who are ready have their turn before new packets are looked at
     TURNS_OVERTAKEN             # who waits first for a turn is not the first to have one
     SEND_JOINS_TAKEN            # a small send joins one that the worker has taken from the inbox already
-    IDLE_RECEIVE_CANCELLED      # ... for its buffer, on a system that delivers nothing more to its connection then
+    IDLE_RECEIVE_CANCELLED      # to take its buffer back, on a system that delivers nothing more to a connection then
     ACCEPT_CONTEXT_MISSING      # an accepted socket is used without its context from the listening one
+    REFUSED_RECEIVE_CLOSES      # a receive that fails to start for want of memory ends its session
+    SHUTDOWN_FORGOTTEN          # on_shutdown waited for a receive that was cancelled, and nobody looks again
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

@@ -148,7 +148,7 @@ cdef struct Session:
     unsigned char receiving     # a receive is in flight
     unsigned char waiting       # ... of zero bytes: it holds no buffer
     unsigned char yielding      # it is idle: its buffer is to be given back, at once where it can be cancelled for that
-    unsigned char filled        # what came last filled all its room: the rest is there as a rule
+    unsigned char filled        # what came last filled all its room, and the next has more: the rest is there as a rule
     unsigned char data_waits    # a receive of zero bytes has said so, and none with a buffer has begun since
     unsigned char more_buffers  # beside the first, to receive into: as many as what came before has asked for
     unsigned char seldom        # it has been idle of late: so many receives more wait without a buffer

@@ -12,7 +12,8 @@ from libc.string cimport memset
 from buffer cimport buffer_take, chain_cut, chain_release
 from link cimport link_count_received
 from mutant cimport (
-    FAILED_START_KEPT, IDLE_DATA_DROPPED, LATER_BUFFERS_FREED_EARLY, RECEIVE_NOT_COUNTED, WRITTEN_AFTER_SUBMIT, mutant)
+    FAILED_START_KEPT, IDLE_DATA_DROPPED, IDLE_RECEIVE_CANCELLED, LATER_BUFFERS_FREED_EARLY, RECEIVE_NOT_COUNTED,
+    WRITTEN_AFTER_SUBMIT, mutant)
 from operation cimport (
     FAILED, INLINE, RECEIVE, RECEIVE_GATHER, RECEIVE_SIZE, Buffer, Session, Started, Worker)
 from port cimport operation_begin, operation_started
@@ -33,6 +34,11 @@ cdef enum Received:
     RECEIVED_NOTHING    # the buffer was given back, or the zero-byte receive says that there is something
     RECEIVED_END        # the peer has finished sending
     RECEIVED_ERROR      # session.error says why
+
+
+cdef inline bint reclaims(Worker *worker) noexcept nogil:
+    """Is an idle session's receive cancelled, so that its buffer can go back?"""
+    return worker.reclaims or mutant(IDLE_RECEIVE_CANCELLED)
 
 
 cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
@@ -103,8 +109,8 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     cdef int error
     cdef Started started
     if waiting:
-        chain_release(worker, session.input)
-        session.input = NULL
+        release_input(worker, session)
+        session.filled = 0
     elif not take_input(worker, session):
         session.error = WSAENOBUFS
         return FAILED
@@ -161,12 +167,13 @@ cdef inline void plan_next(Session *session, unsigned int bytes) noexcept nogil:
     cdef unsigned int most = session.handler.settings.receive_size
     cdef unsigned int count = input_count(session)
     cdef unsigned int room = min(count * RECEIVE_SIZE, most)
-    session.filled = bytes == room
-    if session.filled:
+    cdef bint full = bytes == room
+    if full:
         count = buffers_for(min(<unsigned int> (4 * room), most))
     elif 4 * bytes <= room:
         count >>= 1
     session.more_buffers = <unsigned char> (count - 1)
+    session.filled = full and count > 1
 
 
 cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) noexcept nogil:
@@ -200,7 +207,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.filled = 0
     if unlikely(yielding):
         session.seldom = SELDOM
-        if status_cancelled(status) or mutant(IDLE_DATA_DROPPED):
+        if (status_cancelled(status) and reclaims(worker)) or mutant(IDLE_DATA_DROPPED):
             release_input(worker, session)
             session.more_buffers = 0
             return RECEIVED_NOTHING

@@ -29,9 +29,9 @@ from link cimport link_finish
 from mutant cimport (
     ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CHECKED, CLOSED_WITH_UNREAD_INPUT, CLOSE_COUNTS_NO_PROGRESS,
     CLOSING_DROPS_SENDS, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE,
-    HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, IDLE_RECEIVE_CANCELLED, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED,
-    PEERS_END_OVERTAKES, ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED, TURNS_OVERTAKEN,
-    TURNS_WITHOUT_END, mutant)
+    HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES,
+    REFUSED_RECEIVE_CLOSES, ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_FORGOTTEN, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED,
+    TURNS_OVERTAKEN, TURNS_WITHOUT_END, mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BROKEN, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
@@ -43,7 +43,7 @@ from place cimport (
     wake_all_granted)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue, port_is_broken
 from receive cimport (
-    IDLE_TIME, RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, SELDOM, Received, end_receive, on_receive,
+    IDLE_TIME, RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, SELDOM, Received, end_receive, on_receive, reclaims,
     release_input, start_receive)
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
@@ -214,7 +214,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
 
 cdef inline void receive_refused(Worker *worker, Session *session, bint waiting) noexcept nogil:
     """Where memory was short it waits, once, without a buffer and without locked pages, until there is data."""
-    if waiting or session.data_waits or not status_exhausted(session.error):
+    if waiting or session.data_waits or not status_exhausted(session.error) or mutant(REFUSED_RECEIVE_CLOSES):
         close_session(worker, session, BY_ERROR)
         return
     session.error = 0
@@ -240,8 +240,8 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
     elif received == RECEIVED_ERROR:
         close_session(worker, session, BY_ERROR)
     end_receive(session)
-    if session.shutdown_due and received != RECEIVED_NOTHING:
-        tell_shutdown(worker, session)
+    if unlikely(session.shutdown_due):
+        go_on_to_shutdown(worker, session, received)
     if session.state == FINISHING and received == RECEIVED_DATA:
         end_sparing(worker, session)
 
@@ -761,11 +761,6 @@ cdef inline uint64_t stalled_deadline(Session *session) noexcept nogil:
     return deadline_after(session.sent_at, session.handler.settings.send_timeout) if session.sending else 0
 
 
-cdef inline bint reclaims(Worker *worker) noexcept nogil:
-    """Is an idle session's receive cancelled, so that its buffer can go back?"""
-    return worker.reclaims or mutant(IDLE_RECEIVE_CANCELLED)
-
-
 cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
     """When an open session is to give its receive buffer back, 0: it has none, or is about to."""
     if session.receiving and not session.waiting and not session.yielding:
@@ -1096,6 +1091,14 @@ cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
     session.shutdown_due = 0
     if session.state == OPEN:
         call(worker, session, CALL_SHUTDOWN)
+
+
+cdef inline void go_on_to_shutdown(Worker *worker, Session *session, Received received) noexcept nogil:
+    """The receive that was waited for has ended. One without data, cancelled or of zero bytes, does not count."""
+    if received == RECEIVED_NOTHING:
+        worker.shutdown_due = not mutant(SHUTDOWN_FORGOTTEN)    # look again
+    else:
+        tell_shutdown(worker, session)
 
 
 cdef inline bint is_to_hear(Session *session) noexcept nogil:

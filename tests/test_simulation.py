@@ -9,7 +9,8 @@ import pytest
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="the simulation is a Linux build"),
-    pytest.mark.timeout(420),  # the first builds it, instrumented for minutes
+    pytest.mark.timeout(420),  # the first builds it, which takes minutes where it is instrumented
+    pytest.mark.usefixtures("built"),
 ]
 
 HERE = Path(__file__).resolve().parent
@@ -20,13 +21,13 @@ STORIES = 150
 CANNOT = 77  # its exit status where it cannot be built
 
 
-def simulate(*arguments):
+def simulate(*arguments, within=110):
     done = subprocess.run(
         [sys.executable, SCRIPT, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=within,
     )
     if done.returncode == CANNOT:
         pytest.skip(done.stderr.strip())
@@ -50,6 +51,11 @@ def number_of(whim):
     """In the list of what a kernel may do, `calm`'s bits."""
     listed = re.search(r"^enum sim_whim {(.*?)^}", WHIMS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL).group(1)
     return re.findall(r"^    (\w+),?", listed, re.MULTILINE).index(whim)
+
+
+@pytest.fixture(scope="module")
+def built():
+    simulate("--seeds", 1, within=300)
 
 
 @pytest.fixture(scope="module")

@@ -67,14 +67,14 @@ def test_on_linux_it_says_that_it_is_for_windows():
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="it is for Windows; tests/windows/run runs this test under wine")
-@pytest.mark.timeout(25 * 60)
+@pytest.mark.timeout(10 * 60)
 def test_the_quick_check_writes_a_report_in_which_nothing_failed(tmp_path):
     file = tmp_path / "windows_check.txt"
     contract = os.environ.get("IOCPCORE_CONTRACT_EXE")
     command = [sys.executable, PROGRAM, "--quick", "--installed", "--output", file]
     command += ["--contract", contract] if contract else []
-    for _ in range(3):
-        done = spawn(subprocess.run, command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=8 * 60)
+    for _ in range(2):  # tests/windows/watch takes ten minutes of silence for a hang
+        done = spawn(subprocess.run, command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=290)
         text = file.read_text(encoding="utf-8")
         if "WinError 1359" not in text:  # support.spawn says what that is
             break

@@ -53,6 +53,7 @@ struct sim_connection {
     unsigned peer_left : 1;
     unsigned reset : 1;
     unsigned deaf : 1; /* a receive of it was cancelled, and this is Windows: nothing more is received */
+    unsigned told : 1; /* the last receive was of zero bytes: the core knows that there is something */
 };
 
 enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
@@ -1045,12 +1046,13 @@ static int try_receive(struct operation *o)
         return 0;
     if (c->reset)
         return end(o, reset_status());
-    if (c->to_core.count == 0)
-        return c->peer_finished ? end(o, 0) : 0;
-    if (comes(SIM_ERRORS))
+    if (c->to_core.count == 0 && !c->peer_finished)
+        return 0;
+    if (c->to_core.count > 0 && comes(SIM_ERRORS))
         return fail(o);
-    if (length > 0)
+    if (c->to_core.count > 0 && length > 0)
         receive_piece(o, piece(length));
+    c->told = length == 0;
     return end(o, 0);
 }
 
@@ -1211,6 +1213,13 @@ static void hold(struct operation *o)
     sim_tell("descriptor %d: %s pends", o->fd - FIRST_DESCRIPTOR, operation_name(o));
 }
 
+/* A receive that lacks memory is no reason to close, but for one that is to fetch what the core knows of. */
+static int must_go_on(const struct operation *o, int error)
+{
+    return o->overlapped->kind == OVERLAPPED_RECEIVE && overlapped_length(o->overlapped) > 0 && !o->connection->told &&
+           (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM);
+}
+
 /* Windows says 10022, 10024, 10040, 10053, 10054, 10055, 10057, 10058, 1450, 1453, 1816. */
 static int refuse_start(struct operation *o)
 {
@@ -1218,7 +1227,7 @@ static int refuse_start(struct operation *o)
                                  ENOBUFS, ENOTCONN, EPIPE,    ENOMEM,       ENFILE};
     int error = one_of(errors, sizeof errors / sizeof *errors);
 
-    if (o->connection != NULL)
+    if (o->connection != NULL && !must_go_on(o, error))
         sim_excuse(o->connection, "an operation could not be started");
     sim_tell("descriptor %d: %s fails to start: %s", o->fd - FIRST_DESCRIPTOR, operation_name(o), strerror(error));
     free(o);

@@ -58,11 +58,21 @@ cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
              "what send() took is neither queued nor on its way")
     if native.state == OPEN:
         if worker.closing and talk.shutdown_told and talk.connected:
-            must(talk.shut or talk.leaving or native.shutdown_due or native.calls & CALL_SHUTDOWN, talk,
+            must(talk.shut or talk.leaving or native.calls & CALL_SHUTDOWN or will_be_told(worker, native), talk,
                  "on_shutdown does not come")
     elif talk.held and native.state == FINISHING and native.paused and native.reason == BY_US:
         must(talk.leaving or worker.leave_at != 0, talk, "it was paused, and not waited for")
     talk.held = native.state == OPEN and native.paused > 0 and talk.paused  # else somebody has resumed it
+
+
+cdef bint has_come(NativeSession *native) noexcept:
+    """Something for its receive, or that has ended."""
+    return native.receiving and iocp_has_come(native.socket, &native.receive.overlapped)
+
+
+cdef bint will_be_told(Worker *worker, NativeSession *native) noexcept:
+    """Of the shutdown: at the end of a turn that is yet to come, or of a receive that has ended."""
+    return native.shutdown_due and (worker.shutdown_due or has_come(native))
 
 
 cdef void check_heard(NativeSession *native, Talk talk) noexcept:

@@ -17,7 +17,8 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport NOWAIT_LOCK
 
 from iocp cimport (
-    HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_open_port)
+    HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_has_come,
+    iocp_open_port)
 from operation cimport (
     ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, PINNED, POOLED, SEND_LIMIT,
     Operation, SessionSlab, TimerHeap, Waiting)
@@ -384,7 +385,7 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
         if session == NULL:
             continue
         deadline = deadline_of(session)
-        if deadline <= worker.now or session.yielding or session.ready or session.calling:
+        if deadline <= worker.now or (session.yielding and worker.reclaims) or session.ready or session.calling:
             continue
         if session.state == OPEN:   # a buffer that waited to be received into has its time from then on
             deadline = max(deadline, worker.now + IDLE_TIME)
