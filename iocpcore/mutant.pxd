@@ -65,7 +65,6 @@ cdef enum Mutant:
     IDLE_RECEIVE_CANCELLED      # to take its buffer back, on a system that delivers nothing more to a connection then
     ACCEPT_CONTEXT_MISSING      # an accepted socket is used without its context from the listening one
     REFUSED_RECEIVE_CLOSES      # a receive that fails to start for want of memory ends its session
-    SHUTDOWN_FORGOTTEN          # on_shutdown waited for a receive that was cancelled, and nobody looks again
 
 
 cdef inline bint mutant(Mutant fault) noexcept nogil:

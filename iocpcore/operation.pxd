@@ -147,7 +147,7 @@ cdef struct Session:
     unsigned char skips         # inline successes post no packet
     unsigned char receiving     # a receive is in flight
     unsigned char waiting       # ... of zero bytes: it holds no buffer
-    unsigned char yielding      # it is idle: its buffer is to be given back, at once where it can be cancelled for that
+    unsigned char yielding      # it is idle, and its buffer is to go back: its receive was cancelled, where that may be
     unsigned char filled        # what came last filled all its room, and the next has more: the rest is there as a rule
     unsigned char data_waits    # a receive of zero bytes has said so, and none with a buffer has begun since
     unsigned char more_buffers  # beside the first, to receive into: as many as what came before has asked for

@@ -27,7 +27,7 @@ cdef extern from *:
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session is to hold no receive buffer
 
 cdef enum:
-    SELDOM = 2  # times that a session which was idle has to say something before it holds a buffer again
+    SELDOM = 2  # messages of a new session, or after the one that ends an idle time, until it holds a buffer again
 
 cdef enum Received:
     RECEIVED_DATA       # in session.input

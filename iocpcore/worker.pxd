@@ -30,8 +30,8 @@ from mutant cimport (
     ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CHECKED, CLOSED_WITH_UNREAD_INPUT, CLOSE_COUNTS_NO_PROGRESS,
     CLOSING_DROPS_SENDS, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE,
     HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES,
-    REFUSED_RECEIVE_CLOSES, ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_FORGOTTEN, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED,
-    TURNS_OVERTAKEN, TURNS_WITHOUT_END, mutant)
+    REFUSED_RECEIVE_CLOSES, ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED, TURNS_OVERTAKEN,
+    TURNS_WITHOUT_END, mutant)
 from operation cimport (
     ACCEPT, ACCEPTS, BROKEN, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
@@ -213,7 +213,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
 
 
 cdef inline void receive_refused(Worker *worker, Session *session, bint waiting) noexcept nogil:
-    """Where memory was short it waits, once, without a buffer and without locked pages, until there is data."""
+    """For want of memory: the next receive is of zero bytes, which locks no pages. A second refusal closes."""
     if waiting or session.data_waits or not status_exhausted(session.error) or mutant(REFUSED_RECEIVE_CLOSES):
         close_session(worker, session, BY_ERROR)
         return
@@ -1095,10 +1095,10 @@ cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline void go_on_to_shutdown(Worker *worker, Session *session, Received received) noexcept nogil:
     """The receive that was waited for has ended. One without data, cancelled or of zero bytes, does not count."""
-    if received == RECEIVED_NOTHING:
-        worker.shutdown_due = not mutant(SHUTDOWN_FORGOTTEN)    # look again
-    else:
+    if received != RECEIVED_NOTHING:
         tell_shutdown(worker, session)
+    else:
+        worker.shutdown_due = 1     # look again
 
 
 cdef inline bint is_to_hear(Session *session) noexcept nogil:

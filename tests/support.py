@@ -169,6 +169,11 @@ def open_handles():
     return sum(int.from_bytes(table[8 + i * entry : 10 + i * entry], "little") == mine for i in range(count))
 
 
+def is_wine():
+    """On what says that it is Windows."""
+    return hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
+
 def spawn(start, command, **options):
     """start, subprocess.run or Popen, with these arguments.
 

@@ -15,6 +15,7 @@ from support import (
     WAIT,
     Child,
     balanced,
+    is_wine,
     open_handles,
     receive_exactly,
     receive_to_end,
@@ -151,7 +152,12 @@ def test_a_new_process_listens_while_the_old_one_serves_its_last_connections(old
         assert ask_all([before]) == [b"000"]
         old_server.tell("close the listener")
         assert old_server.line() == "closed"
-        proactor.listen(iocpcore.ECHO, *address)
+        try:
+            proactor.listen(iocpcore.ECHO, *address)
+        except OSError as error:
+            if getattr(error, "winerror", None) != 10048 or is_wine():
+                raise
+            pytest.xfail("Windows keeps the port while its connections live: docs/windows.md, exclusive-address")
         with socket.create_connection(address, timeout=WAIT) as after:
             assert ask_all([before, after]) == [b"000", b"001"]
 

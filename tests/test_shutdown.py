@@ -164,6 +164,20 @@ def test_what_has_come_before_closing_begins_is_told_before_on_shutdown(backend,
     closing.end()
 
 
+def test_an_idle_session_is_told_of_the_shutdown_though_its_receive_is_cancelled_just_then(backend, connect):
+    """Nobody has polled for so long that closing, and taking the idle session's buffer back, are due in one turn."""
+    handler = Told(on_shutdown=lambda session: session.close())
+    with iocpcore.Proactor(0, backend, drain=2 * WAIT) as proactor:
+        peer = connect(proactor.listen(handler))
+        until(lambda: proactor.poll(0.01) == 0 and handler.names() == ["on_connect"])
+        ended = []
+        reader = threading.Thread(target=lambda: (ended.append(receive_to_end(peer)), peer.close()))
+        reader.start()
+        threading.Event().wait(5.5)  # seconds; after 5 a session is idle
+    reader.join(WAIT)
+    assert ended == [b""]
+
+
 def test_the_peers_end_is_told_after_on_shutdown_as_before(closing, connect):
     handler = Told(on_end=lambda session: (session.send(b"bye"), session.close()))
     (_,), (peer,) = meet(closing, connect, handler)

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import ctypes
 import datetime
+import hashlib
 import os
 import platform
 import shutil
@@ -65,13 +66,15 @@ class Report:
         """Run it. It returns its outcome, None for OK; an exception is a failure."""
         self.say(f"\n== {name} ==")
         started = time.monotonic()
+        outcome = "failed: ended by hand"
         try:
             outcome = action() or OK
         except Exception as error:
             self.say(traceback.format_exc().rstrip())
             outcome = f"failed: {type(error).__name__}"
-        self.results.append((name, outcome, time.monotonic() - started))
-        self.say(f"-> {outcome}")
+        finally:
+            self.results.append((name, outcome, time.monotonic() - started))
+            self.say(f"-> {outcome}")
 
     def close(self):
         self.file.close()
@@ -150,9 +153,11 @@ class Check:
         self.report = report
         self.folder = folder
         self.python = sys.executable
+        self.has_package = True
         self.contract = options.contract
 
     def run(self):
+        """What needs the package is left out where it could not be built; the contract is a program of its own."""
         steps = {
             "versions": self.versions,
             "build": self.build,
@@ -166,22 +171,28 @@ class Check:
             "Ctrl+Break": lambda: self.run_in_console("ctrl-break"),
             "a second Ctrl+C": lambda: self.run_in_console("second-ctrl-c"),
         }
+        without_package = {"versions", "build", "contract: build", "contract"}
         for name, action in steps.items():
-            self.report.step(name, action)
+            possible = self.has_package or name in without_package
+            self.report.step(name, action if possible else lambda: "left out: there is no package")
 
     def run_python(self, *arguments, seconds, **options):
         return run_command(self.report, [self.python, *arguments], seconds, cwd=ROOT, **options)
 
     def versions(self):
+        files = filter(None, (self.options.wheel, self.options.contract))
         facts = {
+            "asked for": " ".join(sys.argv[1:]) or "all",
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "system": platform.platform(),
             "Windows": ".".join(map(str, sys.getwindowsversion()[:3])),
             "wine": wine_version() or "no",
             "processors": os.cpu_count(),
             "Python": sys.version,
-            "compiler": compiler_setup() or shutil.which("cl") or "none",
+            "cl": compiler_setup() or shutil.which("cl") or "none",
             "commit": commit(),
+            "sources": fingerprint(sorted((ROOT / "iocpcore").rglob("*.p*"))),
+            **{file.name: fingerprint([file]) for file in files},
         }
         for name, value in facts.items():
             self.report.say(f"{name:12} {value}")
@@ -191,12 +202,14 @@ class Check:
         if self.options.installed:
             return "left out: --installed"
         environment = self.folder / "venv"
+        self.has_package = False
         outcome = run_command(self.report, [sys.executable, "-m", "venv", environment], 5 * MINUTE)
-        if outcome != OK:
-            return outcome
-        self.python = environment / "Scripts" / "python.exe"
-        what = self.options.wheel or ROOT
-        return self.run_python("-m", "pip", "install", f"{what}[cli,test]", seconds=20 * MINUTE)
+        if outcome == OK:
+            self.python = environment / "Scripts" / "python.exe"
+            what = self.options.wheel or ROOT
+            outcome = self.run_python("-m", "pip", "install", f"{what}[cli,test]", seconds=20 * MINUTE)
+        self.has_package = outcome == OK
+        return outcome
 
     def build_contract(self):
         if self.contract:
@@ -218,16 +231,17 @@ class Check:
     def run_contract(self):
         """Each case in a process of its own: a failed one ends its process."""
         if not self.contract:
-            self.report.say("there is no program")
-            return CANNOT
+            return f"{CANNOT}: no contract.exe, so that no fact of docs/windows.md was tried"
         listed = subprocess.run([self.contract, "--list"], stdout=subprocess.PIPE, text=True, check=True, timeout=WAIT)
-        failed = []
+        ends = {}  # case: its outcome
         for packets in [[]] if self.options.quick else [[], ["--packets"]]:
             for case in listed.stdout.split():
                 words = [self.contract, "--seconds", str(MINUTE), *packets, case]
-                if run_command(self.report, words, MINUTE + WAIT).startswith("failed"):
-                    failed.append(" ".join([*packets, case]))
-        return f"failed: {', '.join(failed)}" if failed else OK
+                ends[" ".join([*packets, case])] = run_command(self.report, words, MINUTE + WAIT)
+        failed = [case for case, outcome in ends.items() if outcome.startswith("failed")]
+        outcomes = list(ends.values())
+        counted = f"{outcomes.count(OK)} cases held, {outcomes.count(CANNOT)} not possible here"
+        return f"failed: {', '.join(failed)}; {counted}" if failed else f"{OK}: {counted}"
 
     def run_suite(self):
         tests, seconds = (QUICK_TESTS, 10 * MINUTE) if self.options.quick else (ALL_TESTS, 60 * MINUTE)
@@ -274,6 +288,12 @@ def compiler_setup():
     )
     setup = Path(found.stdout.strip()) / "VC" / "Auxiliary" / "Build" / "vcvars64.bat"
     return setup if found.stdout.strip() and setup.exists() else None
+
+
+def fingerprint(files):
+    """Of what they hold, whatever the system makes of the ends of lines."""
+    together = b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)
+    return "sha256 " + hashlib.sha256(together).hexdigest()
 
 
 def commit():
@@ -385,7 +405,7 @@ def arguments(words):
     parser.add_argument(
         "--contract", type=existing_file, metavar="FILE", help="contract.exe; else it is compiled, where cl is"
     )
-    parser.add_argument("--quick", action="store_true", help="some tests and a soak of 3 seconds: about two minutes")
+    parser.add_argument("--quick", action="store_true", help="one file of tests, a soak of 3 seconds: a minute or two")
     parser.add_argument("--output", default="windows_check.txt", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--in-console", choices=IN_CONSOLE, help=argparse.SUPPRESS)
     return parser.parse_args(words)
@@ -403,8 +423,10 @@ def main(words=None):
         contextlib.closing(Report(options.output)) as report,
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
     ):
-        Check(options, report, Path(folder)).run()
-        report.summary()
+        try:
+            Check(options, report, Path(folder)).run()
+        finally:
+            report.summary()
     print(f"\nRead {options.output} before you send it back: it names folders of this machine.")
     return 1 if report.failed() else 0
 

@@ -1284,6 +1284,8 @@ static void cancel(struct operation *o)
     o->cancelled = 1;
     if (comes(SIM_SLOW_CANCELS))
         o->not_before = world->now + SECOND + sim_below(SECOND / 2);
+    else if (sim_one_in(2))
+        proceed(o); /* its packet is yet to come */
 }
 
 static void sim_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)

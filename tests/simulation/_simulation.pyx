@@ -20,7 +20,7 @@ from iocp cimport (
     HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_has_come,
     iocp_open_port)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, PINNED, POOLED, SEND_LIMIT,
+    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, SEND_LIMIT,
     Operation, SessionSlab, TimerHeap, Waiting)
 from place cimport has_place
 from port cimport port_associate
@@ -118,7 +118,7 @@ cdef enum:
     SLOTS = 128         # of a worker's table that are watched
     NAMES = 128         # sessions that are remembered for late aborts
     LINE = 256          # connections that wait for a place, of those that are watched
-    MOST_TURNS = 300000
+    MOST_TURNS = 1000000    # a session that is spared has one in each millisecond, for as long as its packet is late
 
 cdef extern from *:
     """
@@ -172,6 +172,7 @@ cdef struct Run:
     int line_count
     uint64_t aborts             # one in so many turns
     uint64_t closes_at          # the turn when it closes, whatever goes on; 0: when everybody is done
+    bint closes_idle            # ... or when a session gives its buffer back
     uint64_t drain
     bint closing
     bint asked[WORKERS]         # to close
@@ -289,6 +290,7 @@ cdef bint begin(Run *run) noexcept nogil:
     prepare_load(run)
     run.aborts = sim_scale(4, 256) if sim_below(2) else 0
     run.closes_at = sim_scale(1, 2000) if sim_one_in(4) else 0
+    run.closes_idle = sim_below(2)
     run.drain = sim_scale(1, 8000000000) if sim_below(2) else 0
     sim_shuffle()
     return True
@@ -704,6 +706,20 @@ cdef void ask_to_close(Run *run, int index) noexcept nogil:
     run.asked[index] = inbox_ask_to_close(&run.workers[index], run.drain)
 
 
+cdef bint somebody_is_idle(Run *run) noexcept nogil:
+    """For so long that its receive is cancelled in the next turn, or was."""
+    cdef NativeSession *session
+    cdef unsigned int i
+    cdef int k
+    for k in range(run.count):
+        for i in range(session_slots(&run.workers[k])):
+            session = session_at(&run.workers[k], i)
+            if session != NULL and session.state == OPEN and session.receiving and not session.waiting:
+                if session.active_at + IDLE_TIME <= sim_now():
+                    return True
+    return False
+
+
 cdef bint is_time_to_close(Run *run) noexcept nogil:
     if run.closes_at != 0 and run.turns >= run.closes_at:
         return True
@@ -727,6 +743,8 @@ cdef void disturb(Run *run) noexcept nogil:
         call_somebody(run)
     if sim_one_in(run.aborts):
         abort_somebody(run)
+    if run.closes_idle and run.closes_at == 0 and somebody_is_idle(run):
+        run.closes_at = run.turns
     if not run.closing and is_time_to_close(run):
         warn(run, run.closes_at != 0 and run.turns >= run.closes_at)
     if run.closing:
