@@ -18,7 +18,7 @@ from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, SLAB_GIVEN_BACK_EA
 from operation cimport (
     CLOSING, FREE, NOT_BROKEN, Buffer, Handler, Listener, Session, SessionSlab, SessionTable, Worker)
 from place cimport leave_place
-from timer cimport timer_drop
+from timer cimport timer_drop, timers_reserve
 
 
 cdef extern from *:
@@ -63,6 +63,8 @@ cdef inline bint session_slab_add(Worker *worker) noexcept nogil:
     cdef unsigned int number = spare_number(table)
     cdef SessionSlab *slab
     if number == table.room and not session_table_grow(table):
+        return False
+    if not timers_reserve(worker, SLAB_SESSIONS):
         return False
     slab = <SessionSlab *> iocp_take_pages(session_slab_size())
     if slab == NULL:

@@ -1,7 +1,8 @@
 # Deadlines of sessions: a heap per worker, looked at between batches.
 #
 # Lazy: activity moves no timer. A session stamps itself, and when its old deadline comes it is asked again. A session
-# has one entry at most, and knows its place: an earlier deadline moves it, and the session's end takes it out.
+# has one entry at most, and knows its place: an earlier deadline moves it, and the session's end takes it out. There is
+# room for all sessions before they are made, so that setting a timer cannot fail.
 # Ownership: an entry refers to a session that is not released; timer_drop() comes before that. The entries have pages
 # of the system: in the C library's heap each doubling would leave a hole.
 # Threads: a heap belongs to its worker.
@@ -40,10 +41,25 @@ cdef inline bint timer_heap_resize(TimerHeap *heap, size_t room) noexcept nogil:
     return True
 
 
-cdef inline void timers_trim(Worker *worker) noexcept nogil:
-    """Give room back to the system if most of it is empty."""
+cdef inline size_t places_of_sessions(Worker *worker) noexcept nogil:
+    """In all slabs, the empty ones too."""
+    return <size_t> (worker.stats.active + worker.stats.sessions_spare)
+
+
+cdef inline bint timers_reserve(Worker *worker, size_t more) noexcept nogil:
+    """Room for as many timers as there can be sessions, and so many more; False without memory.
+
+    None may be missing later: nobody else would look at a session that waits for its peer, or for a slow system.
+    """
     cdef TimerHeap *heap = &worker.timers
-    cdef size_t room = max(2 * heap.count, LEAST_TIMERS)
+    cdef size_t sessions = places_of_sessions(worker) + more
+    return heap.room >= sessions or timer_heap_resize(heap, max(2 * heap.room, sessions, LEAST_TIMERS))
+
+
+cdef inline void timers_trim(Worker *worker) noexcept nogil:
+    """Give room back to the system if most of it is for sessions that there cannot be any more."""
+    cdef TimerHeap *heap = &worker.timers
+    cdef size_t room = max(places_of_sessions(worker), LEAST_TIMERS)
     if room <= heap.room // 2:
         timer_heap_resize(heap, room)
 
@@ -82,17 +98,12 @@ cdef inline void sift_down(TimerHeap *heap, size_t i, Timer timer) noexcept nogi
 
 
 cdef inline void timer_set(Worker *worker, Session *session, uint64_t at) noexcept nogil:
-    """Wake the session at that time, unless an earlier deadline stands: then it will be asked anyway.
-
-    Without memory no timer is set: the session stays open longer, which is the lesser harm.
-    """
+    """Wake the session at that time, unless an earlier deadline stands: then it will be asked anyway."""
     cdef TimerHeap *heap = &worker.timers
     cdef size_t i = session.timer_index
     if session.timer_at != 0 and session.timer_at <= at:
         return
     if session.timer_at == 0:
-        if heap.count == heap.room and not timer_heap_resize(heap, max(2 * heap.room, LEAST_TIMERS)):
-            return
         i = heap.count
         heap.count += 1
     session.timer_at = at

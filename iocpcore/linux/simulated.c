@@ -127,7 +127,6 @@ struct world {
     struct operation *operations[OPERATIONS];
     unsigned operation_count;
     int scarce; /* memory may be short now */
-    unsigned shortages;
     unsigned unread_closes; /* by the core, without its wish to reset */
     int telling;
     char *story;
@@ -1502,18 +1501,12 @@ int sim_memory_is_short(void)
         if (!world->connections[i]->core_closed)
             sim_excuse(world->connections[i], "memory was short");
     }
-    world->shortages++;
     return 1;
 }
 
 void sim_make_memory_scarce(int scarce)
 {
     world->scarce = scarce;
-}
-
-unsigned sim_shortages(void)
-{
-    return world->shortages;
 }
 
 unsigned sim_failed_dequeues(HANDLE handle)

@@ -122,7 +122,6 @@ BOOL sim_post(HANDLE port, DWORD bytes, ULONG_PTR key, OVERLAPPED *overlapped);
 
 void sim_make_memory_scarce(int scarce); /* may it be short from now on? At first not */
 int sim_memory_is_short(void);           /* an allocation asks: must it fail? */
-unsigned sim_shortages(void);            /* so often it had to */
 
 /* ---- descriptors ---- */
 

@@ -65,7 +65,6 @@ cdef extern from "linux/simulated.h" nogil:
     OVERLAPPED *sim_operation(unsigned int index)
     void sim_check_memory()
     void sim_make_memory_scarce(int scarce)
-    unsigned int sim_shortages()
     int sim_listen()
     sim_connection *sim_connection_of(int fd)
     unsigned int sim_open_descriptors()
@@ -376,12 +375,10 @@ cdef unsigned int count_living(Worker *worker, unsigned int slab) noexcept nogil
 
 
 cdef void check_deadlines(Worker *worker) noexcept nogil:
-    """Whoever must not last for ever is looked at in time, the idle soon. Without memory a timer may be missing."""
+    """Whoever must not last for ever is looked at in time, the idle soon; also where memory is short."""
     cdef NativeSession *session
     cdef unsigned int i
     cdef uint64_t deadline
-    if sim_shortages() != 0:
-        return
     for i in range(session_slots(worker)):
         session = session_at(worker, i)
         if session == NULL:
