@@ -570,8 +570,8 @@ class Round:
         if not balanced(stats):
             raise Violation(f"the statistics do not balance: {stats}")
         for row in stats.workers:
-            # The high-water mark and one receive more, and the buffers that one send gathers and one to receive into.
-            if row.bytes_queued > row.active * (65_536 + 16_384) or row.buffers_used > row.active * 17:
+            # The high-water mark and a receive of 8 buffers; the buffers that a send gathers, and one to receive into.
+            if row.bytes_queued > row.active * (65_536 + 8 * 16_384) or row.buffers_used > row.active * 17:
                 raise Violation(f"the server holds too much for a peer that does not read: {row}")
 
     def judge(self):
