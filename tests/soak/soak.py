@@ -39,6 +39,8 @@ STUCK = 60.0  # seconds without anything happening after which a connection hang
 MEDDLE = 0.1  # seconds between two listeners that come and go
 # Wine 8 forgets to close the sockets of a process that is killed while it selects: their peers never hear of it.
 WINE = sys.platform == "win32" and hasattr(ctypes.windll.ntdll, "wine_get_version")
+QUEUED_MOST = 65_536 + 8 * 16_384  # bytes for a session: the high-water mark, and a receive of 8 buffers more
+BUFFERS_MOST = 16 + 1  # ... those that a send gathers, and one to receive into
 BLOCKED = 0.3  # seconds after which a flood that cannot send on begins to read
 
 
@@ -570,8 +572,7 @@ class Round:
         if not balanced(stats):
             raise Violation(f"the statistics do not balance: {stats}")
         for row in stats.workers:
-            # The high-water mark and a receive of 8 buffers; the buffers that a send gathers, and one to receive into.
-            if row.bytes_queued > row.active * (65_536 + 8 * 16_384) or row.buffers_used > row.active * 17:
+            if row.bytes_queued > row.active * QUEUED_MOST or row.buffers_used > row.active * BUFFERS_MOST:
                 raise Violation(f"the server holds too much for a peer that does not read: {row}")
 
     def judge(self):

@@ -157,7 +157,12 @@ class Statistics:
 
 @pytest.mark.parametrize(
     "row",
-    [{"submitted": 1}, {"in_flight": -1}, {"bytes_queued": 81_921, "active": 1}, {"buffers_used": 18, "active": 1}],
+    [
+        {"submitted": 1},
+        {"in_flight": -1},
+        {"bytes_queued": soak.QUEUED_MOST + 1, "active": 1},
+        {"buffers_used": soak.BUFFERS_MOST + 1, "active": 1},
+    ],
 )
 def test_a_snapshot_that_breaks_a_rule_is_a_violation(row):
     round_ = soak.Round(soak.Soak(backend=None, seed=1, seconds=1), 0, 1)
