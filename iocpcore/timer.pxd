@@ -41,7 +41,7 @@ cdef inline bint timer_heap_resize(TimerHeap *heap, size_t room) noexcept nogil:
     return True
 
 
-cdef inline size_t places_of_sessions(Worker *worker) noexcept nogil:
+cdef inline size_t session_capacity(Worker *worker) noexcept nogil:
     """In all slabs, the empty ones too."""
     return <size_t> (worker.stats.active + worker.stats.sessions_spare)
 
@@ -52,14 +52,14 @@ cdef inline bint timers_reserve(Worker *worker, size_t more) noexcept nogil:
     None may be missing later: nobody else would look at a session that waits for its peer, or for a slow system.
     """
     cdef TimerHeap *heap = &worker.timers
-    cdef size_t sessions = places_of_sessions(worker) + more
+    cdef size_t sessions = session_capacity(worker) + more
     return heap.room >= sessions or timer_heap_resize(heap, max(2 * heap.room, sessions, LEAST_TIMERS))
 
 
 cdef inline void timers_trim(Worker *worker) noexcept nogil:
     """Give room back to the system if most of it is for sessions that there cannot be any more."""
     cdef TimerHeap *heap = &worker.timers
-    cdef size_t room = max(places_of_sessions(worker), LEAST_TIMERS)
+    cdef size_t room = max(session_capacity(worker), LEAST_TIMERS)
     if room <= heap.room // 2:
         timer_heap_resize(heap, room)
 

@@ -34,6 +34,7 @@ CANNOT_START = 1359  # wine 8 says so, once in a few hundred times; nothing has 
 MINUTE = 60
 WAIT = 30  # seconds for what takes none, but on a slow machine
 
+SOURCES = {".pyx", ".pxd", ".pxi", ".h", ".c"}
 QUICK_TESTS = ["tests/test_echo.py"]
 # The contract has a step of its own, with a line for each case; and this script need not run itself.
 ALL_TESTS = ["--ignore=tests/test_iocp.py", "--ignore=tests/test_windows_check.py", "tests"]
@@ -191,7 +192,7 @@ class Check:
             "Python": sys.version,
             "cl": compiler_setup() or shutil.which("cl") or "none",
             "commit": commit(),
-            "sources": fingerprint(sorted((ROOT / "iocpcore").rglob("*.p*"))),
+            "sources": fingerprint(sorted(file for file in (ROOT / "iocpcore").rglob("*.*") if file.suffix in SOURCES)),
             **{file.name: fingerprint([file]) for file in files},
         }
         for name, value in facts.items():

@@ -1049,7 +1049,7 @@ static int try_receive(struct operation *o)
         return 0;
     if (c->to_core.count > 0 && comes(SIM_ERRORS))
         return fail(o);
-    if (c->to_core.count > 0 && length > 0)
+    if (length > 0)
         receive_piece(o, piece(length));
     c->told = length == 0;
     return end(o, 0);

@@ -16,7 +16,6 @@ The seed fixes what is tried, not how the system's threads run. Exit status 1: a
 import argparse
 import collections
 import contextlib
-import ctypes
 import json
 import random
 import selectors
@@ -29,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run by hand, and as a client, it is on its own
 
-from support import WAIT, assert_nothing_left, balanced, open_handles, receive_exactly, reset, spawn, until
+from support import WAIT, assert_nothing_left, balanced, is_wine, open_handles, receive_exactly, reset, spawn, until
 
 # A prime, so that no size of a piece or buffer divides it: what is lost, doubled or exchanged shows.
 PERIOD = 65521
@@ -38,7 +37,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 STUCK = 60.0  # seconds without anything happening after which a connection hangs
 MEDDLE = 0.1  # seconds between two listeners that come and go
 # Wine 8 forgets to close the sockets of a process that is killed while it selects: their peers never hear of it.
-WINE = sys.platform == "win32" and hasattr(ctypes.windll.ntdll, "wine_get_version")
+WINE = sys.platform == "win32" and is_wine()
 QUEUED_MOST = 65_536 + 8 * 16_384  # bytes for a session: the high-water mark, and a receive of 8 buffers more
 BUFFERS_MOST = 16 + 1  # ... those that a send gathers, and one to receive into
 BLOCKED = 0.3  # seconds after which a flood that cannot send on begins to read

@@ -7,11 +7,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CALL = ":Call ntdll.NtCancelIoFileEx("  # in which CancelIoEx ends; wine tells nothing of kernel32's forwarded one
-RELAY = """
-import winreg
-with winreg.CreateKey(winreg.HKEY_CURRENT_USER, r"Software\\Wine\\Debug") as key:
-    winreg.SetValueEx(key, "RelayInclude", 0, winreg.REG_SZ, "ntdll.NtCancelIoFileEx")
-"""
 # Idle sessions of each kind: one that never said anything, one that did once, and one that holds a buffer.
 IDLE = """
 import socket, time, iocpcore
@@ -34,10 +29,10 @@ with iocpcore.Proactor() as proactor:
 """
 
 
-def run(program, debug):
-    """What it and wine have printed, in one order."""
+def run(*arguments, debug):
+    """What a program and wine have printed, in one order."""
     done = subprocess.run(
-        [HERE / "python", "-c", program],
+        [HERE / "python", *arguments],
         cwd=ROOT,
         env={**os.environ, "WINEDEBUG": debug},
         stdin=subprocess.DEVNULL,
@@ -52,7 +47,7 @@ def run(program, debug):
 
 
 def test_no_receive_of_an_idle_session_is_cancelled_and_what_is_at_the_close_is_told():
-    run(RELAY, "-all")
-    idle, closing = run(IDLE, "-all,+relay").split("all go on")
+    run(ROOT / "bench" / "lockstep.py", "relay", "ntdll.NtCancelIoFileEx", debug="-all")
+    idle, closing = run("-c", IDLE, debug="-all,+relay").split("all go on")
     assert idle.count(CALL) == 0
     assert closing.count(CALL) > 0
