@@ -27,6 +27,7 @@ cdef extern from *:
     const uint64_t IDLE_TIME    # nanoseconds without data after which a session is to hold no receive buffer
 
 cdef enum:
+    CONTENDED_MORE = 3  # buffers beside the first while others wait who say little; with fewer a worker is busy longer
     SELDOM = 2  # messages of a new session, or after the one that ends an idle time, until it holds a buffer again
 
 cdef enum Received:
@@ -56,11 +57,11 @@ cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
-    """As many as are wanted beside the first, and no more; one while others wait. Without memory fewer will do."""
+    """As many as are wanted beside the first, and no more; few while others wait. Without memory fewer will do."""
     cdef Buffer *last = session.input
     cdef int _more, most = session.more_buffers
     if worker.contended:
-        most = min(most, 1)
+        most = min(most, CONTENDED_MORE)
     for _more in range(most):
         if last.next == NULL:
             last.next = buffer_take(worker)
