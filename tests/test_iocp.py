@@ -43,7 +43,8 @@ def build():
     if not (ROOT / "iocpcore" / "iocp.h").exists():
         pytest.skip("the sources of iocpcore are not here")
     flags = os.environ.get("IOCPCORE_CONTRACT_CFLAGS", "")
-    directory = ROOT / "build" / ("contract-instrumented" if flags else "contract")
+    instrumented = flags or RUNNER
+    directory = ROOT / "build" / ("contract-instrumented" if instrumented else "contract")
     subprocess.run(
         ["sh", HERE / "contract" / "build.sh", "native", directory],
         env={**without_preload(), "CFLAGS": flags},
