@@ -301,19 +301,28 @@ def test_a_command_that_is_ended_leaves_no_server_behind(child, name, status):
     until(lambda: not any(map(parent, started)))
 
 
-STUBBORN = """
-import signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+CARELESS = """
+import subprocess, sys, time
 print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
 time.sleep(600)
 """
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN){CARELESS}"
+
+
+def end_suite(program):
+    """Its exit status; its server has ended too."""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as suite:
+        server = int(suite.stdout.readline())
+        bench.end(suite)
+        until(lambda: not parent(server))
+        return suite.wait(WAIT)
 
 
 def test_a_suite_that_does_not_end_is_killed_with_its_servers(monkeypatch):
     monkeypatch.setattr(bench, "ENDS_WITHIN", 0.1)
-    command = [sys.executable, "-c", STUBBORN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as suite:
-        server = int(suite.stdout.readline())
-        bench.end(suite)
-        assert suite.wait(WAIT) == -signal.SIGKILL
-        until(lambda: not parent(server))
+    assert end_suite(STUBBORN) == -signal.SIGKILL
+
+
+def test_a_server_that_a_suite_leaves_behind_is_killed():
+    assert end_suite(CARELESS) == -signal.SIGTERM

@@ -157,12 +157,13 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """The suite ends its servers first. It has a session of its own: if it hangs, all in that are killed."""
+    """The suite ends its servers first. What is left then in its session, which is its own, is killed: the whole suite
+    if it hangs, or a server that was just being started, of which the suite did not know yet."""
     process.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(ENDS_WITHIN)
-    except subprocess.TimeoutExpired:
-        if sys.platform != "win32":  # where the suite does not run
+    if sys.platform != "win32":  # where the suite does not run
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
