@@ -91,7 +91,7 @@ class Client:
 
 for number in range(5):
     proactor.connect(Client(), *listener.address)
-until(lambda: len(errors) == 5 and len(lines) >= 1)
+until(lambda: len(errors) == stats().connect_failures == 5 and len(lines) >= 1)
 limit(200)
 print(stats().exhausted, stats().connect_failures)
 print(*lines, sep="\\n")
