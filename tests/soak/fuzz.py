@@ -258,7 +258,7 @@ class Caller:
 
     def reset_one(self):
         sock = self.connected()
-        with contextlib.suppress(IndexError):
+        with contextlib.suppress(IndexError, OSError):  # another thread may have had it, and have closed it
             reset(self.world.peers.pop())
         return sock
 
