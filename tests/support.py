@@ -14,6 +14,7 @@ import threading
 import time
 
 WAIT = 30.0  # seconds after which a test says that something hangs
+WORK = 100.0  # ... a program of its own that has much to do, on a machine that has much else; below pytest's own bound
 
 # A tenth of the load where everything is slow: under wine, and where the runner says so (sanitizers, valgrind).
 SCALE = float(os.environ.get("IOCPCORE_SCALE", "0.1" if sys.platform == "win32" else "1"))

@@ -13,7 +13,7 @@ import pytest
 
 import iocpcore
 from iocpcore._cli import bench
-from support import WAIT, Child, until
+from support import WAIT, WORK, Child, until
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
@@ -41,7 +41,7 @@ def run(tmp_path):
     def run(*arguments):
         saved = tmp_path / "result.json"
         command = [*PYTHON, "pytest", "-p", "no:cacheprovider", "--cpus=any", f"--save={saved}", *arguments]
-        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT)
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WORK)
         document = json.loads(saved.read_text()) if saved.exists() else None
         return done.returncode, done.stdout + done.stderr, document
 
@@ -215,7 +215,7 @@ def command(*arguments, cwd):
     """`iocpcore bench`: its exit status, and what it says."""
     done = subprocess.run(
         [*PYTHON, "iocpcore", "bench", *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=WAIT,
+        timeout=WORK,
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support import run_python
+from support import WORK, run_python
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "bench" / "README.md"])
@@ -19,7 +19,7 @@ def examples(pytestconfig):
 
 
 def test_the_example_of_native_handlers_runs_as_it_stands(examples):
-    output = run_python(examples[0])
+    output = run_python(examples[0], timeout=WORK)
     assert "'mismatches': 0" in output
     assert "'echoes': 50000" in output
     assert "completion packets" in output
