@@ -1,9 +1,13 @@
 """A polite client beside connections that flood: what one waits for a small echo while others send all they can.
 
-The flooders are a process of their own: each writes whenever the system takes something, and reads whatever comes. It
-has the lowest priority: what is measured is the server, not how long the client waits for its CPU. The polite client
-sends a message, waits until it has come back, rests for a moment, and so on. It is driven as the load generator is: it
-prints `ready` before the timed part and `done` after it, and goes on at a line on standard input.
+The flooders are a process of their own: each writes whenever the system takes something, and reads whatever comes. The
+polite client sends a message, waits until it has come back, rests for a moment, and so on. It is driven as the load
+generator is: it prints `ready` before the timed part and `done` after it, and goes on at a line on standard input.
+
+What is measured is the server, not how long the client waits for its CPU, which the flooders use. So these have the
+lowest priority, and the time of an answer ends where the kernel's stamp (SO_TIMESTAMPNS) says that it reached the
+client's socket: a kernel that does not preempt system calls lets the client run only after the flooder's call, which
+moves up to 256 KiB.
 """
 import argparse
 import json
@@ -11,12 +15,15 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 
 PIECE = bytes(64 * 1024)
 ROOM = 256 * 1024
 REST = 0.001  # seconds between an answer and the next message
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python names it since 3.14
+STAMP = struct.Struct("@qq")  # a timespec of a 64-bit system: seconds, nanoseconds
 
 
 def connect(options):
@@ -50,7 +57,7 @@ def start_flood(options):
     """The process that floods: it goes when this one does."""
     socks = [connect(options) for _ in range(options.connections)]
     for sock in socks:
-        ask(sock, options)
+        exchange(sock, options)
     waiting, begun = os.pipe()
     child = os.fork()
     if child == 0:
@@ -67,16 +74,30 @@ def start_flood(options):
     return child
 
 
-def ask(sock, options):
-    """Send a message and have it back; nanoseconds."""
+def exchange(sock, options):
+    """Send a message and have it back: when it was sent, and what the kernel told with the answer."""
     message = os.urandom(options.size)
-    begun = time.perf_counter_ns()
+    begun = time.time_ns()
     sock.sendall(message)
-    answer = sock.recv(options.size, socket.MSG_WAITALL)
-    took = time.perf_counter_ns() - begun
+    answer, ancillary, _, _ = sock.recvmsg(options.size, socket.CMSG_SPACE(STAMP.size), socket.MSG_WAITALL)
     if answer != message:
         raise ConnectionError(f"{len(answer)} bytes came back, or others, for {options.size}")
-    return took
+    return begun, ancillary
+
+
+def await_stamps(sock, options):
+    """The kernel begins to stamp packets a moment after a socket has asked for it."""
+    until = time.monotonic() + options.timeout
+    while not exchange(sock, options)[1]:
+        if time.monotonic() > until:
+            raise TimeoutError("the kernel does not stamp what it receives")
+
+
+def ask(sock, options):
+    """Nanoseconds from sending a message until its answer was in the socket."""
+    begun, ((_, _, stamp),) = exchange(sock, options)
+    seconds, nanoseconds = STAMP.unpack(stamp)
+    return seconds * 1_000_000_000 + nanoseconds - begun
 
 
 def percentile(latencies, share):
@@ -102,7 +123,8 @@ def gate(options, state):
 def run(options):
     """The flood is part of what is timed: other servers' rounds may be waiting meanwhile, and theirs must not flood."""
     polite = connect(options)
-    ask(polite, options)
+    polite.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    await_stamps(polite, options)
     gate(options, "ready")
     child = start_flood(options)
     try:
