@@ -10,6 +10,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = ROOT / "build" / "bench"
 CORE = ROOT / "iocpcore"
+FOLDERS = sorted({file.parent for file in CORE.rglob("*.pxd")})  # with what Cython and the C compiler include
 FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra"]
 
 
@@ -38,12 +39,13 @@ def extension(pyx):
     """The path of a module that is made of the core's own sources."""
     code = BUILD / f"{pyx.stem}.c"
     BUILD.mkdir(parents=True, exist_ok=True)
+    cython = [sys.executable, "-m", "cython", "-3", *(f"-I{folder}" for folder in FOLDERS)]
     try:
-        subprocess.run([sys.executable, "-m", "cython", "-3", "-I", CORE, "-o", code, pyx], check=True)
+        subprocess.run([*cython, "-o", code, pyx], check=True)
     except subprocess.CalledProcessError:
         raise NotHere("Cython is not installed, or does not compile it") from None
-    linux = [CORE / "linux" / f"{name}.c" for name in ("port", "socket", "epoll")]
-    include = [f"-I{path}" for path in (CORE, sysconfig.get_paths()["include"])]
+    linux = [CORE / "calls" / "linux" / f"{name}.c" for name in ("port", "socket", "epoll")]
+    include = [f"-I{path}" for path in (*FOLDERS, sysconfig.get_paths()["include"])]
     options = ["-shared", "-fPIC", "-Wno-unused-parameter", "-Wno-missing-field-initializers", *include]
     return compile_c(BUILD / f"{pyx.stem}{sysconfig.get_config_var('EXT_SUFFIX')}", code, *linux, *options)
 

@@ -29,52 +29,50 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from cpython.bool cimport PyBool_Check
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.bool cimport PyBool_Check
 from cpython.exc cimport PyErr_WriteUnraisable
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.pythread cimport (
-    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
-    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
+    NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
+    PyThread_get_thread_ident, PyThread_release_lock, PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
-
+from iocp cimport (
+    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY, IOCP_LATE_PORT,
+    IOCP_LATE_PORT_LEVEL, LONG, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED, WSAENOBUFS, AcquireSRWLockExclusive,
+    InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
+    InterlockedExchangeAdd64, InterlockedIncrement, ReleaseSRWLockExclusive, iocp_backend_absent, iocp_backend_find,
+    iocp_backend_missing, iocp_backend_name, iocp_claim, iocp_compiler, iocp_error_text, iocp_lingers, iocp_now,
+    iocp_own_name, iocp_peer_name, iocp_process_id, iocp_read32, iocp_read64, iocp_startup, iocp_submit, iocp_unclaim,
+    iocp_was_connected, sockaddr_in, sockaddr_in6)
 from accept cimport listener_init
 from buffer cimport buffer_copy, buffer_pin, chain_cut, chain_length
 from close cimport abort_session
 from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
 from inbox cimport (
-    inbox_ask_to_close, inbox_is_empty, inbox_item, inbox_item_about, inbox_item_free, inbox_is_shut, inbox_join,
+    inbox_ask_to_close, inbox_is_empty, inbox_is_shut, inbox_item, inbox_item_about, inbox_item_free, inbox_join,
     inbox_put)
-from iocp cimport (
-    AF_INET, AF_INET6, DWORD, ERROR_INVALID_PARAMETER, INVALID_SOCKET, IOCP_INHERITS_NO_DELAY,
-    IOCP_LATE_PORT, IOCP_LATE_PORT_LEVEL, LONG,
-    AcquireSRWLockExclusive, InitializeSRWLock, InterlockedCompareExchange, InterlockedExchange, InterlockedExchange64,
-    InterlockedExchangeAdd64, InterlockedIncrement, ReleaseSRWLockExclusive, SOCKADDR_STORAGE, SOCKET, WSAECONNABORTED,
-    WSAENOBUFS, iocp_backend_absent, iocp_backend_find, iocp_backend_missing, iocp_backend_name, iocp_claim,
-    iocp_compiler, iocp_error_text, iocp_lingers, iocp_now, iocp_own_name, iocp_peer_name, iocp_process_id, iocp_read32,
-    iocp_read64, iocp_startup, iocp_submit, iocp_unclaim, iocp_was_connected, sockaddr_in,
-    sockaddr_in6)
 from link cimport link_drop, link_finishes, link_give, link_hold, link_new, link_queued, link_received, link_sent
-from mutant cimport (
-    FOREIGN_SEND_OVERTAKEN, ON_CLOSE_TWICE, RECEIVE_AFTER_CLOSE, REFERENCE_DROPPED_EARLY, mutant)
 from operation cimport (
-    BY_ERROR, BY_EXCEPTION, Buffer, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CALL_SHUTDOWN, DISCARD
-    as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME, DO_SEND,
-    DO_UNLISTEN, ECHO as ECHO_KIND, Handler as NativeHandler, InboxItem, LATENCY_BUCKETS, LOAD as LOAD_KIND, Link,
-    Listener as NativeListener, Load as NativeLoad, LoadRow, NOT_BROKEN, OPEN, OVERDUE, OVERDUE_TOLD,
-    PYTHON as PYTHON_KIND, RECEIVE_MOST, RECEIVE_SIZE, Session as NativeSession, Settings, TROUBLES, TROUBLE_DEQUEUE,
-    TROUBLE_INBOX, TROUBLE_UNHEARD, Warning, WORKERS_MOST, Worker)
+    BY_ERROR, BY_EXCEPTION, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CALL_SHUTDOWN,
+    DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
+    DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, LATENCY_BUCKETS, LOAD as LOAD_KIND, NOT_BROKEN, OPEN, OVERDUE,
+    OVERDUE_TOLD, PYTHON as PYTHON_KIND, TROUBLES, TROUBLE_DEQUEUE, TROUBLE_INBOX, TROUBLE_UNHEARD, WORKERS_MOST,
+    Buffer, Handler as NativeHandler, InboxItem, Link, Listener as NativeListener, Load as NativeLoad, LoadRow,
+    Session as NativeSession, Settings, Warning, Worker)
 from pitfalls cimport pitfall_run
 from port cimport KEY_OPERATION
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
 from stats cimport Stats as StatsRow
-from warn cimport WARN_PERIOD, report_trouble, warn_by, warning_due, warning_of, warnings_are_due
+from tuning cimport LEAVE_TIME, RECEIVE_MOST, RECEIVE_SIZE, WARN_PERIOD
+from warn cimport report_trouble, warn_by, warning_due, warning_of, warnings_are_due
 from worker cimport (
-    defer, LEAVE_TIME, listen as listen_here, send_early, session_do, unlisten as unlisten_here, worker_free,
-    worker_init, worker_over, worker_run, worker_turn)
+    defer, listen as listen_here, send_early, session_do, unlisten as unlisten_here, worker_free, worker_init,
+    worker_over, worker_run, worker_turn)
+
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1

@@ -212,7 +212,7 @@ cdef class Session:
         """The native session, or NULL: this thread must go through the inbox, or it has gone."""
         if worker.thread != PyThread_get_thread_ident():
             return NULL
-        if not inbox_is_empty(worker) and not mutant(FOREIGN_SEND_OVERTAKEN):
+        if not inbox_is_empty(worker):
             return NULL
         return session_resolve(worker, self.link.slot, self.link.generation)
 
@@ -317,8 +317,7 @@ cdef Buffer *pin(void *pinned, const char *data, size_t length) except NULL:
     cdef Buffer *buffer = buffer_pin(pinned, data, length)
     if buffer == NULL:
         raise MemoryError()
-    if not mutant(REFERENCE_DROPPED_EARLY):
-        Py_INCREF(<object> pinned)
+    Py_INCREF(<object> pinned)
     return buffer
 
 
@@ -460,9 +459,8 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
     if due & CALL_SHUTDOWN:
         deliver_call(worker, native, session, session.handler.on_shutdown, "on_shutdown")
     if due & CALL_CLOSE and not worker.abandoned:
-        if not mutant(ON_CLOSE_TWICE):
-            native.close_told = 1
-            native.python = NULL
+        native.close_told = 1
+        native.python = NULL
         if native.active_at == 0:
             warn_unheard(worker, session, native.error)
         native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
@@ -546,7 +544,7 @@ cdef bytes input_of(Worker *worker, NativeSession *native):
 
 
 cdef inline void deliver_data(Worker *worker, NativeSession *native, Session session) noexcept:
-    if not (is_to_hear(native, session) or mutant(RECEIVE_AFTER_CLOSE)) or session.handler.on_receive is None:
+    if not is_to_hear(native, session) or session.handler.on_receive is None:
         worker.stats.bytes_discarded += chain_length(native.input)
         return
     if session.paused:

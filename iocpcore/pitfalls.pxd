@@ -9,9 +9,9 @@
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from iocp cimport (
-    BOOL, CloseHandle, CreateIoCompletionPort, DWORD, GetLastError, GetQueuedCompletionStatusEx, HANDLE, OVERLAPPED,
-    OVERLAPPED_ENTRY, PostQueuedCompletionStatus, SOCKET, ULONG, ULONG_PTR, WAIT_TIMEOUT, WSABUF, WSAGetLastError,
-    WSARecv, WSASend, WSA_IO_PENDING, closesocket, iocp_backend_find, iocp_error_text, iocp_open_port, iocp_startup,
+    BOOL, DWORD, HANDLE, OVERLAPPED, OVERLAPPED_ENTRY, SOCKET, ULONG, ULONG_PTR, WAIT_TIMEOUT, WSABUF, WSA_IO_PENDING,
+    CloseHandle, CreateIoCompletionPort, GetLastError, GetQueuedCompletionStatusEx, PostQueuedCompletionStatus,
+    WSAGetLastError, WSARecv, WSASend, closesocket, iocp_backend_find, iocp_error_text, iocp_open_port, iocp_startup,
     iocp_status)
 
 cdef enum:

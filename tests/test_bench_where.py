@@ -17,7 +17,7 @@ CALLGRIND = """\
 Ir                   file:function
 --------------------------------------------------------------------------------
 17,361,171 ( 4.48%)  core.c:__pyx_f_6worker_worker_turn.lto_priv.0 [core.so]
- 3,390,785 ( 0.79%)  iocpcore/linux/epoll.c:epoll_start.lto_priv.0 [core.so]
+ 3,390,785 ( 0.79%)  iocpcore/calls/linux/epoll.c:epoll_start.lto_priv.0 [core.so]
    177,611 ( 0.05%)  core.c:__pyx_f_6worker_worker_turn.part.0.lto_priv.0 [core.so]
 """
 

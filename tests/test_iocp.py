@@ -40,7 +40,7 @@ def without_preload():
 def build():
     if not shutil.which(os.environ.get("CC", "cc").split()[0]):
         pytest.skip("no C compiler")
-    if not (ROOT / "iocpcore" / "iocp.h").exists():
+    if not (ROOT / "iocpcore" / "calls" / "iocp.h").exists():
         pytest.skip("the sources of iocpcore are not here")
     flags = os.environ.get("IOCPCORE_CONTRACT_CFLAGS", "")
     instrumented = flags or RUNNER

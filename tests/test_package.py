@@ -67,7 +67,8 @@ def metadata(archive, file):
 
 def test_the_sdist_holds_every_source_and_the_licence(sdist):
     wanted = files_below("iocpcore") | files_below("python/iocpcore")
-    assert {"iocpcore/_core.pyx", "iocpcore/iocp.pxd", "iocpcore/iocp.h", "iocpcore/linux/epoll.c"} <= wanted
+    calls = {f"iocpcore/calls/{name}" for name in ("iocp.pxd", "iocp.h", "linux/epoll.c")}
+    assert {"iocpcore/_core.pyx", *calls} <= wanted
     assert wanted | {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= sdist
 
 

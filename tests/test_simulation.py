@@ -1,5 +1,6 @@
 """The whole core on the simulated kernel: random schedules that replay, and deliberate faults that it catches."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -15,8 +16,8 @@ pytestmark = [
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "simulation" / "simulate.py"
-MUTANTS = HERE.parent / "iocpcore" / "mutant.pxd"
-WHIMS = HERE.parent / "iocpcore" / "linux" / "simulated.h"
+MUTANTS = HERE / "simulation" / "mutants.diff"
+WHIMS = HERE / "simulation" / "simulated.h"
 STORIES = 150
 CANNOT = 77  # its exit status where it cannot be built
 
@@ -44,7 +45,7 @@ def tell(first, count):
 def mutants():
     if not MUTANTS.exists():
         return []
-    return re.findall(r"^    ([A-Z_]+)(?: = 1)? +#", MUTANTS.read_text(encoding="utf-8"), re.MULTILINE)
+    return re.findall(r"^== ([A-Z_]+): ", MUTANTS.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def number_of(whim):
@@ -180,3 +181,15 @@ def test_a_mutant_is_caught_within_two_thousand_seeds(mutant):
     caught = simulate("--seeds", 2000, "--mutant", mutant, "--no-shrink")
     named = caught.returncode == 1 and re.match(r"seed \d+: ", caught.stdout)
     assert named, caught.stdout + caught.stderr
+
+
+def test_a_patch_whose_lines_do_not_stand_in_the_core_exactly_once_is_refused():
+    sys.path.insert(0, str(HERE / "simulation"))
+    try:
+        patches = importlib.import_module("patches")
+    finally:
+        sys.path.pop(0)
+    assert patches.apply("a\nb\n", "b\n", "c\n") == "a\nc\n"
+    for code in ("a\n", "a\nb\nb\n"):
+        with pytest.raises(patches.PatchError, match="not once"):
+            patches.apply(code, "b\n", "c\n")

@@ -220,9 +220,8 @@ class Check:
             self.report.say("no cl on the PATH, and no Visual Studio; --contract FILE names a program that is built")
             return CANNOT
         sources = " ".join(f'"{source}"' for source in sorted((ROOT / "tests" / "contract").glob("*.c")))
-        command = (
-            f'cl /nologo /std:c11 /W3 "/I{ROOT / "iocpcore"}" {sources} ws2_32.lib mswsock.lib /Fe:contract.exe'
-        )
+        calls = ROOT / "iocpcore" / "calls"
+        command = f'cl /nologo /std:c11 /W3 "/I{calls}" {sources} ws2_32.lib mswsock.lib /Fe:contract.exe'
         whole = f'"{setup}" && {command}' if setup else command
         outcome = run_command(self.report, whole, 5 * MINUTE, cwd=self.folder, shell=True)
         if outcome == OK:

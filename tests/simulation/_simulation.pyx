@@ -15,21 +15,21 @@ from libc.stdlib cimport abort
 from libc.string cimport memcmp
 from cpython.object cimport PyObject
 from cpython.pythread cimport NOWAIT_LOCK
-
 from iocp cimport (
     HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_has_come,
     iocp_open_port)
 from operation cimport (
-    ACCEPT, ACCEPTS, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, SEND_LIMIT,
-    Operation, SessionSlab, TimerHeap, Waiting)
+    ACCEPT, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, Operation,
+    SessionSlab, TimerHeap, Waiting)
 from place cimport has_place
 from port cimport port_associate
-from receive cimport IDLE_TIME
-from session cimport SLAB_SESSIONS, session_at, session_slots
+from session cimport session_at, session_slots
 from timer cimport timer_first
-from worker cimport ROUND, STEP, TURN, deadline_of, session_takes, still_takes
+from tuning cimport ACCEPTS, IDLE_TIME, ROUND, SEND_LIMIT, SLAB_SESSIONS, STEP, TURN
+from worker cimport deadline_of, session_takes, still_takes
 
-cdef extern from "linux/simulated.h" nogil:
+
+cdef extern from "simulated.h" nogil:
     struct sim_connection:
         pass
     struct sim_limits:

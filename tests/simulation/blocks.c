@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "blocks.h"
-#include "linux/simulated.h"
+#include "simulated.h"
 
 enum { SPOILT = 0xDD };
 

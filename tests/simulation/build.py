@@ -7,7 +7,6 @@ directory of its own.
 import hashlib
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -16,23 +15,25 @@ import sysconfig
 import threading
 from pathlib import Path
 
+import patches
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CORE = ROOT / "iocpcore"
 STATISTICS = ROOT / "python" / "iocpcore" / "_stats.py"
 FLAGS = shlex.split(os.environ.get("IOCPCORE_SIMULATION_CFLAGS", ""))
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Werror"]
-# Whose allocations may fail.
-CALLS = [CORE / "linux" / "port.c", CORE / "linux" / "socket.c"]
-KERNEL = [CORE / "linux" / "epoll.c", CORE / "linux" / "simulated.c", HERE / "peers.c", HERE / "blocks.c"]
+LINUX = CORE / "calls" / "linux"
+CALLS = [LINUX / "port.c", LINUX / "socket.c"]  # their allocations may fail
+KERNEL = [LINUX / "epoll.c", HERE / "simulated.c", HERE / "peers.c", HERE / "blocks.c"]
+SIMULATED = ["-include", HERE / "simulated.h"]
 SCARCE = ["-include", HERE / "scarce.h"]
 FICKLE = ["-include", HERE / "fickle.h"]
 
 
 def mutants():
-    """{name: number}, in the order of mutant.pxd."""
-    enum = (CORE / "mutant.pxd").read_text(encoding="utf-8").split("cdef enum Mutant:")[1].split("\n\n")[0]
-    return {name: number for number, name in enumerate(re.findall(r"^    ([A-Z_]+)", enum, re.MULTILINE), 1)}
+    """{name: number}, in the order of mutants.diff."""
+    return {name: number for number, name in enumerate(patches.faults(), 1)}
 
 
 def compiler():
@@ -46,7 +47,7 @@ def missing():
     """Why it cannot be built here, or None."""
     if not sys.platform.startswith("linux"):
         return "the simulation is a Linux build"
-    if not CORE.joinpath("worker.pxd").exists():
+    if not CORE.joinpath("_core.pyx").exists():
         return "the sources of iocpcore are not here"
     if importlib.util.find_spec("Cython") is None:
         return "the simulation needs Cython"
@@ -83,23 +84,42 @@ def make(target, sources, *command):
 
 
 def compile_c(target, sources, code, *flags):
-    include = [f"-I{path}" for path in (CORE, HERE, sysconfig.get_paths()["include"])]
+    include = [f"-I{path}" for path in (*folders(CORE), LINUX, HERE, sysconfig.get_paths()["include"])]
     options = ["-std=gnu11", "-O1", "-g", "-fPIC", *WARNINGS, *FLAGS, "-DIOCPCORE_SIMULATED=1", *include, *flags]
     make(target, sources, *compiler(), *options, "-c", code, "-o")
+
+
+def folders(core):
+    """Those whose files include each other by their bare names."""
+    return sorted({file.parent for file in core.rglob("*.p*")})
+
+
+def patch(place):
+    """Write the core's Cython sources with the patches below that place. Those that are as before stay untouched."""
+    files = []
+    for name, code in patches.patched(CORE).items():
+        files.append(place / name)
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        if not files[-1].exists() or files[-1].read_text(encoding="utf-8") != code:
+            files[-1].write_text(code, encoding="utf-8")
+    return files
 
 
 def build():
     """The module's path."""
     place = directory()
-    core = sorted(CORE.glob("*.p*")) + sorted(CORE.glob("**/*.h")) + sorted(HERE.glob("*.h")) + [HERE / "build.py"]
+    core = patch(place / "core")
+    headers = sorted(CORE.glob("**/*.h")) + sorted(HERE.glob("*.h")) + [HERE / "build.py"]
     code = place / "_simulation.c"
     pyx = HERE / "_simulation.pyx"
-    cython = [sys.executable, "-m", "cython", "-3", "-Werror", "-I", CORE]
-    make(code, [*core, pyx, *HERE.glob("*.pxi")], *cython, pyx, "-o")
+    cython = [sys.executable, "-m", "cython", "-3", "-Werror", *(f"-I{folder}" for folder in folders(place / "core"))]
+    make(code, [*core, *headers, pyx, *HERE.glob("*.pxi")], *cython, pyx, "-o")
     objects = []
     for source in CALLS + KERNEL:
         objects.append(place / f"{source.stem}.o")
-        compile_c(objects[-1], [*core, source], source, *(SCARCE if source in CALLS else []))
+        scarce = SCARCE if source in CALLS else []
+        simulated = SIMULATED if source.parent == LINUX else []
+        compile_c(objects[-1], [*headers, source], source, *scarce, *simulated)
     objects.append(place / "simulation.o")
     compile_c(objects[-1], [code], code, *SCARCE, *FICKLE)
     module = place / f"_simulation{sysconfig.get_config_var('EXT_SUFFIX')}"

@@ -6,7 +6,7 @@
 #ifndef IOCPCORE_TESTS_PEERS_H
 #define IOCPCORE_TESTS_PEERS_H
 
-#include "linux/simulated.h"
+#include "simulated.h"
 
 enum { PEERS_PERIOD = 65521 };
 

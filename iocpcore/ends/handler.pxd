@@ -11,13 +11,13 @@ from libc.string cimport memcmp
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now, unlikely
 from buffer cimport buffer_borrow, chain_length
-from operation cimport (
-    BY_US, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, DISCARD, ECHO, FINISHING, LATENCY_BUCKETS, LATENCY_OCTAVE,
-    LOAD, PYTHON, RECEIVE_DEFAULT, Buffer, Handler, Load, LoadRow, Session, Worker)
 from call cimport call
 from close cimport finish
-from mutant cimport CONNECT_END_NOT_TOLD, DRAIN_LOST, mutant
+from operation cimport (
+    BY_US, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, ECHO, FINISHING, LATENCY_BUCKETS, LATENCY_OCTAVE, LOAD,
+    PYTHON, Buffer, Handler, Load, LoadRow, Session, Worker)
 from send cimport enqueue, enqueue_chain, queue_above_water, queue_drained
+from tuning cimport RECEIVE_DEFAULT
 
 cdef extern from *:
     """
@@ -248,7 +248,7 @@ cdef inline bint handler_wants_end(Session *session) noexcept nogil:
 
 cdef inline void handler_sent(Worker *worker, Session *session) noexcept nogil:
     """Some of the queue has gone."""
-    if session.link == NULL or not queue_drained(session) or mutant(DRAIN_LOST):
+    if session.link == NULL or not queue_drained(session):
         return
     if session.handler.wants & CALL_DRAIN:
         call(worker, session, CALL_DRAIN)
@@ -256,8 +256,6 @@ cdef inline void handler_sent(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline bint handler_must_be_told(Session *session) noexcept nogil:
     """Python has a session that has ended."""
-    if mutant(CONNECT_END_NOT_TOLD) and session.active_at == 0:
-        return False
     return session.python != NULL and not session.close_told
 
 

@@ -3,7 +3,7 @@
 # The numbers are errnos on Linux. On Windows a packet's are Winsock's (windows/status.h), a call that fails may leave
 # Win32's too. Only these functions compare them.
 from iocp cimport (
-    ERROR_NO_SYSTEM_RESOURCES, ERROR_NOT_ENOUGH_QUOTA, ERROR_OPERATION_ABORTED, ERROR_WORKING_SET_QUOTA, WSAEMFILE,
+    ERROR_NOT_ENOUGH_QUOTA, ERROR_NO_SYSTEM_RESOURCES, ERROR_OPERATION_ABORTED, ERROR_WORKING_SET_QUOTA, WSAEMFILE,
     WSAENOBUFS)
 
 

@@ -5,18 +5,8 @@
 # of the whole proactor: what all workers lack is logged once, not once by each.
 # Threads: report_trouble() is the worker's own. The counts are atomic; told_at is written under the GIL alone.
 from libc.stdint cimport uint64_t
-from iocp cimport InterlockedExchange, InterlockedExchangeAdd64, LONG64, iocp_read64
+from iocp cimport InterlockedExchange, InterlockedExchangeAdd64, iocp_read64
 from operation cimport Trouble, Warning, Worker
-
-cdef extern from *:
-    """
-    #ifdef IOCPCORE_SIMULATED
-    #define WARN_PERIOD UINT64_C(1000000)
-    #else
-    #define WARN_PERIOD UINT64_C(60000000000)
-    #endif
-    """
-    const uint64_t WARN_PERIOD  # nanoseconds between two warnings of the same trouble
 
 
 cdef inline Warning *warning_of(Worker *worker, int trouble) noexcept nogil:

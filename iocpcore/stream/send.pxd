@@ -5,16 +5,14 @@
 # unchanged, until its packet; at most one send is in flight, so order is the order of enqueue().
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
-from iocp cimport (
-    DWORD, InterlockedExchange, WSABUF, WSAGetLastError, WSASend, iocp_read32, iocp_read64, iocp_taken)
+from iocp cimport DWORD, WSABUF, InterlockedExchange, WSAGetLastError, WSASend, iocp_read32, iocp_read64, iocp_taken
 from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
 from link cimport link_count_sent, link_queued
-from mutant cimport COUNT_IGNORED, SEND_BUFFER_FREED_EARLY, SEND_NOT_COUNTED, UNSENT_MISCOUNTED, mutant
-from operation cimport (
-    CLOSING, COPIED, FAILED, FINISHING, PENDING, SEND, SEND_GATHER, SEND_LIMIT, Buffer, Link, Session, Started, Worker)
+from operation cimport CLOSING, COPIED, FAILED, FINISHING, PENDING, SEND, Buffer, Link, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from timer cimport timer_set
+from tuning cimport SEND_GATHER, SEND_LIMIT
 
 
 cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
@@ -118,8 +116,7 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
     session.sent_at = worker.now
     if session.handler.settings.send_timeout != 0:
         timer_set(worker, session, worker.now + session.handler.settings.send_timeout)
-    if not mutant(SEND_NOT_COUNTED):
-        session_hold(session)
+    session_hold(session)
     if WSASend(session.socket, wsabufs, count, sent, 0, &session.send.overlapped, NULL) != 0:
         error = WSAGetLastError()
     started = operation_started(worker, error, session.skips)
@@ -128,8 +125,6 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
         session.error = error
     elif started == PENDING and (session.handler.settings.send_timeout != 0 or session.state == FINISHING):
         session.taken = iocp_taken(session.socket)
-    if mutant(SEND_BUFFER_FREED_EARLY) and started != FAILED:
-        consume(worker, session, gathered(wsabufs, count))
     return started
 
 
@@ -146,8 +141,7 @@ cdef inline bint peer_takes(Worker *worker, Session *session) noexcept nogil:
 cdef inline void end_send(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.sending = 0
-    if not mutant(SEND_NOT_COUNTED):
-        session_drop(session)
+    session_drop(session)
 
 
 cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcept nogil:
@@ -157,7 +151,7 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
     session.queue_bytes -= bytes
     if bytes > 0:
         session.sent_at = worker.now
-        if session.link != NULL and not (session.state == CLOSING and mutant(UNSENT_MISCOUNTED)):
+        if session.link != NULL:
             link_count_sent(session.link, bytes)
     worker.stats.bytes_queued -= bytes
     worker.stats.bytes_sent += bytes
@@ -176,11 +170,7 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
 
 cdef inline bint on_send(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     """A send has ended, with 0 or an error number; False if the session must end. Bytes count even if it failed."""
-    cdef WSABUF wsabufs[SEND_GATHER]
-    if mutant(COUNT_IGNORED):
-        consume(worker, session, gathered(wsabufs, gather(session, wsabufs)))
-    elif not mutant(SEND_BUFFER_FREED_EARLY):
-        consume(worker, session, bytes)
+    consume(worker, session, bytes)
     if status == 0:
         return True
     if session.state != CLOSING:    # else why it ends is known, and this is what came of it

@@ -1,16 +1,12 @@
 # The worker's completion port: associate, post, dequeue; and the accounting of every start and every end.
 #
 # Threads: the worker's own, but for port_wake.
-from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from iocp cimport (
-    GetLastError, GetQueuedCompletionStatusEx, HANDLE, OVERLAPPED, PostQueuedCompletionStatus, SOCKET, ULONG,
-    ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort, DWORD, iocp_associate_claimed, iocp_now)
-from mutant cimport DEQUEUE_RESULT_IGNORED, INLINE_ENDED_TWICE, NOT_ZEROED, mutant
-from operation cimport BATCH, FAILED, INLINE, NOT_BROKEN, PENDING, Operation, Started, Worker
-
-cdef enum:
-    FAILURES_MOST = 100     # dequeues that fail in a row, one after the other: then they do so for ever
+    DWORD, HANDLE, OVERLAPPED, SOCKET, ULONG, ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort,
+    GetLastError, GetQueuedCompletionStatusEx, PostQueuedCompletionStatus, iocp_associate_claimed, iocp_now)
+from operation cimport FAILED, INLINE, NOT_BROKEN, PENDING, Operation, Started, Worker
+from tuning cimport BATCH, FAILURES_MOST
 
 # Completion keys: what a packet is about.
 cdef enum CompletionKey:
@@ -42,7 +38,7 @@ cdef inline unsigned int port_dequeue(Worker *worker, DWORD milliseconds) noexce
     cdef int error = 0 if got else <int> GetLastError()
     worker.stats.dequeues += 1
     worker.now = iocp_now(worker.port)
-    if got or mutant(DEQUEUE_RESULT_IGNORED):
+    if got:
         worker.failed = 0
         return count
     if error == <int> WAIT_TIMEOUT:
@@ -61,8 +57,7 @@ cdef inline bint port_is_broken(Worker *worker) noexcept nogil:
 
 cdef inline void operation_begin(Worker *worker, Operation *operation, unsigned char kind, void *owner) noexcept nogil:
     """Before the start: all that its completion will need is written now, for it may complete at once."""
-    if not mutant(NOT_ZEROED):
-        memset(&operation.overlapped, 0, sizeof(OVERLAPPED))
+    memset(&operation.overlapped, 0, sizeof(OVERLAPPED))
     operation.kind = kind
     operation.owner = owner
     worker.stats.submitted += 1
@@ -71,7 +66,7 @@ cdef inline void operation_begin(Worker *worker, Operation *operation, unsigned 
 
 cdef inline Started operation_started(Worker *worker, int error, bint skips) noexcept nogil:
     """After the start, with its error or 0: how it went. An end is accounted for here, but for one by packet."""
-    if error == WSA_IO_PENDING or (error == 0 and not skips and not mutant(INLINE_ENDED_TWICE)):
+    if error == WSA_IO_PENDING or (error == 0 and not skips):
         return PENDING
     worker.stats.in_flight -= 1
     if error == 0:

@@ -4,7 +4,7 @@
 # nothing else uses till then.
 # Threads: the session's worker.
 from iocp cimport (
-    SOCKADDR_STORAGE, ConnectEx, DWORD, WSAGetLastError, iocp_bind_for_connect, iocp_skip_on_success,
+    DWORD, SOCKADDR_STORAGE, ConnectEx, WSAGetLastError, iocp_bind_for_connect, iocp_skip_on_success,
     iocp_update_connected, sockaddr)
 from operation cimport CONNECT, FAILED, OPEN, Session, Started, Worker
 from port cimport operation_begin, operation_started, port_associate, port_associate_given

@@ -5,24 +5,14 @@
 # Threads: the listener's worker.
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
-    AcceptEx, CancelIoEx, DWORD, HANDLE, INVALID_SOCKET, InterlockedExchangeAdd64, SOCKET, ULONG_PTR, WSAGetLastError,
+    DWORD, HANDLE, INVALID_SOCKET, SOCKET, ULONG_PTR, AcceptEx, CancelIoEx, InterlockedExchangeAdd64, WSAGetLastError,
     closesocket, iocp_accept_buffer, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close,
     iocp_event_open, iocp_event_use, iocp_linger_off, iocp_stop_listening, iocp_update_accepted)
-from mutant cimport ACCEPTED_REFUSED_AT_CLOSE, ACCEPT_CONTEXT_MISSING, mutant
-from operation cimport ACCEPT, ACCEPTS, FAILED, PYTHON, TROUBLE_ACCEPT, Accept, Listener, Worker
+from operation cimport ACCEPT, FAILED, PYTHON, TROUBLE_ACCEPT, Accept, Listener, Worker
 from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate, port_associate_given
 from status cimport status_cancelled, status_exhausted
+from tuning cimport ACCEPTS, ACCEPT_PATIENCE, ACCEPT_RETRY_TIME
 from warn cimport report_trouble
-
-cdef extern from *:
-    """
-    #define ACCEPT_RETRY_TIME UINT64_C(50000000)
-    """
-    const unsigned long long ACCEPT_RETRY_TIME   # nanoseconds between tries when accepting fails on and on
-
-cdef enum:
-    PATIENCE = 256  # failures in a row that may each be one connection's own: then it is the listener's
-    BACKLOG_MOST = 65535    # connections that a closing listener takes from the system's queue: no queue is longer
 
 
 cdef inline void listener_init(Listener *listener) noexcept nogil:
@@ -51,7 +41,7 @@ cdef inline bint must_wait(Worker *worker, Listener *listener, int error) noexce
     """Would accepting again at once only spin? That is worth a warning."""
     listener.failures += 1
     worker.stats.exhausted += status_exhausted(error)
-    if not status_exhausted(error) and listener.failures <= PATIENCE:
+    if not status_exhausted(error) and listener.failures <= ACCEPT_PATIENCE:
         return False
     report_trouble(worker, TROUBLE_ACCEPT, error)
     return True
@@ -201,9 +191,7 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
     if listener.lingers:
         iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
     count_accepted(worker, listener)
-    if mutant(ACCEPTED_REFUSED_AT_CLOSE) and listener.closing:
-        status = 1
-    elif not accept.updated and not mutant(ACCEPT_CONTEXT_MISSING):
+    if not accept.updated:
         status = iocp_update_accepted(socket, listener.socket)
     if status != 0:
         closesocket(socket)

@@ -7,24 +7,8 @@
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from iocp cimport iocp_give_pages, iocp_take_pages
-from operation cimport (
-    BORROWED, COPIED, COPY_SIZE, PINNED, POOLED, RECEIVE_SIZE, SLAB_BUFFERS, SMALL, Buffer, BufferPool, Slab, Worker)
-
-cdef extern from *:
-    """
-    #ifdef IOCPCORE_SIMULATED
-    #define RELEASED_SPOILT 1
-    #else
-    #define RELEASED_SPOILT 0
-    #endif
-    """
-    const bint RELEASED_SPOILT  # the simulation's build: what is released is overwritten, so that late readers show
-
-cdef extern from *:
-    """
-    #define TRIM_TIME UINT64_C(1000000000)
-    """
-    const unsigned long long TRIM_TIME  # nanoseconds from a slab's last use to giving it back to the system
+from operation cimport BORROWED, COPIED, PINNED, POOLED, SMALL, Buffer, BufferPool, Slab, Worker
+from tuning cimport COPY_SIZE, RECEIVE_SIZE, RELEASED_SPOILT, SLAB_BUFFERS, TRIM_TIME
 
 
 cdef inline size_t slab_size(const BufferPool *pool) noexcept nogil:

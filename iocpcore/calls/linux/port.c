@@ -15,8 +15,8 @@
 
 /* The best first: "auto" takes the first that can run. */
 static const struct iocp_backend *const backends[] = {
-#ifdef IOCPCORE_SIMULATED
-    &simulated_backend,
+#ifdef FIRST_BACKEND /* of a test */
+    FIRST_BACKEND,
 #endif
 #ifdef IOCPCORE_URING
     &uring_backend,

@@ -2,17 +2,25 @@
  *
  * Ownership: the world owns connections and their bytes; what it hands out lives until sim_end(). It holds the core's
  * memory as a kernel does: from a start that pends until the packet is dequeued, and there it finds every trespass.
+ * The sources of the calls are compiled with this file included before all else: their system calls become ours.
  * Threads: one thread begins a world, owns all its ports and ends it.
  */
-#ifndef IOCPCORE_LINUX_SIMULATED_H
-#define IOCPCORE_LINUX_SIMULATED_H
+#ifndef IOCPCORE_TESTS_SIMULATED_H
+#define IOCPCORE_TESTS_SIMULATED_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* this comes before what a file itself says */
+#endif
 #include "iocp.h"
 
+struct iocp_backend;
 extern const struct iocp_backend simulated_backend;
-extern unsigned sim_mutant; /* the deliberate fault that the core has, by its number in mutant.pxd; 0: none */
+#define FIRST_BACKEND &simulated_backend
+extern unsigned sim_mutant; /* the deliberate fault that is active, by its number in mutants.diff; 0: none */
 
 /* ---- the system calls of socket.c: simulated for simulated descriptors ---- */
+
+#define OTHER_SYSTEM_CALLS
 
 int os_socket(int family, int type, int protocol);
 int os_close(int fd);

@@ -10,26 +10,14 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from iocp cimport (
-    INVALID_SOCKET, InterlockedDecrement, InterlockedIncrement, SOCKET, closesocket, iocp_break_off, iocp_give_pages,
+    INVALID_SOCKET, SOCKET, InterlockedDecrement, InterlockedIncrement, closesocket, iocp_break_off, iocp_give_pages,
     iocp_has_forked, iocp_linger_zero, iocp_shutdown_send, iocp_take_pages)
-from buffer cimport RELEASED_SPOILT, TRIM_TIME, buffer_release, chain_release
+from buffer cimport buffer_release, chain_release
 from link cimport link_drop
-from mutant cimport GENERATION_NOT_RAISED, LISTENER_NOT_HELD, SLAB_GIVEN_BACK_EARLY, mutant
-from operation cimport (
-    CLOSING, FREE, NOT_BROKEN, Buffer, Handler, Listener, Session, SessionSlab, SessionTable, Worker)
+from operation cimport CLOSING, FREE, NOT_BROKEN, Buffer, Handler, Listener, Session, SessionSlab, SessionTable, Worker
 from place cimport leave_place
 from timer cimport timer_drop, timers_reserve
-
-
-cdef extern from *:
-    """
-    #ifdef IOCPCORE_SIMULATED
-    #define SLAB_SESSIONS 4
-    #else
-    #define SLAB_SESSIONS 128
-    #endif
-    """
-    const unsigned int SLAB_SESSIONS    # made, and given back, together; few in the simulation, which has few sessions
+from tuning cimport RELEASED_SPOILT, SLAB_SESSIONS, TRIM_TIME
 
 
 # ---- memory ----
@@ -96,8 +84,7 @@ cdef inline Session *session_take(Worker *worker) noexcept nogil:
     worker.stats.sessions_spare -= 1
     if slab.used == SLAB_SESSIONS:
         table.roomy = slab.next
-    if not mutant(GENERATION_NOT_RAISED):
-        table.opened += 1
+    table.opened += 1
     memset(session, 0, sizeof(Session))
     session.slot = slab.number * SLAB_SESSIONS + <unsigned int> (session - slab.sessions)
     session.generation = table.opened
@@ -129,7 +116,7 @@ cdef inline void sessions_trim(Worker *worker) noexcept nogil:
     cdef SessionSlab *slab
     while at[0] != NULL:
         slab = at[0]
-        if slab.used == 0 or mutant(SLAB_GIVEN_BACK_EARLY):
+        if slab.used == 0:
             at[0] = slab.next
             table.slabs[slab.number] = NULL
             worker.stats.sessions_spare -= SLAB_SESSIONS
@@ -180,7 +167,7 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     session.state = state
     session.handler = handler
     session.listener = listener
-    if listener != NULL and not mutant(LISTENER_NOT_HELD):
+    if listener != NULL:
         InterlockedIncrement(&listener.holds)
     session.active_at = worker.now
     session.sent_at = worker.now
@@ -251,8 +238,7 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     timer_drop(worker, session)
     if session.listener != NULL:
         leave_place(worker, session.listener)
-        if not mutant(LISTENER_NOT_HELD):
-            InterlockedDecrement(&session.listener.holds)
+        InterlockedDecrement(&session.listener.holds)
     session_give_back(worker, session)
     worker.sessions.active -= 1
     worker.stats.active -= 1

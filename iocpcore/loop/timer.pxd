@@ -10,16 +10,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 from iocp cimport iocp_give_pages, iocp_take_pages
 from operation cimport Session, Timer, TimerHeap, Worker
-
-cdef extern from *:
-    """
-    #ifdef IOCPCORE_SIMULATED
-    #define LEAST_TIMERS 4
-    #else
-    #define LEAST_TIMERS 256
-    #endif
-    """
-    const size_t LEAST_TIMERS   # that there is room for
+from tuning cimport LEAST_TIMERS
 
 
 cdef inline void timer_heap_free(TimerHeap *heap) noexcept nogil:

@@ -10,10 +10,9 @@ from libc.stdlib cimport free, malloc
 from iocp cimport (
     SOCKET, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedExchange,
     InterlockedIncrement, ReleaseSRWLockExclusive, iocp_read32)
-from accept cimport ACCEPT_RETRY_TIME
 from inbox cimport inbox_wake
-from mutant cimport PLACE_NOT_GRANTED, WAITED_LONGEST_SERVED_LAST, mutant
 from operation cimport Limit, Listener, Places, Waiting, Worker
+from tuning cimport ACCEPT_RETRY_TIME
 
 
 cdef inline void places_init(Places *places) noexcept nogil:
@@ -61,10 +60,6 @@ cdef inline Waiting *unlink_first(Places *places) noexcept nogil:
     while chosen != NULL and not has_place(&chosen.listener.limit):
         before = chosen
         chosen = chosen.next
-    if mutant(WAITED_LONGEST_SERVED_LAST) and chosen != NULL:
-        while chosen.next != NULL and has_place(&chosen.next.listener.limit):
-            before = chosen
-            chosen = chosen.next
     if chosen != NULL:
         unlink_waiting(places, before, chosen)
     return chosen
@@ -83,7 +78,7 @@ cdef inline Worker *grant_place(Places *places) noexcept nogil:
     """Under the lock: give a place that is free to the connection that is next; the worker to wake, or NULL."""
     cdef Waiting *first
     cdef Waiting **at
-    if not has_place(&places.limit) or mutant(PLACE_NOT_GRANTED):
+    if not has_place(&places.limit):
         return NULL
     first = unlink_first(places)
     if first == NULL:

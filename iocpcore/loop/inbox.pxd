@@ -15,27 +15,9 @@ from iocp cimport (
     InterlockedExchange, InterlockedIncrement, ReleaseSRWLockExclusive, iocp_now, iocp_read32)
 from buffer cimport buffer_append, buffer_has_room
 from link cimport link_drop
-from mutant cimport SEND_JOINS_TAKEN, WAKE_UP_LOST, mutant
-from operation cimport (
-    COPIED, COPY_SIZE, DO_SEND, NOT_OVERDUE, OVERDUE, RECEIVE_SIZE, Buffer, Inbox, InboxItem, Link, Listener, Worker)
+from operation cimport COPIED, DO_SEND, NOT_OVERDUE, OVERDUE, Buffer, Inbox, InboxItem, Link, Listener, Worker
 from port cimport port_wake
-
-cdef extern from *:
-    """
-    #ifdef IOCPCORE_SIMULATED
-    #define BACKLOG_ITEMS 3
-    #define BACKLOG_BYTES 4096
-    #else
-    #define BACKLOG_ITEMS 100000
-    #define BACKLOG_BYTES (64 << 20)
-    #endif
-    #define BACKLOG_TIME UINT64_C(5000000000)
-    """
-    # Above one of them the worker is behind: it takes a hundred thousand items in a tenth of a second, and 64 MiB is
-    # what the default send_limit lets one session queue. Few small ones show a callback that blocks by their age.
-    const size_t BACKLOG_ITEMS
-    const size_t BACKLOG_BYTES
-    const uint64_t BACKLOG_TIME     # nanoseconds that the oldest has waited
+from tuning cimport BACKLOG_BYTES, BACKLOG_ITEMS, BACKLOG_TIME, COPY_SIZE, RECEIVE_SIZE
 
 
 cdef inline InboxItem *inbox_item(unsigned char kind) noexcept nogil:
@@ -171,12 +153,10 @@ cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by, LONG *over
         see_backlog(inbox, worker.now)
     inbox.head = NULL
     inbox.items = inbox.bytes = 0
-    if not mutant(SEND_JOINS_TAKEN):
-        inbox.takes += 1
+    inbox.takes += 1
     InterlockedExchange(&inbox.waiting, 0)
     overdue[0] = InterlockedExchange(&inbox.overdue, NOT_OVERDUE)
-    if not mutant(WAKE_UP_LOST):
-        inbox.posted = 0
+    inbox.posted = 0
     close_by[0] = inbox.close_by
     ReleaseSRWLockExclusive(&inbox.lock)
     return items

@@ -9,32 +9,10 @@ from cpython.pythread cimport PyThread_type_lock
 from iocp cimport (
     HANDLE, IOCP_EVENT, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK, sockaddr_in6)
 from stats cimport Stats
+from tuning cimport ACCEPTS, BATCH, SLAB_BUFFERS
 
 cdef enum:
     WORKERS_MOST = 256
-    BATCH = 128             # packets a dequeue may return
-    ACCEPTS = 16            # AcceptEx pre-posted by each listener
-    SEND_GATHER = 16        # WSABUFs of one WSASend
-    SEND_LIMIT = 262144     # bytes of one WSASend: more would show no progress for too long
-    SLAB_BUFFERS = 64       # pooled buffers that are made, and given back, together
-    COPY_SIZE = 960         # bytes that a copy for sending has room for, at least: later small ones join it
-
-cdef extern from *:
-    """
-    #ifdef IOCPCORE_SIMULATED
-    #define RECEIVE_SIZE 1024u
-    #else
-    #define RECEIVE_SIZE 16384u
-    #endif
-    #define RECEIVE_DEFAULT (8 * RECEIVE_SIZE)
-    #define RECEIVE_MOST (RECEIVE_GATHER * RECEIVE_SIZE)
-    #define RECEIVE_GATHER 16
-    """
-    const unsigned int RECEIVE_SIZE     # bytes of a pooled buffer; few in the simulation: its receives take several
-    const unsigned int RECEIVE_DEFAULT  # bytes of one receive, at most, if nothing else is wanted
-    const unsigned int RECEIVE_MOST     # ... whatever is wanted
-    enum:
-        RECEIVE_GATHER                  # pooled buffers of one WSARecv, at most
 
 cdef enum OperationKind:
     ACCEPT = 1
@@ -77,7 +55,7 @@ cdef struct Slab:               # behind their bytes
     Slab *next
     char *pages
     unsigned int used           # buffers
-    Buffer buffers[64]          # SLAB_BUFFERS
+    Buffer buffers[SLAB_BUFFERS]
 
 cdef struct BufferPool:
     Buffer *spare
@@ -422,10 +400,6 @@ cdef struct Worker:
     uint64_t contended_until    # when that ends
     uint64_t large_until         # until then somebody is believed to receive much
     uint64_t round_until        # bytes received and sent with which this round has moved what it may
-    int longest_turn            # of the simulation: steps after which a turn went on, at most
-    unsigned int turns_given    # ... of those who waited for one, in this round
-    uint64_t moved_by_turns     # ... bytes that they moved
-    bint overdrawn              # ... a turn was given in a round that was over, and was not its first
     Session *calls_head         # sessions whose handlers in Python are to be called after this batch
     Session *calls_tail
     InboxItem *python_head      # functions to be called, and connections that never came to be
@@ -445,7 +419,6 @@ cdef struct Worker:
     Listener *listeners
     uint64_t retry_at           # when refused accepts are posted again, 0: none are
     uint64_t close_at           # closing: when what is left is aborted; the inbox's, as the worker knows it
-    uint64_t closing_since      # of the simulation: when it last dequeued before it began to close
     uint64_t leave_at           # closing: when what has not even drained is left behind, if nothing more gets done
     uint64_t done               # closing: what was done when leave_at was set
     int error                   # why what was just tried could not be done

@@ -5,87 +5,51 @@
 # Ownership: an operation that has ended still holds its session until its step is over, so that a session cannot be
 # released between two packets of one batch; advance() releases it when nothing holds it any more.
 # Threads: one thread per worker, without the GIL from the first to the last line.
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
-    ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, IOCP_CANCEL_SPARES, LONG, SOCKET,
-    AcquireSRWLockExclusive, CancelIoEx, CloseHandle, DWORD, GetLastError, InitializeSRWLock,
-    InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange, InterlockedIncrement, OVERLAPPED_ENTRY,
-    ReleaseSRWLockExclusive, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, WSAGetLastError, closesocket, iocp_accept_waiting,
-    iocp_has_come, iocp_has_ended, iocp_keep_alive, iocp_linger_off, iocp_no_delay, iocp_now, iocp_open_port,
-    iocp_skip_on_success, iocp_socket, iocp_status, iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
+    DWORD, ERROR_OPERATION_ABORTED, HANDLE, INFINITE, INVALID_SOCKET, IOCP_BUFFERS_ENOUGH, IOCP_CANCEL_SPARES, LONG,
+    OVERLAPPED_ENTRY, SOCKET, ULONG_PTR, WSAENOBUFS, WSAETIMEDOUT, AcquireSRWLockExclusive, CancelIoEx, CloseHandle,
+    GetLastError, InitializeSRWLock, InterlockedCompareExchange, InterlockedDecrement, InterlockedExchange,
+    InterlockedIncrement, ReleaseSRWLockExclusive, WSAGetLastError, closesocket, iocp_accept_waiting, iocp_has_come,
+    iocp_has_ended, iocp_keep_alive, iocp_linger_off, iocp_no_delay, iocp_now, iocp_open_port, iocp_skip_on_success,
+    iocp_socket, iocp_status, iocp_submit, iocp_trim, iocp_wait_undisturbed, unlikely)
 from accept cimport (
-    ACCEPT_RETRY_TIME, BACKLOG_MOST, arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused,
-    must_wait, on_accept, post_accept, start_listening)
-from buffer cimport buffer_release, buffers_free, buffers_init, buffers_trim, chain_release
+    arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused, must_wait, on_accept,
+    post_accept, start_listening)
+from buffer cimport buffer_release, buffers_free, buffers_init, buffers_trim
 from call cimport call, call_with_item, calls_are_due
-from close cimport DRAIN_TIME, abort_session, close_session, close_undrained, finish, send_end, time_to_finish
+from close cimport abort_session, close_session, close_undrained, finish, send_end, time_to_finish
 from connect cimport end_connect, on_connect, start_connect
 from handler cimport (
     handler_closed, handler_data, handler_discards, handler_must_be_told, handler_opened, handler_sent,
     handler_wants_data, handler_wants_end, load_count_error, load_over)
 from inbox cimport inbox_item_about, inbox_item_free, inbox_put, inbox_shut, inbox_take
 from link cimport link_finish
-from mutant cimport (
-    ACCEPT_NOT_REPOSTED, BACKLOG_DROPPED, CHECKED, CLOSED_WITH_UNREAD_INPUT, CLOSE_COUNTS_NO_PROGRESS,
-    CLOSING_DROPS_SENDS, COME_DATA_OVERLOOKED, DEADLINES_WAIT_FOR_REST, FAILURE_TAKEN_FOR_SUCCESS, FREED_AT_DEQUEUE,
-    HAND_OVER_LOSES_SOCKET, IDLE_BUFFER_FREED_EARLY, LISTENER_NOT_TOLD, PAUSE_NOT_COUNTED, PEERS_END_OVERTAKES,
-    REFUSED_RECEIVE_CLOSES, ROUNDS_WITHOUT_END, SENT_TWICE, SHUTDOWN_OVERTAKES, TIMER_NOT_RENEWED, TURNS_OVERTAKEN,
-    TURNS_WITHOUT_END, mutant)
 from operation cimport (
-    ACCEPT, ACCEPTS, BROKEN, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
+    ACCEPT, BROKEN, BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_END, CALL_RECEIVE,
     CALL_SHUTDOWN, CLOSING, CONNECT, CONNECTING, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE,
     DO_RESUME, DO_SEND, DO_UNLISTEN, FAILED, FINISHING, INLINE, LEFT_BEHIND, LOAD, NOT_BROKEN, OPEN, OVERDUE, PENDING,
-    RECEIVE, RECEIVE_SIZE, TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_DEQUEUE, TROUBLE_INBOX, Accept, Buffer, Handler,
-    InboxItem, Listener, Operation, Session, SessionList, Settings, Started, Waiting, Worker)
+    RECEIVE, TROUBLE_ACCEPT, TROUBLE_CONNECT, TROUBLE_DEQUEUE, TROUBLE_INBOX, Accept, Buffer, Handler, InboxItem,
+    Listener, Operation, Session, SessionList, Settings, Started, Waiting, Worker)
 from place cimport (
     leave_place, places_init, places_were_granted, served, take_granted, take_place, take_waiting, wait_for_place,
     wake_all_granted)
 from port cimport KEY_INBOX, operation_completed, port_associate, port_associate_given, port_dequeue, port_is_broken
 from receive cimport (
-    IDLE_TIME, RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, SELDOM, Received, end_receive, on_receive, reclaims,
-    release_input, start_receive)
+    RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_NOTHING, Received, end_receive, on_receive, reclaims, release_input,
+    start_receive)
 from send cimport end_send, enqueue_merged, on_send, peer_takes, start_send
 from session cimport (
     session_at, session_close_socket, session_drop, session_hold, session_open, session_releasable, session_release,
     session_resolve, session_slots, session_table_free, sessions_trim)
 from status cimport status_cancelled, status_exhausted
 from timer cimport timer_drop, timer_first, timer_heap_free, timer_set, timers_trim
-from warn cimport WARN_PERIOD, report_trouble
-
-cdef enum:
-    TURN = 32           # steps of one session before the others have their turn; one that moves much counts as several
-    CONTENDED_TURN = 8  # ... while others wait who say little
-    SHORT_TURN = 3      # ... once the round has moved what it may
-
-cdef extern from *:
-    """
-    #define GIL_TIME UINT64_C(20000)
-    #define MUCH (4 * RECEIVE_SIZE)
-    #ifdef IOCPCORE_SIMULATED
-    #define ROUND (2 * RECEIVE_SIZE)    /* so that few sessions are many */
-    #define CONTENDED_ROUND (ROUND / 4)
-    #else
-    #define ROUND (64 * RECEIVE_SIZE)
-    #define CONTENDED_ROUND (4 * RECEIVE_SIZE)
-    #endif
-    #define CONTENDED_TIME UINT64_C(10000000)
-    #define LARGE_TIME UINT64_C(1000000)
-    #define LITTLE (RECEIVE_SIZE / 4)
-    #define STEP (RECEIVE_SIZE / 2)
-    #define SPARE_TIME UINT64_C(1000000)
-    #define LEAVE_TIME (2 * DRAIN_TIME)
-    """
-    const uint64_t GIL_TIME     # nanoseconds that it takes to attach, at most, when nobody else has the GIL
-    const unsigned int ROUND    # bytes that a round moves, in and out, before the worker looks for new packets
-    const unsigned int CONTENDED_ROUND  # ... while others wait who say little
-    const uint64_t CONTENDED_TIME   # nanoseconds for which it is so after one of them was served
-    const uint64_t LARGE_TIME   # nanoseconds after a receive of more than a buffer in which little ones are beside it
-    const unsigned int LITTLE   # bytes of a receive that are little
-    const unsigned int STEP     # bytes that count as one step more
-    const unsigned int MUCH     # bytes that a batch may have received before its callbacks run
-    const uint64_t SPARE_TIME   # nanoseconds until a spared session is asked again; its packet comes sooner as a rule
-    const uint64_t LEAVE_TIME   # nanoseconds without progress after which a worker whose drain is over leaves
+from tuning cimport (
+    ACCEPTS, ACCEPT_RETRY_TIME, BACKLOG_MOST, CONTENDED_ROUND, CONTENDED_TIME, CONTENDED_TURN, DRAIN_TIME, GIL_TIME,
+    IDLE_TIME, LARGE_TIME, LEAVE_TIME, LITTLE, MUCH, RECEIVE_SIZE, ROUND, SELDOM, SHORT_TURN, SPARE_TIME, STEP, TURN,
+    WARN_PERIOD)
+from warn cimport report_trouble
 
 
 # ---- the transition table ----
@@ -103,9 +67,7 @@ cdef inline void take_turn(Worker *worker, Session *session, int most, bint smal
     cdef int cost, spent = 0
     if unlikely(worker.closing) and session.state == OPEN and not goes_on(session):
         finish(worker, session, BY_US)
-    while spent < most or mutant(TURNS_WITHOUT_END):
-        if CHECKED:
-            worker.longest_turn = max(worker.longest_turn, spent)
+    while spent < most:
         if session.state == CLOSING:
             if session_releasable(session):
                 tell_or_release(worker, session)
@@ -129,10 +91,10 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
     if session.state == CONNECTING:
         return False
     if session.queue_head != NULL:
-        if not session.sending or mutant(SENT_TWICE):
+        if not session.sending:
             return step_send(worker, session)
     elif session.state == FINISHING:
-        if session.peer_ended or mutant(CLOSED_WITH_UNREAD_INPUT):
+        if session.peer_ended:
             close_session(worker, session, session.reason)      # which sends our end
             return True
         if not session.end_sent:
@@ -214,7 +176,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
 
 cdef inline void receive_refused(Worker *worker, Session *session, bint waiting) noexcept nogil:
     """For want of memory: the next receive is of zero bytes, which locks no pages. A second refusal closes."""
-    if waiting or session.data_waits or not status_exhausted(session.error) or mutant(REFUSED_RECEIVE_CLOSES):
+    if waiting or session.data_waits or not status_exhausted(session.error):
         close_session(worker, session, BY_ERROR)
         return
     session.error = 0
@@ -371,9 +333,6 @@ cdef inline void note_contention(Worker *worker, Session *session, DWORD bytes) 
 
 
 cdef inline void begin_round(Worker *worker) noexcept nogil:
-    if CHECKED:
-        worker.turns_given = 0
-        worker.moved_by_turns = 0
     worker.contended = worker.now < worker.contended_until
     worker.round_until = moved(worker) + (CONTENDED_ROUND if worker.contended else ROUND)
     worker.waited = worker.ready.tail if worker.ready.head != NULL else NULL
@@ -419,22 +378,12 @@ cdef inline void run_due(Worker *worker) noexcept nogil:
 cdef inline void run_ready(Worker *worker) noexcept nogil:
     """Those that waited when the round began, each once, until the round has moved what it may; one at least."""
     cdef Session *session = NULL
-    cdef uint64_t before
     while session != worker.waited:
-        if CHECKED:
-            worker.overdrawn |= session != NULL and round_is_over(worker)
-            worker.turns_given += 1
         session = take_first(&worker.ready)
-        if mutant(TURNS_OVERTAKEN) and worker.ready.head != NULL:
-            append(&worker.ready, session)
-            session = take_first(&worker.ready)
-        before = moved(worker)
         take_turn(worker, session, whole_turn(worker), False)
-        if CHECKED:
-            worker.moved_by_turns += moved(worker) - before
         if much_to_tell(worker):
             run_calls(worker)
-        if worker.abandoned or (round_is_over(worker) and not mutant(ROUNDS_WITHOUT_END)):
+        if worker.abandoned or round_is_over(worker):
             return
 
 
@@ -457,8 +406,7 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     worker.gil_wait = worker.attached_at - began
     worker.stats.attaches += 1
     worker.stats.callback_time += worker.now - began
-    if not mutant(PEERS_END_OVERTAKES):
-        run_inbox(worker)   # what they have sent behind something older goes before the peer's end is acted on
+    run_inbox(worker)   # what they have sent behind something older goes before the peer's end is acted on
     while session != NULL:
         after = session.next_call
         session.calling = 0
@@ -529,10 +477,9 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
     item.socket = socket
     if not inbox_put(best, item):
         inbox_item_free(item)
-        if not mutant(HAND_OVER_LOSES_SOCKET):
-            InterlockedDecrement(&best.load)
-            InterlockedIncrement(&worker.load)
-            adopt(worker, listener.handler, listener, socket)
+        InterlockedDecrement(&best.load)
+        InterlockedIncrement(&worker.load)
+        adopt(worker, listener.handler, listener, socket)
 
 
 cdef inline int associate_fresh(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
@@ -608,8 +555,6 @@ cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) 
     if listener.closing:
         close_drained(worker, listener)
         return
-    if status != 0 and mutant(ACCEPT_NOT_REPOSTED):
-        return
     if status != 0 and must_wait(worker, listener, status):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
     elif listener.in_flight + listener.waiting < ACCEPTS:
@@ -670,7 +615,7 @@ cdef inline void close_drained(Worker *worker, Listener *listener) noexcept nogi
 cdef inline void close_port(Worker *worker, Listener *listener) noexcept nogil:
     if listener.socket == INVALID_SOCKET:
         return
-    if not listener.shared and not mutant(BACKLOG_DROPPED):
+    if not listener.shared:
         take_backlog(worker, listener)
     close_listening(listener)
 
@@ -703,14 +648,12 @@ cdef inline void complete(Worker *worker, OVERLAPPED_ENTRY *entry) noexcept nogi
         run_inbox(worker)
         return
     entry.Internal = operation.overlapped.Internal  # a packet that an event has posted carries no status
-    status = 0 if mutant(FAILURE_TAKEN_FOR_SUCCESS) else iocp_status(entry)
+    status = iocp_status(entry)
     operation_completed(worker, status, status_cancelled(status))
     if operation.kind == ACCEPT:
         accepted_or_failed(worker, <Accept *> operation.owner, status)
         return
     session = <Session *> operation.owner
-    if mutant(FREED_AT_DEQUEUE):
-        session_hold(session)
     if operation.kind == RECEIVE:
         received_or_failed(worker, session, status, entry.dwNumberOfBytesTransferred)
     elif operation.kind == CONNECT:
@@ -718,16 +661,6 @@ cdef inline void complete(Worker *worker, OVERLAPPED_ENTRY *entry) noexcept nogi
     else:
         sent_or_failed(worker, session, status, entry.dwNumberOfBytesTransferred)
     advance(worker, session)
-
-
-cdef inline void drop_batch(Worker *worker, unsigned int count) noexcept nogil:
-    """The fault FREED_AT_DEQUEUE: the whole batch stops holding its sessions before the first packet is handled."""
-    cdef unsigned int i
-    cdef Operation *operation
-    for i in range(count):
-        operation = <Operation *> worker.entries[i].lpOverlapped
-        if worker.entries[i].lpCompletionKey != KEY_INBOX and operation.kind != ACCEPT:
-            session_drop(<Session *> operation.owner)
 
 
 # ---- timers ----
@@ -779,8 +712,6 @@ cdef inline bint is_too_late(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline bint is_spared(Worker *worker, Session *session) noexcept nogil:
     """Has it, or its peer, done something in time that is yet to be handled: in a packet, or in the ready list?"""
-    if mutant(COME_DATA_OVERLOOKED):
-        return False
     if session.state == CONNECTING:
         return iocp_has_come(session.socket, &session.send.overlapped)
     if session.sending and (iocp_has_come(session.socket, &session.send.overlapped) or peer_takes(worker, session)):
@@ -837,9 +768,6 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
         session.yielding = 1
         if reclaims(worker):
             CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.receive.overlapped)
-        if mutant(IDLE_BUFFER_FREED_EARLY):
-            chain_release(worker, session.input)
-            session.input = NULL
 
 
 cdef inline void run_timers(Worker *worker) noexcept nogil:
@@ -861,7 +789,7 @@ cdef inline void run_timers(Worker *worker) noexcept nogil:
             deadline = deadline_of(session)
             if deadline > worker.seen_at:
                 timer_set(worker, session, deadline)
-        elif not mutant(TIMER_NOT_RENEWED):
+        else:
             timer_set(worker, session, deadline)
 
 
@@ -915,8 +843,7 @@ cdef inline void session_do(Worker *worker, Session *session, unsigned char kind
     if kind == DO_END:
         session.ending = 1
     elif kind == DO_PAUSE:
-        if not mutant(PAUSE_NOT_COUNTED):
-            session.paused += 1
+        session.paused += 1
     elif kind == DO_RESUME:
         session_resume(worker, session)
     elif kind == DO_CLOSE:
@@ -938,7 +865,7 @@ cdef inline bint still_takes(Session *session) noexcept nogil:
 
 cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
     """What comes too late is counted; its link goes on counting it as queued."""
-    if session != NULL and still_takes(session) and not (worker.closing and mutant(CLOSING_DROPS_SENDS)):
+    if session != NULL and still_takes(session):
         enqueue_merged(worker, session, buffer)
         defer(worker, session)
         return
@@ -991,8 +918,7 @@ cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
     listener.error = error
     listener.answered = 1
     ReleaseSRWLockExclusive(&worker.published_lock)
-    if error == 0 or not mutant(LISTENER_NOT_TOLD):
-        PyThread_release_lock(listener.armed)
+    PyThread_release_lock(listener.armed)
 
 
 cdef inline bint connect_session(Worker *worker, InboxItem *item) noexcept nogil:
@@ -1052,8 +978,6 @@ cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
         return
     worker.closing = 1
     worker.close_at = by
-    if CHECKED:
-        worker.closing_since = worker.seen_at
     listener = worker.listeners
     while listener != NULL:
         after = listener.next
@@ -1083,8 +1007,6 @@ cdef inline void close_sessions(Worker *worker) noexcept nogil:
 cdef inline void expect_shutdown(Worker *worker, Session *session) noexcept nogil:
     if session.handler.wants & CALL_SHUTDOWN:
         session.shutdown_due = worker.shutdown_due = 1
-        if mutant(SHUTDOWN_OVERTAKES):
-            tell_shutdown(worker, session)
 
 
 cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
@@ -1187,7 +1109,7 @@ cdef inline uint64_t done_by(Worker *worker) noexcept nogil:
 cdef inline void leave_later(Worker *worker) noexcept nogil:
     """What gets done has all the time that it takes: many slow on_close, for example."""
     cdef uint64_t done = done_by(worker)
-    if done != worker.done and not mutant(CLOSE_COUNTS_NO_PROGRESS):
+    if done != worker.done:
         worker.done = done
         worker.leave_at = worker.now + LEAVE_TIME
 
@@ -1314,12 +1236,9 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
     """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
     cdef unsigned int count = port_dequeue(worker, min(most, milliseconds_left(worker)))
     begin_round(worker)
-    if count == 0 or not mutant(DEADLINES_WAIT_FOR_REST):
-        worker.seen_at = worker.now
+    worker.seen_at = worker.now
     if unlikely(port_is_broken(worker)):
         on_broken_port(worker)
-    if mutant(FREED_AT_DEQUEUE):
-        drop_batch(worker, count)
     complete_batch(worker, count)
     run_calls(worker)
     if worker.abandoned:

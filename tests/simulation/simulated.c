@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "simulated.h"
+
 #include "backend.h"
 
 #define NEVER UINT64_MAX

@@ -4,22 +4,13 @@
 # takes longer than DRAIN_TIME, its socket is closed first and its memory kept until the packets come.
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
-from iocp cimport CancelIoEx, HANDLE, INVALID_SOCKET, ULONG_PTR, iocp_shutdown_send, iocp_taken
+from iocp cimport HANDLE, INVALID_SOCKET, ULONG_PTR, CancelIoEx, iocp_shutdown_send, iocp_taken
 from buffer cimport chain_length
 from link cimport link_finish
-from mutant cimport CLOSED_BEFORE_CANCEL, RECEIVE_AFTER_CLOSE, mutant
 from operation cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
 from session cimport session_close_socket, session_reset_at_close
 from timer cimport timer_set
-
-# Nanoseconds.
-cdef extern from *:
-    """
-    #define STALL_TIME UINT64_C(30000000000)
-    #define DRAIN_TIME UINT64_C(1000000000)
-    """
-    const uint64_t STALL_TIME   # without a send_timeout: a finishing session whose peer reads nothing is given up
-    const uint64_t DRAIN_TIME   # how long cancelled operations may take to end
+from tuning cimport DRAIN_TIME, STALL_TIME
 
 
 cdef inline void cancel_operations(Session *session) noexcept nogil:
@@ -31,8 +22,7 @@ cdef inline void drop_calls(Worker *worker, Session *session) noexcept nogil:
     """What is due to its handler, but for on_close, will not be told."""
     if session.calls & CALL_RECEIVE:
         worker.stats.bytes_discarded += chain_length(session.input)
-    if not mutant(RECEIVE_AFTER_CLOSE):
-        session.calls = 0
+    session.calls = 0
 
 
 cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
@@ -78,8 +68,6 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
     session.state = CLOSING
     session.reason = reason
     session.closing_at = worker.now
-    if mutant(CLOSED_BEFORE_CANCEL):
-        session_close_socket(session)
     if session.in_flight > 0:
         cancel_operations(session)
         timer_set(worker, session, worker.now + DRAIN_TIME)

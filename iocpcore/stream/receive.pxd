@@ -6,29 +6,14 @@
 # that stay empty go back then. A session holds itself in flight meanwhile. An idle session, one of many, or one that
 # receives much first posts a zero-byte receive, which holds no buffer.
 # Threads: the session's worker.
-from libc.stdint cimport uint64_t
-from iocp cimport DWORD, OVERLAPPED, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
-from libc.string cimport memset
+from iocp cimport DWORD, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from buffer cimport buffer_take, chain_cut, chain_release
 from link cimport link_count_received
-from mutant cimport (
-    FAILED_START_KEPT, IDLE_DATA_DROPPED, IDLE_RECEIVE_CANCELLED, LATER_BUFFERS_FREED_EARLY, RECEIVE_NOT_COUNTED,
-    WRITTEN_AFTER_SUBMIT, mutant)
-from operation cimport (
-    FAILED, INLINE, RECEIVE, RECEIVE_GATHER, RECEIVE_SIZE, Buffer, Session, Started, Worker)
+from operation cimport FAILED, RECEIVE, Buffer, Session, Started, Worker
 from port cimport operation_begin, operation_started
 from session cimport session_drop, session_hold
 from status cimport status_cancelled
-
-cdef extern from *:
-    """
-    #define IDLE_TIME UINT64_C(5000000000)
-    """
-    const uint64_t IDLE_TIME    # nanoseconds without data after which a session is to hold no receive buffer
-
-cdef enum:
-    CONTENDED_MORE = 3  # buffers beside the first while others wait who say little; with fewer a worker is busy longer
-    SELDOM = 2  # messages of a new session, or after the one that ends an idle time, until it holds a buffer again
+from tuning cimport CONTENDED_MORE, IDLE_TIME, RECEIVE_GATHER, RECEIVE_SIZE, SELDOM
 
 cdef enum Received:
     RECEIVED_DATA       # in session.input
@@ -39,7 +24,7 @@ cdef enum Received:
 
 cdef inline bint reclaims(Worker *worker) noexcept nogil:
     """Is an idle session's receive cancelled, so that its buffer can go back?"""
-    return worker.reclaims or mutant(IDLE_RECEIVE_CANCELLED)
+    return worker.reclaims
 
 
 cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
@@ -118,17 +103,11 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     operation_begin(worker, &session.receive, RECEIVE, session)
     session.receiving = 1
     session.waiting = waiting
-    if not mutant(RECEIVE_NOT_COUNTED):
-        session_hold(session)
+    session_hold(session)
     error = call_receive(session, received)
-    if mutant(LATER_BUFFERS_FREED_EARLY) and session.input != NULL:
-        chain_cut(worker, session.input)
-    if mutant(WRITTEN_AFTER_SUBMIT):
-        memset(&session.receive.overlapped, 0, sizeof(OVERLAPPED))
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
-        if not mutant(FAILED_START_KEPT):
-            end_receive(session)
+        end_receive(session)
         session.error = error
         return FAILED
     session.data_waits = 0
@@ -138,8 +117,7 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
 cdef inline void end_receive(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.receiving = 0
-    if not mutant(RECEIVE_NOT_COUNTED):
-        session_drop(session)
+    session_drop(session)
 
 
 cdef inline void release_input(Worker *worker, Session *session) noexcept nogil:
@@ -208,7 +186,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.filled = 0
     if unlikely(yielding):
         session.seldom = SELDOM
-        if (status_cancelled(status) and reclaims(worker)) or mutant(IDLE_DATA_DROPPED):
+        if status_cancelled(status) and reclaims(worker):
             release_input(worker, session)
             session.more_buffers = 0
             return RECEIVED_NOTHING

@@ -1,4 +1,4 @@
-/* What completes operations on Linux: epoll (the reference), io_uring, or a simulated kernel. The contract of a backend.
+/* What completes operations on Linux: epoll (the reference) or io_uring. The contract of a backend.
  *
  * Ownership: port.c owns the port, its queue of finished operations and its posted packets. socket.c owns the state of
  * an associated socket, counted by references: one for being open, one for each operation until its packet was
@@ -11,6 +11,7 @@
 #include <signal.h>
 
 #include "overlapped.h"
+#include "tuning.h"
 
 struct posted_packet {
     ULONG_PTR key;
@@ -102,9 +103,8 @@ void socket_dereference(struct iocp_socket *s);
 void sockets_trim(struct iocp_port *port); /* gives the memory of those that have gone back to the system */
 void sockets_free(struct iocp_port *port); /* those still open are sockets of no port from now on */
 
-#ifdef IOCPCORE_SIMULATED
-#include "simulated.h"
-#else
+/* The system calls of socket.c and port.c. A test may put its own in their place. */
+#ifndef OTHER_SYSTEM_CALLS
 #define os_socket socket
 #define os_poll poll
 #define os_accept(fd, name, length) accept4(fd, name, length, SOCK_CLOEXEC)

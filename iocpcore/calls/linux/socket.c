@@ -124,12 +124,7 @@ struct socket_slab {
     struct iocp_socket states[];
 };
 
-#ifdef IOCPCORE_SIMULATED
-enum { SLAB_BYTES = 512 }; /* there are few sockets in a simulation */
-#else
-enum { SLAB_BYTES = 16384 };
-#endif
-enum { SLAB = (SLAB_BYTES - sizeof(struct socket_slab)) / sizeof(struct iocp_socket) };
+enum { SLAB = (SOCKET_SLAB_BYTES - sizeof(struct socket_slab)) / sizeof(struct iocp_socket) };
 
 /* A state's place: its slab's number, and at which byte of the slab it begins. */
 enum { OFFSET_BITS = 16, SLABS = 1 << 16 };
@@ -177,7 +172,7 @@ static int slab_add(struct iocp_port *port)
         number++;
     if (number == SLABS || (number == port->slab_room && !slabs_grow(port)))
         return 0;
-    slab = iocp_take_pages(SLAB_BYTES);
+    slab = iocp_take_pages(SOCKET_SLAB_BYTES);
     if (slab == NULL)
         return 0;
     slab->number = number;
@@ -238,7 +233,7 @@ void sockets_trim(struct iocp_port *port)
         }
         *at = slab->next;
         port->slabs[slab->number] = NULL;
-        iocp_give_pages(slab, SLAB_BYTES);
+        iocp_give_pages(slab, SOCKET_SLAB_BYTES);
     }
 }
 
@@ -261,7 +256,7 @@ void sockets_free(struct iocp_port *port)
             continue;
         for (unsigned i = 0; i < slab->made; i++)
             socket_forget(&slab->states[i]);
-        iocp_give_pages(slab, SLAB_BYTES);
+        iocp_give_pages(slab, SOCKET_SLAB_BYTES);
     }
     free(port->slabs);
 }
