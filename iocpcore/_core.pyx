@@ -49,29 +49,35 @@ from iocp cimport (
     iocp_was_connected, sockaddr_in, sockaddr_in6)
 from accept cimport listener_init
 from buffer cimport buffer_copy, buffer_pin, chain_cut, chain_length
+from call cimport do_call
 from close cimport abort_session
-from handler cimport PATTERN_PERIOD, handler_init, latency_of, load_over
+from closing cimport worker_over
+from echo cimport echo_init
+from handler cimport handler_init
 from inbox cimport (
-    inbox_ask_to_close, inbox_is_empty, inbox_is_shut, inbox_item, inbox_item_about, inbox_item_free, inbox_join,
-    inbox_put)
+    inbox_ask_to_close, inbox_is_empty, inbox_is_shut, inbox_join, inbox_put, message_about, message_free, message_new)
 from link cimport link_drop, link_finishes, link_give, link_hold, link_new, link_queued, link_received, link_sent
-from operation cimport (
-    BY_ERROR, BY_EXCEPTION, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CALL_SHUTDOWN,
-    DISCARD as DISCARD_KIND, DO_ABORT, DO_ADOPT, DO_CALL, DO_CLOSE, DO_CONNECT, DO_END, DO_LISTEN, DO_PAUSE, DO_RESUME,
-    DO_SEND, DO_UNLISTEN, ECHO as ECHO_KIND, LATENCY_BUCKETS, LOAD as LOAD_KIND, NOT_BROKEN, OPEN, OVERDUE,
-    OVERDUE_TOLD, PYTHON as PYTHON_KIND, TROUBLES, TROUBLE_DEQUEUE, TROUBLE_INBOX, TROUBLE_UNHEARD, WORKERS_MOST,
-    Buffer, Handler as NativeHandler, InboxItem, Link, Listener as NativeListener, Load as NativeLoad, LoadRow,
-    Session as NativeSession, Settings, Warning, Worker)
+from listener cimport do_adopt, do_listen, do_unlisten, listen as listen_here, unlisten as unlisten_here
+from load cimport PATTERN_PERIOD, latency_of, load_init, load_over
 from pitfalls cimport pitfall_run
 from port cimport KEY_OPERATION
+from python cimport python_init
+from request cimport (
+    do_connect, do_request, do_send, request_abort, request_close, request_end, request_pause, request_resume,
+    session_do)
 from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
 from stats cimport Stats as StatsRow
+from steps cimport send_early
+from structs cimport (
+    BY_ERROR, BY_EXCEPTION, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CALL_SHUTDOWN,
+    LATENCY_BUCKETS, NOT_BROKEN, OPEN, OVERDUE, OVERDUE_TOLD, TROUBLES, TROUBLE_DEQUEUE, TROUBLE_INBOX,
+    TROUBLE_UNHEARD, WORKERS_MOST, Buffer, Handler as NativeHandler, Item, Link, Listener as NativeListener,
+    Load as NativeLoad, LoadRow, Message, Session as NativeSession, Settings, Warning, Worker)
 from tuning cimport LEAVE_TIME, RECEIVE_MOST, RECEIVE_SIZE, WARN_PERIOD
+from turn cimport defer
 from warn cimport report_trouble, warn_by, warning_due, warning_of, warnings_are_due
-from worker cimport (
-    defer, listen as listen_here, send_early, session_do, unlisten as unlisten_here, worker_free, worker_init,
-    worker_over, worker_run, worker_turn)
+from worker cimport worker_free, worker_init, worker_run, worker_turn
 
 
 cdef extern from "Python.h":
@@ -421,19 +427,19 @@ cdef class Proactor:
             native = handler_for(handler, "adopt", options)
         elif options:
             raise TypeError("a native handler's adopted sessions have no options")
-        cdef InboxItem *item
+        cdef Message *message
         cdef Session session = None
         cdef int index
         self.check()    # the handler's attributes and the socket may have run others' code
         index = self.worker_for_another()
-        item = inbox_item(DO_ADOPT)
-        if item == NULL:
+        message = message_new(do_adopt)
+        if message == NULL:
             raise MemoryError()
-        item.handler = &native.native
+        message.handler = &native.native
         if isinstance(native, Callbacks):
-            session = self.attach_session(item, index, native)
+            session = self.attach_session(message, index, native)
             learn_names(session, descriptor_of(sock))
-        self.put_socket(index, item, sock)
+        self.put_socket(index, message, sock)
         warn_of_backlog(&self.native[index])
         return session
 
@@ -459,12 +465,12 @@ cdef class Proactor:
                 index = self.next_alive(self.posted, None)
                 self.posted += 1
         what = (self, function, args)
-        cdef InboxItem *item = inbox_item(DO_CALL)
-        if item == NULL:
+        cdef Message *message = message_new(do_call)
+        if message == NULL:
             raise MemoryError()
-        item.python = <void *> what
+        message.python = <void *> what
         Py_INCREF(what)
-        self.put(index, item, False)
+        self.put(index, message, False)
         warn_of_backlog(&self.native[index])    # still there: the GIL was not given up
 
     def poll(self, timeout=None):
@@ -593,12 +599,12 @@ cdef class Proactor:
         self.kept = [one for one in self.kept if not is_over(one)]
         return 0
 
-    cdef int put(self, int index, InboxItem *item, bint closed_is_fine) except -1:
-        """Give the item to a worker."""
+    cdef int put(self, int index, Message *message, bint closed_is_fine) except -1:
+        """Give the message to a worker."""
         self.check_process()
-        if self.native != NULL and (closed_is_fine or not self.closing) and inbox_put(&self.native[index], item):
+        if self.native != NULL and (closed_is_fine or not self.closing) and inbox_put(&self.native[index], message):
             return 0
-        forget_item(item)
+        forget_message(message)
         if not self.closing:
             if self.native == NULL or self.native[index].broken == NOT_BROKEN:
                 raise MemoryError(CANNOT_WAKE)
@@ -619,61 +625,61 @@ cdef class Proactor:
 
     cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
         self.check()
-        cdef InboxItem *item = connect_item(family, address)
-        item.handler = handler
-        self.put_loaded(index, item)
+        cdef Message *message = connect_message(family, address)
+        message.handler = handler
+        self.put_loaded(index, message)
         warn_of_backlog(&self.native[index])    # still there, and the last thing to be done: others' code may log it
         return 0
 
     cdef Session connect_session(self, Handler handler, int family, tuple address, sock):
         self.check()    # resolving takes its time, and the handler's attributes run others' code
         cdef int index = self.worker_for_another()
-        cdef InboxItem *item = connect_item(family, address)
-        cdef Session session = self.attach_session(item, index, handler)
-        item.handler = &handler.native
-        memcpy(&session.peer, item.address, sizeof(sockaddr_in6))
+        cdef Message *message = connect_message(family, address)
+        cdef Session session = self.attach_session(message, index, handler)
+        message.handler = &handler.native
+        memcpy(&session.peer, message.address, sizeof(sockaddr_in6))
         if sock is not None:
-            self.put_socket(index, item, sock)
+            self.put_socket(index, message, sock)
         else:
-            self.put_loaded(index, item)
+            self.put_loaded(index, message)
         warn_of_backlog(&self.native[index])
         return session
 
-    cdef Session attach_session(self, InboxItem *item, int index, Handler handler):
-        """The Session of a connection that the item asks for; frees the item if it cannot be made."""
+    cdef Session attach_session(self, Message *message, int index, Handler handler):
+        """The Session of a connection that the message asks for; frees the message if it cannot be made."""
         cdef Session session
         try:
             session = new_session(self, index, handler)
         except BaseException:
-            inbox_item_free(item)
+            message_free(message)
             raise
-        item.link = link_hold(session.link)
-        item.python = <void *> session
+        message.link = link_hold(session.link)
+        message.python = <void *> session
         Py_INCREF(session)
         return session
 
-    cdef int put_loaded(self, int index, InboxItem *item) except -1:
-        """Give the item, which makes a session, to a worker, whose load it is from now on."""
-        self.put(index, item, False)
+    cdef int put_loaded(self, int index, Message *message) except -1:
+        """Give the message, which makes a session, to a worker, whose load it is from now on."""
+        self.put(index, message, False)
         InterlockedIncrement(&self.native[index].load)  # still there: no Python has run in between
         return 0
 
-    cdef int put_socket(self, int index, InboxItem *item, sock) except -1:
+    cdef int put_socket(self, int index, Message *message, sock) except -1:
         """So too, with a socket, which is the worker's from now on. If that fails, it stays its owner's."""
         cdef SOCKET descriptor = descriptor_of(sock)
         if descriptor == INVALID_SOCKET:
-            forget_item(item)
+            forget_message(message)
             raise ValueError("sock was closed while it was handed over")
         if self.native == NULL:     # making the Session may have run a finalizer, and that others' code
-            forget_item(item)
+            forget_message(message)
             raise RuntimeError("the proactor is closed")
         cdef int error = iocp_claim(descriptor, self.native[index].port, KEY_OPERATION)
         if error != 0:
-            forget_item(item)
+            forget_message(message)
             raise taken_error(error)
-        item.socket = descriptor
+        message.socket = descriptor
         try:
-            self.put_loaded(index, item)
+            self.put_loaded(index, message)
         except BaseException:
             iocp_unclaim(descriptor)
             raise
@@ -783,14 +789,14 @@ cdef class Proactor:
         return 0
 
     cdef int put_unless_in_circle(self, Listener listener, sock) except -1:
-        cdef InboxItem *item
+        cdef Message *message
         if in_circle():
             raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
                                "callback's listen(), for the worker that this callback keeps busy")
-        item = inbox_item_about(DO_LISTEN, listener.native)
-        if item == NULL:
+        message = message_about(do_listen, listener.native)
+        if message == NULL:
             raise MemoryError()
-        self.put(listener.worker, item, False)
+        self.put(listener.worker, message, False)
         listener.closed = False     # it has a worker to tell
         let_go_of(sock)
         return 0
@@ -809,7 +815,7 @@ cdef class Proactor:
 
     cdef int unlisten(self, Listener listener) except -1:
         """At once if this is the worker's own thread, else the worker is asked."""
-        cdef InboxItem *item
+        cdef Message *message
         self.check_process()
         if self.native != NULL and self.here() == listener.worker:
             self.native[listener.worker].now = iocp_now(self.native[listener.worker].port)
@@ -817,10 +823,10 @@ cdef class Proactor:
             return 0
         if listener.over():
             return 0    # its worker has forgotten it; nobody may keep it any more, and a request would outlive it
-        item = inbox_item_about(DO_UNLISTEN, listener.native)
-        if item == NULL:
+        message = message_about(do_unlisten, listener.native)
+        if message == NULL:
             raise MemoryError()
-        return self.put(listener.worker, item, True)
+        return self.put(listener.worker, message, True)
 
     cdef int wait_until_unlistened(self, Listener listener) except -1:
         cdef double deadline = time.monotonic() + MARGIN
@@ -1057,10 +1063,10 @@ cdef class Proactor:
         return 0
 
 
-cdef int forget_item(InboxItem *item) except -1:
+cdef int forget_message(Message *message) except -1:
     """One that no worker has taken."""
-    cdef void *python = item.python
-    inbox_item_free(item)
+    cdef void *python = message.python
+    message_free(message)
     if python != NULL:
         Py_DECREF(<object> python)
     return 0
@@ -1118,20 +1124,20 @@ def _pitfall(str name, bint wrong, stage):
     return pitfall_run(name, wrong, stage)
 
 
-cdef InboxItem *connect_item(int family, tuple address) except NULL:
-    cdef InboxItem *item = inbox_item(DO_CONNECT)
-    if item != NULL:
-        item.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
-    if item == NULL or item.address == NULL:
-        if item != NULL:
-            inbox_item_free(item)
+cdef Message *connect_message(int family, tuple address) except NULL:
+    cdef Message *message = message_new(do_connect)
+    if message != NULL:
+        message.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
+    if message == NULL or message.address == NULL:
+        if message != NULL:
+            message_free(message)
         raise MemoryError()
     try:
-        item.address_length = socket_address(family, address, item.address)
+        message.address_length = socket_address(family, address, message.address)
     except BaseException:
-        inbox_item_free(item)
+        message_free(message)
         raise
-    return item
+    return message
 
 
 cdef object taken_error(int number):

@@ -6,6 +6,7 @@ cdef class Handler:
     No base for handlers in Python: those are objects with callbacks, as Session describes them, of any class.
     """
     cdef NativeHandler native
+    cdef void (*init)(NativeHandler *) noexcept nogil   # that makes another one like it; NULL: not of ECHO and DISCARD
     cdef str name
 
     def __init__(self):
@@ -19,27 +20,26 @@ cdef class Handler:
 (<TypeObject *> Handler).tp_flags &= ~Py_TPFLAGS_BASETYPE
 
 
-cdef Handler native_handler(int kind, str name):
+cdef Handler native_handler(void (*init)(NativeHandler *) noexcept nogil, str name):
     cdef Handler handler = Handler.__new__(Handler)
-    handler_init(&handler.native, kind)
+    init(&handler.native)
+    handler.init = init
     handler.name = name
     return handler
 
 
-cdef Handler echo = native_handler(ECHO_KIND, "ECHO")           # sends back what it receives
-cdef Handler discard = native_handler(DISCARD_KIND, "DISCARD")  # receives and forgets
+cdef Handler echo = native_handler(echo_init, "ECHO")           # sends back what it receives
+cdef Handler discard = native_handler(handler_init, "DISCARD")  # receives and forgets
 ECHO = echo
 DISCARD = discard
-cdef Handler nobody = native_handler(DISCARD_KIND, "nobody")    # of a session whose handler was told that it is closed
+cdef Handler nobody = native_handler(handler_init, "nobody")    # of a session whose handler was told that it is closed
 
 
 cdef Handler as_native(object handler):
     """The one of them that a user means by it, which lives as long as the module; None: it is something else."""
-    if type(handler) is not Handler:
+    if type(handler) is not Handler or (<Handler> handler).init == NULL:
         return None
-    if (<Handler> handler).native.kind == ECHO_KIND:
-        return echo
-    return discard if (<Handler> handler).native.kind == DISCARD_KIND else None
+    return echo if (<Handler> handler).init == echo_init else discard
 
 
 # ---- callbacks ----
@@ -126,7 +126,7 @@ cdef Callbacks python_handler(object handler):
     kind = type(handler).__name__
     if isinstance(handler, type):
         raise TypeError(f"the handler must be an object, not the class {handler.__name__} itself")
-    handler_init(&made.native, PYTHON_KIND)
+    python_init(&made.native)
     found = callbacks_of(handler)
     if not found and hasattr(handler, "connection_made"):
         raise TypeError(f"the handler {kind} is an asyncio protocol, which iocpcore does not call: see the guide "
@@ -207,6 +207,6 @@ cdef Handler handler_for(object handler, str caller, dict options):
     if isinstance(handler, Load):
         raise TypeError("a Load connects by itself: see Load.start()")
     made = as_native(handler)
-    made = python_handler(handler) if made is None else native_handler(made.native.kind, made.name)
+    made = python_handler(handler) if made is None else native_handler(made.init, made.name)
     set_settings(&made.native.settings, caller, options)
     return made

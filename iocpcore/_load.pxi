@@ -46,8 +46,7 @@ cdef class Load(Handler):
         self.load.pipeline = <unsigned int> whole("pipeline", pipeline, 1, 1 << 16)
         self.load.pattern = PATTERN
         self.load.remaining = self.connections
-        handler_init(&self.native, LOAD_KIND)
-        self.native.load = &self.load
+        load_init(&self.native, &self.load)
         self.name = "Load"
 
     def __dealloc__(self):

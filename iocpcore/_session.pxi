@@ -140,7 +140,7 @@ cdef class Session:
         """end()
 
         Finish sending when what is queued has gone; receiving goes on. The peer sees the end of the stream."""
-        self.ask(DO_END)
+        self.ask(request_end)
         self.ending = True
 
     def pause(self):
@@ -157,9 +157,9 @@ cdef class Session:
         if worker != NULL and worker.thread == PyThread_get_thread_ident():
             native = session_resolve(worker, self.link.slot, self.link.generation)
         if native != NULL:
-            session_do(worker, native, DO_PAUSE)
+            session_do(worker, native, request_pause)
         else:
-            self.ask(DO_PAUSE)
+            self.ask(request_pause)
         self.paused = True
 
     def resume(self):
@@ -167,7 +167,7 @@ cdef class Session:
 
         Receive again."""
         if self.paused:
-            self.ask(DO_RESUME)
+            self.ask(request_resume)
             self.paused = False
 
     def close(self):
@@ -176,7 +176,7 @@ cdef class Session:
         Send what is queued, end, wait for the peer's end at most `linger` seconds, close. Only on_close comes now.
 
         While it still connects and nothing is queued, the attempt is given up."""
-        self.ask(DO_CLOSE)
+        self.ask(request_close)
         self.ending = self.leaving = True
 
     def abort(self):
@@ -184,7 +184,7 @@ cdef class Session:
 
         Close at once; the peer sees a reset, and what is queued is lost. on_close has no error then, for the loss was
         asked for; `unsent` says how much it was."""
-        self.ask(DO_ABORT)
+        self.ask(request_abort)
         self.ending = self.leaving = self.aborted = True
 
     def stats(self):
@@ -254,60 +254,61 @@ cdef class Session:
         else:
             buffer = pin(pinned, data, length)
             enqueue(worker, native, buffer)
-        defer(worker, native)
+        defer(worker, &native.item)
         return 0
 
     cdef int send_there(self, Worker *worker, const char *data, size_t length, void *pinned) except -1:
-        cdef InboxItem *item
+        cdef Message *message
         cdef size_t room = length
         if length <= RECEIVE_SIZE and inbox_join(worker, self.link, data, length, &room):
             warn_of_backlog(worker)
             return 0
-        item = self.item(DO_SEND)
+        message = self.message(do_send)
         try:
-            item.buffer = pin(pinned, data, length) if pinned != NULL else copy(data, length, room)
+            message.buffer = pin(pinned, data, length) if pinned != NULL else copy(data, length, room)
         except BaseException:
-            inbox_item_free(item)
+            message_free(message)
             raise
-        if inbox_put(worker, item):
+        if inbox_put(worker, message):
             warn_of_backlog(worker)
             return 0
         if pinned != NULL:
             Py_DECREF(<object> pinned)
-        free(item.buffer)
-        self.not_taken(worker, item)
+        free(message.buffer)
+        self.not_taken(worker, message)
         raise SessionClosed(f"{self!r} takes no more to send")
 
-    cdef InboxItem *item(self, int kind) except NULL:
-        cdef InboxItem *item = inbox_item(kind)
-        if item == NULL:
+    cdef Message *message(self, bint (*run)(Worker *, Message *) noexcept nogil) except NULL:
+        cdef Message *message = message_new(run)
+        if message == NULL:
             raise MemoryError()
-        item.link = link_hold(self.link)
-        return item
+        message.link = link_hold(self.link)
+        return message
 
-    cdef int ask(self, int kind) except -1:
+    cdef int ask(self, void (*request)(Worker *, NativeSession *) noexcept nogil) except -1:
         """The worker, to do that; nothing if the session has gone."""
         cdef Worker *worker = self.native_worker()
         cdef NativeSession *native
-        cdef InboxItem *item
+        cdef Message *message
         if worker == NULL:
             return 0
         native = self.here(worker)
         if native != NULL:
             worker.now = iocp_now(worker.port)      # a callback may have lasted long, or the poll before it be long ago
-            session_do(worker, native, kind)
+            session_do(worker, native, request)
             return 0
-        item = self.item(kind)
-        if not inbox_put(worker, item):
-            self.not_taken(worker, item)
+        message = self.message(do_request)
+        message.request = request
+        if not inbox_put(worker, message):
+            self.not_taken(worker, message)
         else:
             warn_of_backlog(worker)
         return 0
 
-    cdef int not_taken(self, Worker *worker, InboxItem *item) except -1:
+    cdef int not_taken(self, Worker *worker, Message *message) except -1:
         """By the worker: MemoryError, unless it has ended, and with it the session."""
         cdef bint ended = inbox_is_shut(worker)
-        inbox_item_free(item)
+        message_free(message)
         if not ended and not self.proactor.is_broken(self.worker):
             raise MemoryError(CANNOT_WAKE)
         return 0
@@ -344,25 +345,26 @@ cdef Session new_session(Proactor proactor, int worker, Callbacks handler):
 
 # ---- delivery: in the worker's thread, attached ----
 
-cdef void attach(Worker *worker, NativeSession *session) noexcept nogil:
+cdef void attach(Worker *worker, Item *first) noexcept nogil:
     with gil:
         worker.attached_at = iocp_now(worker.port)
-        deliver_all(worker, session)
+        deliver_all(worker, first)
 
 
-cdef void deliver_all(Worker *worker, NativeSession *session) noexcept:
+cdef void deliver_all(Worker *worker, Item *first) noexcept:
+    cdef NativeSession *session = <NativeSession *> first
     cdef unsigned long before = worker.thread
     worker.thread = PyThread_get_thread_ident()
     if warnings_are_due(worker):
         tell_warnings(worker)
-    deliver_items(worker)
+    deliver_messages(worker)
     while session != NULL and not worker.abandoned:
         deliver(worker, session)
         if session.queue_bytes > RECEIVE_SIZE and not worker.abandoned:
             # Before the next callback makes as much again: its bytes then take the place of these in memory.
             send_early(worker, session)
             drop_pinned(worker)
-        session = session.next_call
+        session = <NativeSession *> session.item.next_call
     worker.thread = before
     drop_pinned(worker)
 
@@ -378,25 +380,25 @@ cdef void drop_pinned(Worker *worker) noexcept:
         buffer = after
 
 
-cdef void deliver_items(Worker *worker) noexcept:
+cdef void deliver_messages(Worker *worker) noexcept:
     """Functions that were posted, and connections that never came to be."""
-    cdef InboxItem *item = worker.python_head
-    cdef InboxItem *after
+    cdef Message *message = worker.python_head
+    cdef Message *after
     worker.python_head = NULL
-    while item != NULL and not worker.abandoned:
-        after = item.next
-        deliver_item(worker, item.kind, item.error, <object> item.python)
-        Py_DECREF(<object> item.python)
-        inbox_item_free(item)
-        item = after
+    while message != NULL and not worker.abandoned:
+        after = message.next
+        deliver_message(worker, message.error, <object> message.python)
+        Py_DECREF(<object> message.python)
+        message_free(message)
+        message = after
 
 
 cdef str POSTED = "a function that was posted"
 
 
-cdef void deliver_item(Worker *worker, int kind, int error, object what) noexcept:
+cdef void deliver_message(Worker *worker, int error, object what) noexcept:
     cdef Session session
-    if kind != DO_CALL:
+    if isinstance(what, Session):
         session = what
         warn_unheard(worker, session, error)
         tell_closed(worker, session, system_error(error))
@@ -437,9 +439,9 @@ cdef void session_failed(Worker *worker, NativeSession *native, Session session,
 
 cdef void deliver(Worker *worker, NativeSession *native) noexcept:
     """What is due to this session, as far as its state still allows it."""
-    cdef unsigned char due = native.calls
+    cdef unsigned char due = native.item.calls
     cdef Session session
-    native.calls = 0
+    native.item.calls = 0
     if due & CALL_CONNECT and native.state == OPEN:
         introduce_session(worker, native)
     if native.python == NULL:
@@ -451,7 +453,7 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
         deliver_data(worker, native, session)
     if due & CALL_END:
         if session.paused and native.state == OPEN:
-            native.calls |= CALL_END
+            native.item.calls |= CALL_END
         else:
             deliver_call(worker, native, session, session.handler.on_end, "on_end")
     if due & CALL_DRAIN:
@@ -464,6 +466,7 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
         if native.active_at == 0:
             warn_unheard(worker, session, native.error)
         native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
+        native.ops = &nobody.native.ops
         tell_closed(worker, session, error_of(native, session))
         Py_DECREF(session)
 
@@ -548,7 +551,7 @@ cdef inline void deliver_data(Worker *worker, NativeSession *native, Session ses
         worker.stats.bytes_discarded += chain_length(native.input)
         return
     if session.paused:
-        native.calls |= CALL_RECEIVE
+        native.item.calls |= CALL_RECEIVE
         return
     enter(worker, "on_receive", session)
     try:

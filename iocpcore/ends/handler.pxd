@@ -1,273 +1,41 @@
-# Native handlers: what a session does with its data, without the GIL.
+# A handler as it is made: it receives and forgets (DISCARD), with settings that are reasonable for most.
 #
-# ECHO sends back what comes; DISCARD reads and forgets; LOAD is the load client: it sends a pattern, checks every byte
-# that returns and measures how long each message took. PYTHON notes what the handler's callbacks are to be told.
-# Ownership: on_data() may move session.input to the send queue; what it leaves is reused. A Load and its rows outlive
-# the sessions; each worker writes its own row.
-# Threads: the session's worker.
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
-from cpython.pythread cimport PyThread_release_lock
-from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now, unlikely
-from buffer cimport buffer_borrow, chain_length
-from call cimport call
-from close cimport finish
-from operation cimport (
-    BY_US, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, ECHO, FINISHING, LATENCY_BUCKETS, LATENCY_OCTAVE, LOAD,
-    PYTHON, Buffer, Handler, Load, LoadRow, Session, Worker)
-from send cimport enqueue, enqueue_chain, queue_above_water, queue_drained
+# The other files here change what becomes of the bytes: each has an init that sets its functions in handler.ops.
+# Ownership: a handler outlives the sessions that refer to it.
+# Threads: the session's worker; handler_init() any.
+from buffer cimport chain_length
+from structs cimport Handler, Session, Worker
 from tuning cimport RECEIVE_DEFAULT
 
-cdef extern from *:
-    """
-    #define SECOND UINT64_C(1000000000)
-    """
-    const uint64_t SECOND   # in nanoseconds
-
-cdef enum:
-    PATTERN_PERIOD = 65521      # bytes; a prime, so that no message size or buffer size divides it
-    PATTERN_LENGTH = 2 * 65521  # what is laid out, so that a period can be read from any offset
-
-
-# ---- the load client's session ----
-
-cdef struct LoadMessage:
-    uint64_t end        # its last byte is the one before this offset of the stream
-    uint64_t sent_at    # nanoseconds
-
-cdef struct LoadSession:
-    uint64_t offset     # where in the pattern its stream begins
-    uint64_t queued     # bytes given to the send queue
-    uint64_t received   # bytes that came back
-    uint64_t begun      # messages
-    uint64_t echoed     # messages that came back whole
-    uint64_t random
-    LoadMessage outstanding[1]  # a ring of `pipeline` places
-
-
-cdef inline unsigned int latency_bucket(uint64_t nanoseconds) noexcept nogil:
-    """LATENCY_OCTAVE linear buckets for each power of two."""
-    cdef unsigned int octave = 0
-    while nanoseconds >= 2 * LATENCY_OCTAVE:
-        nanoseconds >>= 1
-        octave += 1
-    return min(<unsigned int> (octave * LATENCY_OCTAVE + nanoseconds), <unsigned int> (LATENCY_BUCKETS - 1))
-
-
-cdef inline uint64_t latency_of(unsigned int bucket) noexcept nogil:
-    """The upper end of a bucket, in nanoseconds."""
-    cdef unsigned int octave
-    if bucket < 2 * LATENCY_OCTAVE:
-        return bucket
-    octave = bucket // LATENCY_OCTAVE - 1
-    return (<uint64_t> (bucket - octave * LATENCY_OCTAVE) + 1) << octave
-
-
-cdef inline uint64_t next_random(uint64_t *state) noexcept nogil:
-    """Marsaglia's xorshift64: the sizes of messages need no better."""
-    state[0] ^= state[0] << 13
-    state[0] ^= state[0] >> 7
-    state[0] ^= state[0] << 17
-    return state[0]
-
-
-cdef inline LoadMessage *load_message(Load *load, LoadSession *own, uint64_t number) noexcept nogil:
-    return &own.outstanding[number % load.pipeline]
-
-
-cdef inline bint load_queue(Worker *worker, Session *session, LoadSession *own, uint64_t size) noexcept nogil:
-    """Queue the pattern's next `size` bytes; False without memory."""
-    cdef const char *pattern = session.handler.load.pattern
-    cdef Buffer *buffer
-    cdef uint64_t step
-    while size > 0:
-        step = min(size, <uint64_t> PATTERN_PERIOD)
-        buffer = buffer_borrow(worker, pattern + (own.offset + own.queued) % PATTERN_PERIOD, <unsigned int> step)
-        if buffer == NULL:
-            return False
-        enqueue(worker, session, buffer)
-        own.queued += step
-        size -= step
+cdef inline bint nothing_opened(Worker *_worker, Session *_session) noexcept nogil:
     return True
 
 
-cdef inline bint load_fill(Worker *worker, Session *session) noexcept nogil:
-    """Begin messages until as many are outstanding as the pipeline allows; False without memory."""
-    cdef Load *load = session.handler.load
-    cdef LoadSession *own = <LoadSession *> session.handler_data
-    cdef LoadMessage *message
-    cdef uint64_t size
-    while own.begun < load.messages and own.begun - own.echoed < load.pipeline:
-        size = load.size_min + next_random(&own.random) % (load.size_max - load.size_min + 1)
-        if not load_queue(worker, session, own, size):
-            return False
-        message = load_message(load, own, own.begun)
-        message.end = own.queued
-        message.sent_at = iocp_now(worker.port)
-        own.begun += 1
+cdef inline bint forget_data(Worker *_worker, Session *_session) noexcept nogil:
     return True
 
 
-cdef inline bint load_matches(Load *load, LoadSession *own, Buffer *input) noexcept nogil:
-    """Are these the bytes that must come next?"""
-    cdef uint64_t at = (own.offset + own.received) % PATTERN_PERIOD
-    return (own.received + input.length <= own.queued
-            and memcmp(input.data, load.pattern + at, input.length) == 0)
+cdef inline void discarded(Worker *worker, Session *session) noexcept nogil:
+    worker.stats.bytes_discarded += chain_length(session.input)
 
 
-cdef inline void load_count_mismatch(Worker *worker, Load *load) noexcept nogil:
-    cdef LoadRow *row = &load.rows[worker.index]
-    AcquireSRWLockExclusive(&row.lock)
-    row.mismatches += 1
-    ReleaseSRWLockExclusive(&row.lock)
+cdef inline void nothing_closed(Worker *_worker, Session *_session) noexcept nogil:
+    pass
 
 
-cdef inline void load_count_error(Worker *worker, Load *load, int error) noexcept nogil:
-    cdef LoadRow *row = &load.rows[worker.index]
-    AcquireSRWLockExclusive(&row.lock)
-    row.errors += 1
-    if row.first_error == 0:
-        row.first_error = error
-    ReleaseSRWLockExclusive(&row.lock)
+cdef inline void nothing_refused(Worker *_worker, Handler *_handler, int _error) noexcept nogil:
+    pass
 
 
-cdef inline void load_count_echoes(Worker *worker, Load *load, LoadSession *own, size_t bytes) noexcept nogil:
-    """So many right bytes have come: which messages do they complete?"""
-    cdef LoadRow *row = &load.rows[worker.index]
-    cdef LoadMessage *message
-    cdef uint64_t now = iocp_now(worker.port)
-    AcquireSRWLockExclusive(&row.lock)
-    row.bytes += bytes
-    while own.echoed < own.begun:
-        message = load_message(load, own, own.echoed)
-        if own.received < message.end:
-            break
-        row.latency[latency_bucket(now - message.sent_at)] += 1
-        row.echoes += 1
-        row.last_at = now
-        own.echoed += 1
-    ReleaseSRWLockExclusive(&row.lock)
-
-
-cdef inline bint load_begin(Worker *worker, Session *session) noexcept nogil:
-    cdef Load *load = session.handler.load
-    cdef LoadSession *own = <LoadSession *> calloc(1, sizeof(LoadSession) + load.pipeline * sizeof(LoadMessage))
-    if own == NULL:
-        return False
-    session.handler_data = own
-    own.random = <uint64_t> 0x9E3779B97F4A7C15U * (<uint64_t> session.slot * 256 + worker.index + 1)
-    own.offset = own.random % PATTERN_PERIOD
-    return load_fill(worker, session)
-
-
-cdef inline bint load_data(Worker *worker, Session *session) noexcept nogil:
-    """False if a byte is wrong, or one too many."""
-    cdef Load *load = session.handler.load
-    cdef LoadSession *own = <LoadSession *> session.handler_data
-    cdef Buffer *input = session.input
-    while input != NULL:
-        if not load_matches(load, own, input):
-            load_count_mismatch(worker, load)
-            return False
-        own.received += input.length
-        input = input.next
-    load_count_echoes(worker, load, own, chain_length(session.input))
-    if own.echoed < load.messages:
-        return load_fill(worker, session)
-    finish(worker, session, BY_US)
-    return True
-
-
-cdef inline void load_end(Worker *worker, Session *session) noexcept nogil:
-    """The connection is over, or never was: what did not come back is an error."""
-    cdef Load *load = session.handler.load
-    cdef LoadSession *own = <LoadSession *> session.handler_data
-    if own == NULL or own.echoed < load.messages:
-        load_count_error(worker, load, session.error)
-    free(own)
-    load_over(load)
-
-
-cdef inline void load_over(Load *load) noexcept nogil:
-    """One connection fewer to wait for."""
-    if InterlockedDecrement(&load.remaining) == 0:
-        PyThread_release_lock(load.done)
-
-
-# ---- what the worker asks ----
-
-cdef inline void handler_init(Handler *handler, unsigned char kind) noexcept nogil:
-    """With what is reasonable for most."""
-    handler.kind = kind
-    handler.settings.linger = 5 * SECOND
+cdef inline void handler_init(Handler *handler) noexcept nogil:
+    handler.ops.opened = nothing_opened
+    handler.ops.data = forget_data
+    handler.ops.discarded = discarded
+    handler.ops.closed = nothing_closed
+    handler.ops.refused = nothing_refused
+    handler.settings.linger = 5000000000
     handler.settings.high_water = 65536
     handler.settings.low_water = 16384
     handler.settings.send_limit = 64 << 20
     handler.settings.receive_size = RECEIVE_DEFAULT
     handler.settings.no_delay = True
-
-
-cdef inline bint handler_opened(Worker *worker, Session *session) noexcept nogil:
-    """There is a connection; False if it cannot be served for want of memory."""
-    if session.handler.kind == PYTHON:
-        call(worker, session, CALL_CONNECT)
-    return load_begin(worker, session) if session.handler.kind == LOAD else True
-
-
-cdef inline bint handler_wants_data(Session *session) noexcept nogil:
-    """An echo whose peer does not read must stop receiving: what it holds would grow without bound."""
-    if session.handler.kind == ECHO:
-        return session.state == FINISHING or not queue_above_water(session)
-    if session.handler.kind == PYTHON:
-        return not session.calls & (CALL_CONNECT | CALL_RECEIVE) and (session.state == FINISHING or not session.paused)
-    return True
-
-
-cdef inline bint handler_data(Worker *worker, Session *session) noexcept nogil:
-    """session.input has come; False if the session is to be aborted."""
-    cdef Buffer *input = session.input
-    if session.handler.kind == ECHO:
-        session.input = NULL
-        if unlikely(input.next != NULL):
-            enqueue_chain(worker, session, input)
-        else:
-            enqueue(worker, session, input)
-        return True
-    if session.handler.kind == LOAD:
-        return load_data(worker, session)
-    if session.handler.kind == PYTHON:
-        call(worker, session, CALL_RECEIVE)
-    return True
-
-
-cdef inline bint handler_wants_end(Session *session) noexcept nogil:
-    """Is the peer's end told, and the session goes on sending? Else it finishes."""
-    return session.handler.wants & CALL_END != 0
-
-
-cdef inline void handler_sent(Worker *worker, Session *session) noexcept nogil:
-    """Some of the queue has gone."""
-    if session.link == NULL or not queue_drained(session):
-        return
-    if session.handler.wants & CALL_DRAIN:
-        call(worker, session, CALL_DRAIN)
-
-
-cdef inline bint handler_must_be_told(Session *session) noexcept nogil:
-    """Python has a session that has ended."""
-    return session.python != NULL and not session.close_told
-
-
-cdef inline void handler_discards(Worker *worker, Session *session) noexcept nogil:
-    """session.input came after finish(). If a load had all its answers by then, this is one byte too many."""
-    cdef LoadSession *own = <LoadSession *> session.handler_data
-    worker.stats.bytes_discarded += chain_length(session.input)
-    if session.handler.kind == LOAD and own.echoed == session.handler.load.messages:
-        load_count_mismatch(worker, session.handler.load)
-
-
-cdef inline void handler_closed(Worker *worker, Session *session) noexcept nogil:
-    """Exactly once for each session, when nothing of it is in flight any more."""
-    if session.handler.kind == LOAD:
-        load_end(worker, session)

@@ -1,13 +1,13 @@
 # Buffers: what is received into and what is sent from, in chains.
 #
-# Ownership: a buffer has one owner: a pool, a session's `input`, a session's send queue, or an inbox item. Echoing
+# Ownership: a buffer has one owner: a pool, a session's `input`, a session's send queue, or a message. Echoing
 # moves it from input to queue without a copy. One that an operation refers to is in flight, and its owner keeps it till
 # the packet. A pinned one, once released, waits until the worker has the GIL.
 # Threads: pools belong to their worker; buffer_copy() and buffer_pin() are for any.
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from iocp cimport iocp_give_pages, iocp_take_pages
-from operation cimport BORROWED, COPIED, PINNED, POOLED, SMALL, Buffer, BufferPool, Slab, Worker
+from structs cimport BORROWED, COPIED, PINNED, POOLED, SMALL, Buffer, BufferPool, Slab, Worker
 from tuning cimport COPY_SIZE, RECEIVE_SIZE, RELEASED_SPOILT, SLAB_BUFFERS, TRIM_TIME
 
 
@@ -95,16 +95,10 @@ cdef inline void buffers_init(Worker *worker) noexcept nogil:
     worker.copies.size = COPY_SIZE
 
 
-cdef inline void count_used(Worker *worker, int more) noexcept nogil:
-    worker.stats.buffers_used += more
-    worker.stats.buffers_spare = worker.buffers.made - worker.stats.buffers_used
-
-
 cdef inline void buffers_trim(Worker *worker) noexcept nogil:
     """What nobody uses goes back to the system."""
     pool_trim(&worker.buffers)
     pool_trim(&worker.copies)
-    count_used(worker, 0)
 
 
 cdef inline Buffer *buffer_new(unsigned char kind, size_t size) noexcept nogil:
@@ -125,7 +119,7 @@ cdef inline Buffer *buffer_take(Worker *worker) noexcept nogil:
     cdef Buffer *buffer
     buffer = pool_take(&worker.buffers)
     if buffer != NULL:
-        count_used(worker, 1)
+        worker.stats.buffers_used += 1
     return buffer
 
 
@@ -208,7 +202,7 @@ cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
         pool_give(worker, &worker.copies, buffer)
         return
     pool_give(worker, &worker.buffers, buffer)
-    count_used(worker, -1)
+    worker.stats.buffers_used -= 1
 
 
 cdef inline void chain_release(Worker *worker, Buffer *buffer) noexcept nogil:

@@ -1,40 +1,83 @@
 # Calls into Python: what is due to be told to whom, in which order, and the GIL once for all of it.
 #
-# A packet's step notes in its session what is due, and puts the session in the worker's list; when the whole batch has
+# A packet's step notes in its item what is due, and puts the item in the worker's list; when the whole batch has
 # been handled, or what it brought so far is much, the worker attaches once and the list is run. What those calls want
 # done is done after detaching.
-# Ownership: being in the list holds the session. The worker owns the inbox items in its list, with their references.
+# Ownership: being in the list holds the item. The worker owns the messages in its list, with their references.
 # Threads: the worker's own.
-from operation cimport InboxItem, Session, Worker
-from session cimport session_hold
+from libc.stdint cimport uint64_t
+from iocp cimport iocp_now
+from inbox cimport run_inbox
+from item cimport item_drop, item_hold
+from structs cimport Item, Message, Worker
+from tuning cimport GIL_TIME, MUCH
 from warn cimport warnings_are_due
 
 
-cdef inline void call(Worker *worker, Session *session, unsigned char what) noexcept nogil:
+cdef inline void call(Worker *worker, Item *item, unsigned char what) noexcept nogil:
     """That is due: bits of enum Call."""
-    session.calls |= what
-    if session.calling:
+    item.calls |= what
+    if item.calling:
         return
-    session_hold(session)
-    session.calling = 1
-    session.next_call = NULL
+    item_hold(item)
+    item.calling = 1
+    item.next_call = NULL
     if worker.calls_head == NULL:
-        worker.calls_head = session
+        worker.calls_head = item
     else:
-        worker.calls_tail.next_call = session
-    worker.calls_tail = session
+        worker.calls_tail.next_call = item
+    worker.calls_tail = item
 
 
-cdef inline void call_with_item(Worker *worker, InboxItem *item) noexcept nogil:
-    """Python is to be told what the item says; the worker's from now on."""
-    item.next = NULL
+cdef inline void call_with_message(Worker *worker, Message *message) noexcept nogil:
+    """Python is to be told what the message says; the worker's from now on."""
+    message.next = NULL
     if worker.python_head == NULL:
-        worker.python_head = item
+        worker.python_head = message
     else:
-        worker.python_tail.next = item
-    worker.python_tail = item
+        worker.python_tail.next = message
+    worker.python_tail = message
 
 
 cdef inline bint calls_are_due(Worker *worker) noexcept nogil:
     return (worker.calls_head != NULL or worker.python_head != NULL or worker.unpinned != NULL
             or warnings_are_due(worker))
+
+
+cdef inline void run_calls(Worker *worker) noexcept nogil:
+    """Sends and the like that callbacks asked for start afterwards, without the GIL."""
+    cdef uint64_t began
+    cdef Item *item = worker.calls_head
+    cdef Item *after
+    worker.told = worker.stats.bytes_received
+    if worker.abandoned or not calls_are_due(worker):
+        return
+    began = iocp_now(worker.port)
+    worker.calls_head = NULL
+    worker.attach(worker, item)
+    if worker.abandoned:
+        return
+    worker.now = iocp_now(worker.port)
+    worker.gil_wait = worker.attached_at - began
+    worker.stats.attaches += 1
+    worker.stats.callback_time += worker.now - began
+    run_inbox(worker)   # what they have sent behind something older goes before the peer's end is acted on
+    while item != NULL:
+        after = item.next_call
+        item.calling = 0
+        item_drop(item)
+        item.ops.told(worker, item)
+        item = after
+
+
+cdef inline bint much_to_tell(Worker *worker) noexcept nogil:
+    """Large messages are told while the processor's cache has them. Who would have to wait for the GIL does so once."""
+    if worker.calls_head == NULL:
+        return False
+    return worker.stats.bytes_received - worker.told >= MUCH and worker.gil_wait < GIL_TIME
+
+
+cdef inline bint do_call(Worker *worker, Message *message) noexcept nogil:
+    """Python's function."""
+    call_with_message(worker, message)
+    return False

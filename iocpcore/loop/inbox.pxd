@@ -1,11 +1,14 @@
-# The inbox: the only door into a worker from other threads. An item in a queue, and one posted packet that says "look".
+# The inbox: the only door into a worker from other threads. A message in a queue, and one posted packet that says
+# "look".
 #
-# Small sends of one session share an item: the second joins the first as long as the worker has not taken it. That they
-# go before what was put in between is seen by nobody: that is about other sessions, or does not end what can be sent.
+# Small sends of one session share a message: the second joins the first as long as the worker has not taken it. That
+# they go before what was put in between is seen by nobody: that is about other sessions, or does not end what can be
+# sent.
 #
-# Closing needs no item, so that it never lacks memory: a deadline beside the queue asks for it. A worker that closes
-# goes on taking items, for its sessions may have something to send yet; it shuts the inbox when it has ended.
-# Ownership: inbox_put() takes the item if it succeeds; the worker frees it. An item holds the listener it is about.
+# Closing needs no message, so that it never lacks memory: a deadline beside the queue asks for it. A worker that closes
+# goes on taking messages, for its sessions may have something to send yet; it shuts the inbox when it has ended.
+# Ownership: inbox_put() takes the message if it succeeds; the worker frees it. A message holds the listener that it is
+# about.
 # Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. Under the lock nothing but posting the
 # packet, and the copy of a small send: whoever finds one posted must be able to rely on it.
 from libc.stdint cimport uint64_t
@@ -15,37 +18,38 @@ from iocp cimport (
     InterlockedExchange, InterlockedIncrement, ReleaseSRWLockExclusive, iocp_now, iocp_read32)
 from buffer cimport buffer_append, buffer_has_room
 from link cimport link_drop
-from operation cimport COPIED, DO_SEND, NOT_OVERDUE, OVERDUE, Buffer, Inbox, InboxItem, Link, Listener, Worker
 from port cimport port_wake
+from structs cimport COPIED, NOT_OVERDUE, OVERDUE, TROUBLE_INBOX, Buffer, Inbox, Link, Listener, Message, Worker
 from tuning cimport BACKLOG_BYTES, BACKLOG_ITEMS, BACKLOG_TIME, COPY_SIZE, RECEIVE_SIZE
+from warn cimport report_trouble
 
 
-cdef inline InboxItem *inbox_item(unsigned char kind) noexcept nogil:
-    """A new item, or NULL without memory."""
-    cdef InboxItem *item = <InboxItem *> calloc(1, sizeof(InboxItem))
-    if item != NULL:
-        item.kind = kind
-        item.socket = INVALID_SOCKET
-    return item
+cdef inline Message *message_new(bint (*run)(Worker *, Message *) noexcept nogil) noexcept nogil:
+    """A new message, or NULL without memory."""
+    cdef Message *message = <Message *> calloc(1, sizeof(Message))
+    if message != NULL:
+        message.run = run
+        message.socket = INVALID_SOCKET
+    return message
 
 
-cdef inline InboxItem *inbox_item_about(unsigned char kind, Listener *listener) noexcept nogil:
-    """A new item, or NULL without memory."""
-    cdef InboxItem *item = inbox_item(kind)
-    if item != NULL:
+cdef inline Message *message_about(bint (*run)(Worker *, Message *) noexcept nogil, Listener *listener) noexcept nogil:
+    """A new message, or NULL without memory."""
+    cdef Message *message = message_new(run)
+    if message != NULL:
         InterlockedIncrement(&listener.holds)
-        item.listener = listener
-    return item
+        message.listener = listener
+    return message
 
 
-cdef inline void inbox_item_free(InboxItem *item) noexcept nogil:
+cdef inline void message_free(Message *message) noexcept nogil:
     """Not its Python object, nor its buffer: those are handed on."""
-    if item.listener != NULL:
-        InterlockedDecrement(&item.listener.holds)
-    if item.link != NULL:
-        link_drop(item.link)
-    free(item.address)
-    free(item)
+    if message.listener != NULL:
+        InterlockedDecrement(&message.listener.holds)
+    if message.link != NULL:
+        link_drop(message.link)
+    free(message.address)
+    free(message)
 
 
 cdef inline bint wake(Worker *worker) noexcept nogil:
@@ -56,7 +60,7 @@ cdef inline bint wake(Worker *worker) noexcept nogil:
 
 
 cdef inline bint inbox_wake(Worker *worker) noexcept nogil:
-    """Any thread: there is something to look at that is no item. False: not woken, for want of memory."""
+    """Any thread: there is something to look at that is no message. False: not woken, for want of memory."""
     cdef bint woken
     AcquireSRWLockExclusive(&worker.inbox.lock)
     woken = wake(worker)
@@ -64,21 +68,20 @@ cdef inline bint inbox_wake(Worker *worker) noexcept nogil:
     return woken
 
 
-cdef inline void append(Inbox *inbox, InboxItem *item, uint64_t now) noexcept nogil:
-    item.next = NULL
+cdef inline void append(Inbox *inbox, Message *message, uint64_t now) noexcept nogil:
+    message.next = NULL
     if inbox.head == NULL:
-        inbox.head = item
+        inbox.head = message
         inbox.since = now
         InterlockedExchange(&inbox.waiting, 1)
     else:
-        inbox.tail.next = item
-    inbox.tail = item
+        inbox.tail.next = message
+    inbox.tail = message
     inbox.items += 1
-    if item.buffer != NULL:
-        inbox.bytes += item.buffer.length
-    if item.kind == DO_SEND:
-        item.link.last_send = item
-        item.link.last_take = inbox.takes
+    if message.buffer != NULL:      # it is a send
+        inbox.bytes += message.buffer.length
+        message.link.last_send = message
+        message.link.last_take = inbox.takes
     see_backlog(inbox, now)
 
 
@@ -89,15 +92,15 @@ cdef inline void see_backlog(Inbox *inbox, uint64_t now) noexcept nogil:
     InterlockedCompareExchange(&inbox.overdue, OVERDUE, NOT_OVERDUE)    # who has told of it does so without the lock
 
 
-cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
-    """False if the worker has ended, or cannot be woken: then the item is still the caller's."""
+cdef inline bint inbox_put(Worker *worker, Message *message) noexcept nogil:
+    """False if the worker has ended, or cannot be woken: then the message is still the caller's."""
     cdef Inbox *inbox = &worker.inbox
     cdef uint64_t now = iocp_now(worker.port)
     cdef bint taken
     AcquireSRWLockExclusive(&inbox.lock)
     taken = not inbox.closed and wake(worker)
     if taken:
-        append(inbox, item, now)    # the worker, awake already or not, looks under the lock
+        append(inbox, message, now)    # the worker, awake already or not, looks under the lock
     ReleaseSRWLockExclusive(&inbox.lock)
     return taken
 
@@ -105,7 +108,7 @@ cdef inline bint inbox_put(Worker *worker, InboxItem *item) noexcept nogil:
 cdef inline bint inbox_join(Worker *worker, Link *link, const char *data, size_t length, size_t *room) noexcept nogil:
     """Append a small send to the session's last one, if that still waits and has room.
 
-    False: it needs an item of its own, with a buffer of `room` bytes: from 1 to 16 KiB, twice that of the one before.
+    False: it needs a message of its own, with a buffer of `room` bytes: from 1 to 16 KiB, twice that of the one before.
     """
     cdef Inbox *inbox = &worker.inbox
     cdef Buffer *buffer
@@ -140,16 +143,16 @@ cdef inline bint inbox_ask_to_close(Worker *worker, uint64_t drain) noexcept nog
     return woken
 
 
-cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by, LONG *overdue) noexcept nogil:
+cdef inline Message *inbox_take(Worker *worker, uint64_t *close_by, LONG *overdue) noexcept nogil:
     """All that is in it, in order; when to close, or 0; and whether it was overdue, by enum Overdue.
 
     Whoever puts something in from now on posts a packet.
     """
     cdef Inbox *inbox = &worker.inbox
-    cdef InboxItem *items
+    cdef Message *messages
     AcquireSRWLockExclusive(&inbox.lock)
-    items = inbox.head
-    if items != NULL:
+    messages = inbox.head
+    if messages != NULL:
         see_backlog(inbox, worker.now)
     inbox.head = NULL
     inbox.items = inbox.bytes = 0
@@ -159,7 +162,7 @@ cdef inline InboxItem *inbox_take(Worker *worker, uint64_t *close_by, LONG *over
     inbox.posted = 0
     close_by[0] = inbox.close_by
     ReleaseSRWLockExclusive(&inbox.lock)
-    return items
+    return messages
 
 
 cdef inline bint inbox_is_empty(Worker *worker) noexcept nogil:
@@ -189,3 +192,21 @@ cdef inline bint inbox_is_shut(Worker *worker) noexcept nogil:
     closed = worker.inbox.closed
     ReleaseSRWLockExclusive(&worker.inbox.lock)
     return closed
+
+
+cdef inline void run_inbox(Worker *worker) noexcept nogil:
+    cdef uint64_t close_by
+    cdef LONG overdue
+    cdef Message *message = inbox_take(worker, &close_by, &overdue)
+    cdef Message *after
+    if overdue:
+        worker.stats.backlogs += 1
+        if overdue == OVERDUE:
+            report_trouble(worker, TROUBLE_INBOX, 0)
+    while message != NULL:
+        after = message.next
+        if message.run(worker, message):
+            message_free(message)
+        message = after
+    if close_by != 0:
+        worker.close(worker, close_by)

@@ -4,8 +4,9 @@
 from libc.string cimport memset
 from iocp cimport (
     DWORD, HANDLE, OVERLAPPED, SOCKET, ULONG, ULONG_PTR, WAIT_TIMEOUT, WSA_IO_PENDING, CreateIoCompletionPort,
-    GetLastError, GetQueuedCompletionStatusEx, PostQueuedCompletionStatus, iocp_associate_claimed, iocp_now)
-from operation cimport FAILED, INLINE, NOT_BROKEN, PENDING, Operation, Started, Worker
+    GetLastError, GetQueuedCompletionStatusEx, PostQueuedCompletionStatus, iocp_associate_claimed, iocp_now, unlikely)
+from status cimport status_cancelled
+from structs cimport FAILED, INLINE, NOT_BROKEN, PENDING, Operation, Started, Worker
 from tuning cimport BATCH, FAILURES_MOST
 
 # Completion keys: what a packet is about.
@@ -55,11 +56,17 @@ cdef inline bint port_is_broken(Worker *worker) noexcept nogil:
     return worker.failed >= FAILURES_MOST or (worker.failed > 0 and worker.broken != NOT_BROKEN)
 
 
-cdef inline void operation_begin(Worker *worker, Operation *operation, unsigned char kind, void *owner) noexcept nogil:
-    """Before the start: all that its completion will need is written now, for it may complete at once."""
-    memset(&operation.overlapped, 0, sizeof(OVERLAPPED))
-    operation.kind = kind
+cdef inline void operation_bind(Operation *operation,
+                                void (*completed)(Worker *, Operation *, int, DWORD) noexcept nogil,
+                                void *owner) noexcept nogil:
+    """Once, before its first start: what its packets begin, and for whom."""
+    operation.completed = completed
     operation.owner = owner
+
+
+cdef inline void operation_begin(Worker *worker, Operation *operation) noexcept nogil:
+    """Before the start. What its completion needs was written before: it may complete at once."""
+    memset(&operation.overlapped, 0, sizeof(OVERLAPPED))
     worker.stats.submitted += 1
     worker.stats.in_flight += 1
 
@@ -76,11 +83,12 @@ cdef inline Started operation_started(Worker *worker, int error, bint skips) noe
     return FAILED
 
 
-cdef inline void operation_completed(Worker *worker, int status, bint cancelled) noexcept nogil:
+cdef inline void operation_completed(Worker *worker, int status) noexcept nogil:
     """Its packet was dequeued: the kernel has given it back. Its step follows."""
     worker.stats.in_flight -= 1
     worker.stats.packets += 1
-    if cancelled:
-        worker.stats.cancelled += 1
-    elif status != 0:
-        worker.stats.failed += 1
+    if unlikely(status != 0):
+        if status_cancelled(status):
+            worker.stats.cancelled += 1
+        else:
+            worker.stats.failed += 1

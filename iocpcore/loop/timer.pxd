@@ -9,7 +9,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 from iocp cimport iocp_give_pages, iocp_take_pages
-from operation cimport Session, Timer, TimerHeap, Worker
+from structs cimport Item, Timer, TimerHeap, Worker
 from tuning cimport LEAST_TIMERS
 
 
@@ -57,7 +57,7 @@ cdef inline void timers_trim(Worker *worker) noexcept nogil:
 
 cdef inline void put_timer(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
     heap.timers[i] = timer
-    timer.session.timer_index = <unsigned int> i
+    timer.item.timer_index = <unsigned int> i
 
 
 cdef inline void sift_up(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
@@ -88,27 +88,27 @@ cdef inline void sift_down(TimerHeap *heap, size_t i, Timer timer) noexcept nogi
     put_timer(heap, i, timer)
 
 
-cdef inline void timer_set(Worker *worker, Session *session, uint64_t at) noexcept nogil:
-    """Wake the session at that time, unless an earlier deadline stands: then it will be asked anyway."""
+cdef inline void timer_set(Worker *worker, Item *item, uint64_t at) noexcept nogil:
+    """Wake the item at that time, unless an earlier deadline stands: then it will be asked anyway."""
     cdef TimerHeap *heap = &worker.timers
-    cdef size_t i = session.timer_index
-    if session.timer_at != 0 and session.timer_at <= at:
+    cdef size_t i = item.timer_index
+    if item.timer_at != 0 and item.timer_at <= at:
         return
-    if session.timer_at == 0:
+    if item.timer_at == 0:
         i = heap.count
         heap.count += 1
-    session.timer_at = at
-    sift_up(heap, i, Timer(at, session))
+    item.timer_at = at
+    sift_up(heap, i, Timer(at, item))
 
 
-cdef inline void timer_drop(Worker *worker, Session *session) noexcept nogil:
+cdef inline void timer_drop(Worker *worker, Item *item) noexcept nogil:
     """It waits for no deadline any more."""
     cdef TimerHeap *heap = &worker.timers
-    cdef size_t i = session.timer_index
+    cdef size_t i = item.timer_index
     cdef Timer last
-    if session.timer_at == 0:
+    if item.timer_at == 0:
         return
-    session.timer_at = 0
+    item.timer_at = 0
     heap.count -= 1
     last = heap.timers[heap.count]
     if i == heap.count:
@@ -122,3 +122,22 @@ cdef inline void timer_drop(Worker *worker, Session *session) noexcept nogil:
 cdef inline uint64_t timer_first(Worker *worker) noexcept nogil:
     """The next deadline, 0 if there is none."""
     return worker.timers.timers[0].at if worker.timers.count else 0
+
+
+cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
+    """Of two deadlines, where 0 is none."""
+    if a == 0 or b == 0:
+        return a + b
+    return min(a, b)
+
+
+cdef inline void run_timers(Worker *worker) noexcept nogil:
+    """Those that were over at the dequeue: what its batch has kept the worker busy with is not the peer's time.
+
+    Nobody waits for a round without packets: under a flood there is none.
+    """
+    cdef Item *item
+    while worker.timers.count > 0 and timer_first(worker) <= worker.seen_at:
+        item = worker.timers.timers[0].item
+        timer_drop(worker, item)
+        item.ops.deadline(worker, item)

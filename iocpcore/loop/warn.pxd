@@ -6,7 +6,7 @@
 # Threads: report_trouble() is the worker's own. The counts are atomic; told_at is written under the GIL alone.
 from libc.stdint cimport uint64_t
 from iocp cimport InterlockedExchange, InterlockedExchangeAdd64, iocp_read64
-from operation cimport Trouble, Warning, Worker
+from structs cimport Trouble, Warning, Worker
 
 
 cdef inline Warning *warning_of(Worker *worker, int trouble) noexcept nogil:

@@ -8,9 +8,9 @@ from iocp cimport (
     DWORD, HANDLE, INVALID_SOCKET, SOCKET, ULONG_PTR, AcceptEx, CancelIoEx, InterlockedExchangeAdd64, WSAGetLastError,
     closesocket, iocp_accept_buffer, iocp_accept_placeholder, iocp_accepted, iocp_associate_shared, iocp_event_close,
     iocp_event_open, iocp_event_use, iocp_linger_off, iocp_stop_listening, iocp_update_accepted)
-from operation cimport ACCEPT, FAILED, PYTHON, TROUBLE_ACCEPT, Accept, Listener, Worker
 from port cimport KEY_OPERATION, operation_begin, operation_started, port_associate, port_associate_given
 from status cimport status_cancelled, status_exhausted
+from structs cimport FAILED, TROUBLE_ACCEPT, Accept, Listener, Worker
 from tuning cimport ACCEPTS, ACCEPT_PATIENCE, ACCEPT_RETRY_TIME
 from warn cimport report_trouble
 
@@ -31,7 +31,7 @@ cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
     if listener.shared:
         iocp_event_use(&accept.event)
     if AcceptEx(listener.socket, accept.placeholder,
-                iocp_accept_buffer(accept.addresses, listener.handler.kind == PYTHON), 0, half, half, &received,
+                iocp_accept_buffer(accept.addresses, listener.handler.wants_names), 0, half, half, &received,
                 &accept.operation.overlapped):
         return 0
     return WSAGetLastError()
@@ -53,7 +53,7 @@ cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
     cdef int error = iocp_accept_placeholder(listener.family, &accept.placeholder)
     if error != 0:
         return error
-    operation_begin(worker, &accept.operation, ACCEPT, accept)
+    operation_begin(worker, &accept.operation)
     accept.in_flight = 1
     accept.updated = 0
     listener.in_flight += 1

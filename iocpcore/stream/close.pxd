@@ -7,8 +7,8 @@ from libc.stdint cimport uint64_t
 from iocp cimport HANDLE, INVALID_SOCKET, ULONG_PTR, CancelIoEx, iocp_shutdown_send, iocp_taken
 from buffer cimport chain_length
 from link cimport link_finish
-from operation cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
 from session cimport session_close_socket, session_reset_at_close
+from structs cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
 from timer cimport timer_set
 from tuning cimport DRAIN_TIME, STALL_TIME
 
@@ -20,9 +20,9 @@ cdef inline void cancel_operations(Session *session) noexcept nogil:
 
 cdef inline void drop_calls(Worker *worker, Session *session) noexcept nogil:
     """What is due to its handler, but for on_close, will not be told."""
-    if session.calls & CALL_RECEIVE:
+    if session.item.calls & CALL_RECEIVE:
         worker.stats.bytes_discarded += chain_length(session.input)
-    session.calls = 0
+    session.item.calls = 0
 
 
 cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
@@ -42,7 +42,7 @@ cdef inline void finish(Worker *worker, Session *session, unsigned char reason) 
     session.closing_at = worker.now
     if session.sending:
         session.taken = iocp_taken(session.socket)
-    timer_set(worker, session, worker.now + time_to_finish(session))
+    timer_set(worker, &session.item, worker.now + time_to_finish(session))
 
 
 cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
@@ -51,7 +51,7 @@ cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
     session.closing_at = worker.now
     iocp_shutdown_send(session.socket)
     if session.state == FINISHING:
-        timer_set(worker, session, worker.now + time_to_finish(session))
+        timer_set(worker, &session.item, worker.now + time_to_finish(session))
 
 
 cdef inline void close_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
@@ -68,9 +68,9 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
     session.state = CLOSING
     session.reason = reason
     session.closing_at = worker.now
-    if session.in_flight > 0:
+    if session.item.in_flight > 0:
         cancel_operations(session)
-        timer_set(worker, session, worker.now + DRAIN_TIME)
+        timer_set(worker, &session.item, worker.now + DRAIN_TIME)
 
 
 cdef inline void abort_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:

@@ -6,9 +6,9 @@
 from iocp cimport (
     DWORD, SOCKADDR_STORAGE, ConnectEx, WSAGetLastError, iocp_bind_for_connect, iocp_skip_on_success,
     iocp_update_connected, sockaddr)
-from operation cimport CONNECT, FAILED, OPEN, Session, Started, Worker
+from item cimport item_drop, item_hold
 from port cimport operation_begin, operation_started, port_associate, port_associate_given
-from session cimport session_drop, session_hold
+from structs cimport FAILED, OPEN, Session, Started, Worker
 from timer cimport timer_set
 
 
@@ -39,10 +39,10 @@ cdef inline Started start_connect(Worker *worker, Session *session, const SOCKAD
     if error != 0:
         session.error = error
         return FAILED
-    operation_begin(worker, &session.send, CONNECT, session)
-    session_hold(session)
+    operation_begin(worker, &session.send)
+    item_hold(&session.item)
     if session.handler.settings.connect_timeout != 0:
-        timer_set(worker, session, worker.now + session.handler.settings.connect_timeout)
+        timer_set(worker, &session.item, worker.now + session.handler.settings.connect_timeout)
     error = call_connect(session, address, length)
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
@@ -53,7 +53,7 @@ cdef inline Started start_connect(Worker *worker, Session *session, const SOCKAD
 
 cdef inline void end_connect(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
-    session_drop(session)
+    item_drop(&session.item)
 
 
 cdef inline bint on_connect(Worker *worker, Session *session, int status) noexcept nogil:

@@ -11,7 +11,7 @@ from iocp cimport (
     SOCKET, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedExchange,
     InterlockedIncrement, ReleaseSRWLockExclusive, iocp_read32)
 from inbox cimport inbox_wake
-from operation cimport Limit, Listener, Places, Waiting, Worker
+from structs cimport Limit, Listener, Places, Waiting, Worker
 from tuning cimport ACCEPT_RETRY_TIME
 
 

@@ -8,12 +8,12 @@
 # Threads: the session's worker.
 from iocp cimport DWORD, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from buffer cimport buffer_take, chain_cut, chain_release
+from item cimport item_drop, item_hold
 from link cimport link_count_received
-from operation cimport FAILED, RECEIVE, Buffer, Session, Started, Worker
 from port cimport operation_begin, operation_started
-from session cimport session_drop, session_hold
 from status cimport status_cancelled
-from tuning cimport CONTENDED_MORE, IDLE_TIME, RECEIVE_GATHER, RECEIVE_SIZE, SELDOM
+from structs cimport FAILED, Buffer, Session, Started, Worker
+from tuning cimport CONTENDED_MORE, IDLE_TIME, LARGE_TIME, RECEIVE_GATHER, RECEIVE_SIZE, SELDOM
 
 cdef enum Received:
     RECEIVED_DATA       # in session.input
@@ -69,7 +69,7 @@ cdef inline int receive_into_several(Session *session, DWORD *received) noexcept
         left -= buffers[count].len
         count += 1
         buffer = buffer.next
-    if WSARecv(session.socket, buffers, count, received, &flags, &session.receive.overlapped, NULL) == 0:
+    if WSARecv(session.socket, buffers, count, received, &flags, &session.item.operation.overlapped, NULL) == 0:
         return 0
     return WSAGetLastError()
 
@@ -85,7 +85,7 @@ cdef inline int call_receive(Session *session, DWORD *received) noexcept nogil:
             return receive_into_several(session, received)
         buffer.buf = session.input.data
         buffer.len = min(session.handler.settings.receive_size, RECEIVE_SIZE)
-    if WSARecv(session.socket, &buffer, 1, received, &flags, &session.receive.overlapped, NULL) == 0:
+    if WSARecv(session.socket, &buffer, 1, received, &flags, &session.item.operation.overlapped, NULL) == 0:
         return 0
     return WSAGetLastError()
 
@@ -100,10 +100,10 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     elif not take_input(worker, session):
         session.error = WSAENOBUFS
         return FAILED
-    operation_begin(worker, &session.receive, RECEIVE, session)
+    operation_begin(worker, &session.item.operation)
     session.receiving = 1
     session.waiting = waiting
-    session_hold(session)
+    item_hold(&session.item)
     error = call_receive(session, received)
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
@@ -117,7 +117,7 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
 cdef inline void end_receive(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.receiving = 0
-    session_drop(session)
+    item_drop(&session.item)
 
 
 cdef inline void release_input(Worker *worker, Session *session) noexcept nogil:
@@ -159,6 +159,8 @@ cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) no
     """Of several buffers, or a full one: note what each holds, give back those that hold nothing."""
     cdef Buffer *buffer = session.input
     plan_next(session, bytes)
+    if bytes > RECEIVE_SIZE:
+        worker.large_until = worker.now + LARGE_TIME
     while bytes > RECEIVE_SIZE:
         buffer.length = RECEIVE_SIZE
         bytes -= RECEIVE_SIZE

@@ -7,10 +7,10 @@
 from libc.stdint cimport uint64_t
 from iocp cimport DWORD, WSABUF, InterlockedExchange, WSAGetLastError, WSASend, iocp_read32, iocp_read64, iocp_taken
 from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
+from item cimport item_drop, item_hold
 from link cimport link_count_sent, link_queued
-from operation cimport CLOSING, COPIED, FAILED, FINISHING, PENDING, SEND, Buffer, Link, Session, Started, Worker
 from port cimport operation_begin, operation_started
-from session cimport session_drop, session_hold
+from structs cimport CLOSING, COPIED, FAILED, FINISHING, PENDING, Buffer, Link, Session, Started, Worker
 from timer cimport timer_set
 from tuning cimport SEND_GATHER, SEND_LIMIT
 
@@ -33,11 +33,9 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexc
 
 cdef inline void enqueue_chain(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
     cdef Buffer *after
-    while True:
+    while buffer != NULL:
         after = buffer.next
         enqueue(worker, session, buffer)
-        if after == NULL:
-            return
         buffer = after
 
 
@@ -111,21 +109,28 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
     cdef DWORD count = gather(session, wsabufs)
     cdef int error = 0
     cdef Started started
-    operation_begin(worker, &session.send, SEND, session)
+    operation_begin(worker, &session.send)
     session.sending = 1
     session.sent_at = worker.now
-    if session.handler.settings.send_timeout != 0:
-        timer_set(worker, session, worker.now + session.handler.settings.send_timeout)
-    session_hold(session)
+    item_hold(&session.item)
     if WSASend(session.socket, wsabufs, count, sent, 0, &session.send.overlapped, NULL) != 0:
         error = WSAGetLastError()
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
         end_send(session)
         session.error = error
-    elif started == PENDING and (session.handler.settings.send_timeout != 0 or session.state == FINISHING):
-        session.taken = iocp_taken(session.socket)
+    elif started == PENDING:
+        await_progress(worker, session)
     return started
+
+
+cdef inline void await_progress(Worker *worker, Session *session) noexcept nogil:
+    """The send pends. A peer that takes nothing of it for too long will be given up."""
+    cdef uint64_t send_timeout = session.handler.settings.send_timeout
+    if send_timeout != 0:
+        timer_set(worker, &session.item, worker.now + send_timeout)
+    if send_timeout != 0 or session.state == FINISHING:
+        session.taken = iocp_taken(session.socket)
 
 
 cdef inline bint peer_takes(Worker *worker, Session *session) noexcept nogil:
@@ -141,7 +146,7 @@ cdef inline bint peer_takes(Worker *worker, Session *session) noexcept nogil:
 cdef inline void end_send(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.sending = 0
-    session_drop(session)
+    item_drop(&session.item)
 
 
 cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcept nogil:

@@ -13,9 +13,11 @@ from iocp cimport (
     INVALID_SOCKET, SOCKET, InterlockedDecrement, InterlockedIncrement, closesocket, iocp_break_off, iocp_give_pages,
     iocp_has_forked, iocp_linger_zero, iocp_shutdown_send, iocp_take_pages)
 from buffer cimport buffer_release, chain_release
-from link cimport link_drop
-from operation cimport CLOSING, FREE, NOT_BROKEN, Buffer, Handler, Listener, Session, SessionSlab, SessionTable, Worker
+from call cimport call_with_message
+from link cimport link_drop, link_finish
 from place cimport leave_place
+from structs cimport (
+    CLOSING, FREE, NOT_BROKEN, Buffer, Handler, Item, Listener, Message, Session, SessionSlab, SessionTable, Worker)
 from timer cimport timer_drop, timers_reserve
 from tuning cimport RELEASED_SPOILT, SLAB_SESSIONS, TRIM_TIME
 
@@ -76,7 +78,7 @@ cdef inline Session *session_take(Worker *worker) noexcept nogil:
     slab = table.roomy
     session = slab.spare
     if session != NULL:
-        slab.spare = session.next
+        slab.spare = <Session *> session.item.next
     else:
         session = &slab.sessions[slab.made]
         slab.made += 1
@@ -98,7 +100,7 @@ cdef inline void session_give_back(Worker *worker, Session *session) noexcept no
     if RELEASED_SPOILT:
         memset(session, 0xDB, sizeof(Session))
     session.state = FREE
-    session.next = slab.spare
+    session.item.next = <Item *> slab.spare
     slab.spare = session
     if slab.used == SLAB_SESSIONS:
         slab.next = table.roomy
@@ -166,6 +168,8 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     session.socket = socket
     session.state = state
     session.handler = handler
+    session.ops = &handler.ops
+    session.item.ops = &worker.session_ops
     session.listener = listener
     if listener != NULL:
         InterlockedIncrement(&listener.holds)
@@ -176,16 +180,8 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     return session
 
 
-cdef inline void session_hold(Session *session) noexcept nogil:
-    session.in_flight += 1
-
-
-cdef inline void session_drop(Session *session) noexcept nogil:
-    session.in_flight -= 1
-
-
 cdef inline bint session_releasable(Session *session) noexcept nogil:
-    return session.state == CLOSING and session.in_flight == 0
+    return session.state == CLOSING and session.item.in_flight == 0
 
 
 cdef inline bint others_may_hold(Session *session) noexcept nogil:
@@ -235,7 +231,7 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
     session_free_buffers(worker, session)
     if session.link != NULL:
         link_drop(session.link)
-    timer_drop(worker, session)
+    timer_drop(worker, &session.item)
     if session.listener != NULL:
         leave_place(worker, session.listener)
         InterlockedDecrement(&session.listener.holds)
@@ -253,3 +249,20 @@ cdef inline void session_table_free(Worker *worker) noexcept nogil:
     worker.sessions.count = 0
     worker.sessions.room = 0
     worker.sessions.roomy = NULL
+
+
+cdef inline bint introduce(Worker *worker, Message *message, Session *session) noexcept nogil:
+    """Session and Python object may know each other now. Without a session Python is told: False, it is kept."""
+    if message.python == NULL:
+        return True
+    if session == NULL:
+        link_finish(message.link)
+        message.error = worker.error
+        call_with_message(worker, message)
+        return False
+    session.python = message.python
+    session.link = message.link
+    session.link.slot = session.slot
+    session.link.generation = session.generation
+    message.link = NULL
+    return True

@@ -408,12 +408,12 @@ cdef void drop_listener(Place *place) noexcept nogil:
 
 # ---- its part in a run ----
 
-cdef void attach_noted(Worker *worker, NativeSession *session) noexcept nogil:
+cdef void attach_noted(Worker *worker, Item *first) noexcept nogil:
     """The core's attach(), in a thread that has the GIL already: so that it is known how to give it up."""
     global held
     with gil:
         held = 2
-        attach(worker, session)
+        attach(worker, first)
         held = 0
 
 

@@ -58,7 +58,7 @@ cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
              "what send() took is neither queued nor on its way")
     if native.state == OPEN:
         if worker.closing and talk.shutdown_told and talk.connected:
-            must(talk.shut or talk.leaving or native.calls & CALL_SHUTDOWN or will_be_told(worker, native), talk,
+            must(talk.shut or talk.leaving or native.item.calls & CALL_SHUTDOWN or will_be_told(worker, native), talk,
                  "on_shutdown does not come")
     elif talk.held and native.state == FINISHING and native.paused and native.reason == BY_US:
         must(talk.leaving or worker.leave_at != 0, talk, "it was paused, and not waited for")
@@ -67,7 +67,7 @@ cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
 
 cdef bint has_come(NativeSession *native) noexcept:
     """Something for its receive, or that has ended."""
-    return native.receiving and iocp_has_come(native.socket, &native.receive.overlapped)
+    return native.receiving and iocp_has_come(native.socket, &native.item.operation.overlapped)
 
 
 cdef bint will_be_told(Worker *worker, NativeSession *native) noexcept:
@@ -79,24 +79,24 @@ cdef void check_heard(NativeSession *native, Talk talk) noexcept:
     """In on_shutdown: what its peer had sent when closing began was told before, but while it was paused."""
     cdef Worker *worker = native.worker
     if talk.listens and not talk.heard and not talk.was_paused and not worker.shutdown_over and native.receiving:
-        must(not sim_came_by(&native.receive.overlapped, worker.closing_since), talk,
+        must(not sim_came_by(&native.item.operation.overlapped, worker.closing_since), talk,
              "on_shutdown came before what its peer had sent")
 
 
 cdef size_t bytes_for(Worker *worker, Link *link) noexcept:
     """That wait in the inbox to be sent."""
-    cdef InboxItem *item = worker.inbox.head
+    cdef Message *message = worker.inbox.head
     cdef size_t bytes = 0
-    while item != NULL:
-        if item.link == link and item.buffer != NULL:
-            bytes += item.buffer.length
-        item = item.next
+    while message != NULL:
+        if message.link == link and message.buffer != NULL:
+            bytes += message.buffer.length
+        message = message.next
     return bytes
 
 
 cdef bint will_drain(NativeSession *native) noexcept:
     """It is due, and the session is in the list of those who are called next."""
-    return native.calls & CALL_DRAIN and native.calling
+    return native.item.calls & CALL_DRAIN and native.item.calling
 
 
 cdef void check_pinned(Cast cast) noexcept:
@@ -155,15 +155,15 @@ cdef int count_pinned(Worker *worker) noexcept:
     """Buffers that refer to Python's bytes: queued, in the inbox, and to be let go."""
     cdef unsigned int i
     cdef int count = count_chain(worker.unpinned)
-    cdef InboxItem *item = worker.inbox.head
+    cdef Message *message = worker.inbox.head
     cdef NativeSession *session
     for i in range(session_slots(worker)):
         session = session_at(worker, i)
         if session != NULL:
             count += count_chain(session.queue_head)
-    while item != NULL:
-        count += item.buffer != NULL and item.buffer.kind == PINNED
-        item = item.next
+    while message != NULL:
+        count += message.buffer != NULL and message.buffer.kind == PINNED
+        message = message.next
     return count
 
 

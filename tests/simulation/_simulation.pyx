@@ -18,15 +18,17 @@ from cpython.pythread cimport NOWAIT_LOCK
 from iocp cimport (
     HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_has_come,
     iocp_open_port)
-from operation cimport (
-    ACCEPT, BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, Operation,
-    SessionSlab, TimerHeap, Waiting)
+from deadline cimport deadline_of
+from listener cimport accept_completed
 from place cimport has_place
 from port cimport port_associate
+from request cimport session_takes, still_takes
 from session cimport session_at, session_slots
+from structs cimport (
+    BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, Operation, SessionSlab,
+    TimerHeap, Waiting)
 from timer cimport timer_first
 from tuning cimport ACCEPTS, IDLE_TIME, ROUND, SEND_LIMIT, SLAB_SESSIONS, STEP, TURN
-from worker cimport deadline_of, session_takes, still_takes
 
 
 cdef extern from "simulated.h" nogil:
@@ -253,7 +255,7 @@ cdef void prepare_place(Run *run, int i) noexcept nogil:
 
 cdef void prepare_places(Run *run) noexcept nogil:
     cdef int i
-    handler_init(&run.echo, ECHO_KIND)
+    echo_init(&run.echo)
     run.place_count = <int> min(1 + sim_below(LISTENERS) * sim_below(2), run.limits.listeners)
     sim_make_memory_scarce(False)
     if sim_one_in(6):
@@ -277,8 +279,7 @@ cdef void prepare_load(Run *run) noexcept nogil:
     run.load.rows = run.rows
     run.load.done = done
     run.load.remaining = run.calls
-    handler_init(&run.caller, LOAD_KIND)
-    run.caller.load = &run.load
+    load_init(&run.caller, &run.load)
 
 
 cdef bint begin(Run *run) noexcept nogil:
@@ -384,11 +385,13 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
         if session == NULL:
             continue
         deadline = deadline_of(session)
-        if deadline <= worker.now or (session.yielding and worker.reclaims) or session.ready or session.calling:
+        if deadline <= worker.now or (session.yielding and worker.reclaims):
+            continue
+        if session.item.ready or session.item.calling:
             continue
         if session.state == OPEN:   # a buffer that waited to be received into has its time from then on
             deadline = max(deadline, worker.now + IDLE_TIME)
-        if session.timer_at == 0 or session.timer_at > deadline:
+        if session.item.timer_at == 0 or session.item.timer_at > deadline:
             sim_violation("worker %d: nobody will look at the session in slot %u in time", worker.index, i)
 
 
@@ -400,17 +403,17 @@ cdef void check_late(Worker *worker, uint64_t began) noexcept nogil:
 
 cdef void note_ready(Run *run, Worker *worker) noexcept nogil:
     """Who waits for a turn, in what order, before the worker's round."""
-    cdef NativeSession *session = worker.ready.head
+    cdef NativeSession *session = <NativeSession *> worker.ready.head
     run.ready_count = 0
     while session != NULL and run.ready_count < SLOTS:
         run.ready[run.ready_count] = session
         run.ready_count += 1
-        session = session.next
+        session = <NativeSession *> session.item.next
 
 
 cdef void check_turns(Run *run, Worker *worker) noexcept nogil:
     """No turn and no round lasts too long; who waited first had the first turn, and nobody has come before others."""
-    cdef NativeSession *session = worker.ready.head
+    cdef NativeSession *session = <NativeSession *> worker.ready.head
     cdef unsigned int i
     if worker.longest_turn >= TURN:
         sim_violation("worker %d: a turn of %d steps goes on", worker.index, worker.longest_turn)
@@ -425,7 +428,7 @@ cdef void check_turns(Run *run, Worker *worker) noexcept nogil:
     for i in range(worker.turns_given, run.ready_count):
         if session != run.ready[i]:
             sim_violation("worker %d: a session that waits for its turn was overtaken", worker.index)
-        session = session.next
+        session = <NativeSession *> session.item.next
 
 
 cdef void check_spared(Worker *worker, uint64_t began) noexcept nogil:
@@ -442,7 +445,7 @@ cdef void check_spared(Worker *worker, uint64_t began) noexcept nogil:
             continue
         if session.reason == BY_US or session.sent_at >= session.closing_at:    # a drain, or send_timeout, was over
             continue
-        if sim_came_by(&session.receive.overlapped, session.closing_at):
+        if sim_came_by(&session.item.operation.overlapped, session.closing_at):
             sim_violation("worker %d: the session in slot %u is given up as idle, though something has come for it",
                           worker.index, i)
 
@@ -454,10 +457,11 @@ cdef void check_timers(Worker *worker) noexcept nogil:
     cdef size_t i, waiting = 0
     for i in range(session_slots(worker)):
         session = session_at(worker, i)
-        waiting += session != NULL and session.timer_at != 0
+        waiting += session != NULL and session.item.timer_at != 0
     for i in range(heap.count):
-        session = heap.timers[i].session
-        if session.timer_index != i or session.timer_at != heap.timers[i].at or heap.timers[i].at < timer_first(worker):
+        session = <NativeSession *> heap.timers[i].item
+        if (session.item.timer_index != i or session.item.timer_at != heap.timers[i].at
+                or heap.timers[i].at < timer_first(worker)):
             sim_violation("worker %d: entry %d of its timers is wrong", worker.index, <int> i)
     if waiting != heap.count:
         sim_violation("worker %d: it has %d timers for %d sessions", worker.index, <int> heap.count, <int> waiting)
@@ -527,7 +531,7 @@ cdef void check_owners() noexcept nogil:
     cdef Operation *operation = <Operation *> sim_operation(0)
     cdef NativeSession *session
     while operation != NULL:
-        if operation.kind != ACCEPT:
+        if operation.completed != accept_completed:
             session = <NativeSession *> operation.owner
             if session.state == FREE:
                 sim_violation("a session was released with an operation in flight")
@@ -569,38 +573,38 @@ cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
 
 # ---- what is done to the core ----
 
-cdef bint ask(Worker *worker, InboxItem *item) noexcept nogil:
+cdef bint ask(Worker *worker, Message *message) noexcept nogil:
     """False: it takes nothing any more, or memory is short."""
-    if inbox_put(worker, item):
+    if inbox_put(worker, message):
         return True
-    inbox_item_free(item)
+    message_free(message)
     return False
 
 
 cdef void call_somebody(Run *run) noexcept nogil:
-    cdef InboxItem *item = inbox_item(DO_CONNECT)
+    cdef Message *message = message_new(do_connect)
     cdef Worker *worker = &run.workers[run.calls % run.count]
-    if item == NULL:
+    if message == NULL:
         return
-    item.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
-    if item.address == NULL:
-        inbox_item_free(item)
+    message.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
+    if message.address == NULL:
+        message_free(message)
         return
     run.calls -= 1
-    item.handler = &run.caller
-    item.address.ss_family = AF_INET
-    item.address_length = sizeof(SOCKADDR_STORAGE)
+    message.handler = &run.caller
+    message.address.ss_family = AF_INET
+    message.address_length = sizeof(SOCKADDR_STORAGE)
     InterlockedIncrement(&worker.load)
-    if not ask(worker, item):
+    if not ask(worker, message):
         InterlockedDecrement(&worker.load)
         load_over(&run.load)
 
 
 cdef void open_place(Place *place, int number) noexcept nogil:
     """If it cannot be asked for, its socket is ours still."""
-    cdef InboxItem *item = inbox_item_about(DO_LISTEN, place.listener)
+    cdef Message *message = message_about(do_listen, place.listener)
     place.asked = True
-    if item != NULL and ask(place.listener.worker, item):
+    if message != NULL and ask(place.listener.worker, message):
         return
     sim_tell("listener %d cannot be opened", number)
     closesocket(place.listener.socket)
@@ -610,12 +614,12 @@ cdef void open_place(Place *place, int number) noexcept nogil:
 
 
 cdef void close_place(Place *place, int number) noexcept nogil:
-    cdef InboxItem *item = inbox_item_about(DO_UNLISTEN, place.listener)
-    if item == NULL:
+    cdef Message *message = message_about(do_unlisten, place.listener)
+    if message == NULL:
         return
     sim_tell("listener %d is asked to close", number)
     place.closes_at = 0
-    ask(place.listener.worker, item)
+    ask(place.listener.worker, message)
 
 
 cdef void forget_place(Place *place, int number) noexcept nogil:
@@ -678,7 +682,7 @@ cdef void remember(Run *run, Worker *worker) noexcept nogil:
 cdef void abort_somebody(Run *run) noexcept nogil:
     """A session that is there, or one that has gone: then nobody else may suffer."""
     cdef Name *name
-    cdef InboxItem *item
+    cdef Message *message
     if run.name_count == 0:
         return
     name = &run.names[sim_below(run.name_count)]
@@ -686,16 +690,17 @@ cdef void abort_somebody(Run *run) noexcept nogil:
              <const char *> ", which has gone" if sim_core_closed(name.connection) else <const char *> "")
     if not sim_core_closed(name.connection):
         sim_excuse(name.connection, "it was aborted on request")
-    item = inbox_item(DO_ABORT)
-    if item == NULL:
+    message = message_new(do_request)
+    if message == NULL:
         return
-    item.link = link_new()
-    if item.link == NULL:
-        inbox_item_free(item)
+    message.link = link_new()
+    if message.link == NULL:
+        message_free(message)
         return
-    item.link.slot = name.slot
-    item.link.generation = name.generation
-    ask(&run.workers[name.worker], item)
+    message.request = request_abort
+    message.link.slot = name.slot
+    message.link.generation = name.generation
+    ask(&run.workers[name.worker], message)
 
 
 cdef void ask_to_close(Run *run, int index) noexcept nogil:

@@ -97,7 +97,11 @@ def folders(core):
 def patch(place):
     """Write the core's Cython sources with the patches below that place. Those that are as before stay untouched."""
     files = []
-    for name, code in patches.patched(CORE).items():
+    sources = patches.patched(CORE)
+    for old in place.rglob("*.p*"):
+        if old.relative_to(place).as_posix() not in sources:
+            old.unlink()
+    for name, code in sources.items():
         files.append(place / name)
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         if not files[-1].exists() or files[-1].read_text(encoding="utf-8") != code:

@@ -9,6 +9,7 @@
 #define IOCPCORE_LINUX_BACKEND_H
 
 #include <signal.h>
+#include <stdlib.h>
 
 #include "overlapped.h"
 #include "tuning.h"
@@ -102,6 +103,15 @@ int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped); /* what waits 
 void socket_dereference(struct iocp_socket *s);
 void sockets_trim(struct iocp_port *port); /* gives the memory of those that have gone back to the system */
 void sockets_free(struct iocp_port *port); /* those still open are sockets of no port from now on */
+
+/* Frees the copy of a long list of buffers, which few operations have: so few call free(). */
+static inline void drop_copy(OVERLAPPED *overlapped)
+{
+    if (overlapped->copy != NULL) {
+        free(overlapped->copy);
+        overlapped->copy = NULL;
+    }
+}
 
 /* The system calls of socket.c and port.c. A test may put its own in their place. */
 #ifndef OTHER_SYSTEM_CALLS

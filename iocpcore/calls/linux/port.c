@@ -198,8 +198,7 @@ void port_assert_owner(struct iocp_port *port)
 
 void port_complete(OVERLAPPED *overlapped, int status, size_t bytes)
 {
-    free(overlapped->copy);
-    overlapped->copy = NULL;
+    drop_copy(overlapped);
     overlapped->Internal = (ULONG_PTR)status;
     overlapped->InternalHigh = bytes;
     overlapped_enqueue(&overlapped->socket->port->done, overlapped);

@@ -443,8 +443,7 @@ static int start(SOCKET fd, OVERLAPPED *overlapped, int kind, DWORD *bytes)
     }
     socket_dereference(s);
 failed:
-    free(overlapped->copy);
-    overlapped->copy = NULL;
+    drop_copy(overlapped);
     overlapped->Internal = (ULONG_PTR)error;
     return error;
 }

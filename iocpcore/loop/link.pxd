@@ -9,7 +9,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from iocp cimport (
     InterlockedDecrement, InterlockedExchange, InterlockedIncrement, iocp_read32, iocp_read64, iocp_write64)
-from operation cimport Link
+from structs cimport Link
 
 cdef extern from *:
     """

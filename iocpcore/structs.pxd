@@ -1,4 +1,5 @@
-# Operations and every struct that refers to another. Data only.
+# The structs of all layers, because they refer to each other: operations, items, buffers, sessions, listeners, workers.
+# Data only.
 #
 # Ownership: the kernel owns an Operation from before its start until its packet was dequeued; the core counts it in
 # flight for longer, until the packet's step is over. Operations are embedded in what they work for (a session, an
@@ -7,18 +8,13 @@
 from libc.stdint cimport int64_t, uint64_t
 from cpython.pythread cimport PyThread_type_lock
 from iocp cimport (
-    HANDLE, IOCP_EVENT, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK, sockaddr_in6)
+    DWORD, HANDLE, IOCP_EVENT, LONG, LONG64, OVERLAPPED, OVERLAPPED_ENTRY, SOCKADDR_STORAGE, SOCKET, SRWLOCK,
+    sockaddr_in6)
 from stats cimport Stats
 from tuning cimport ACCEPTS, BATCH, SLAB_BUFFERS
 
 cdef enum:
     WORKERS_MOST = 256
-
-cdef enum OperationKind:
-    ACCEPT = 1
-    CONNECT
-    RECEIVE
-    SEND
 
 # What became of a start.
 cdef enum Started:
@@ -28,8 +24,45 @@ cdef enum Started:
 
 cdef struct Operation:
     OVERLAPPED overlapped   # first: a packet's pointer is the operation's
+    void (*completed)(Worker *, Operation *, int status, DWORD bytes) noexcept nogil    # what its packet begins
     void *owner             # the Session, or the Accept itself
-    unsigned char kind
+
+
+# ---- items ----
+
+# What is due to be told to an item's handler in Python, in this order.
+cdef enum Call:
+    CALL_CONNECT = 1
+    CALL_RECEIVE = 2
+    CALL_END = 4
+    CALL_DRAIN = 8
+    CALL_SHUTDOWN = 16
+    CALL_CLOSE = 32
+
+# What the loop asks of an item. `turn`: do what is due, at most so many steps; with `small_only` nothing large.
+cdef struct ItemOps:
+    void (*turn)(Worker *, Item *, int most, bint small_only) noexcept nogil
+    void (*deadline)(Worker *, Item *) noexcept nogil               # the one that was set is over
+    void (*start_due)(Worker *, Item *) noexcept nogil              # something new is due: start it
+    void (*told)(Worker *, Item *) noexcept nogil                   # its callbacks have run
+
+# What a worker gives turns, deadlines and callbacks: a session; in time a datagram socket, a watched descriptor. The
+# first of the struct that embeds it.
+cdef struct Item:
+    Operation operation         # that waits for its input: a session's receive
+    Item *next                  # in the worker's due or ready list; of a slab's spare sessions
+    Item *next_call             # in the worker's list of calls
+    const ItemOps *ops
+    uint64_t timer_at           # the deadline it waits for, 0: none
+    unsigned int timer_index    # its place in the heap of timers, if there is one
+    unsigned int in_flight      # operations, and 1 each for being in the ready list and in the list of calls
+    unsigned char ready         # in the due or ready list
+    unsigned char calls         # due: bits of enum Call
+    unsigned char calling       # in the list of calls
+
+cdef struct ItemList:           # an item is in one at most, linked through itself
+    Item *head
+    Item *tail
 
 
 # ---- buffers ----
@@ -68,7 +101,7 @@ cdef struct BufferPool:
 # ---- sessions ----
 
 # What any thread may know of a session, for longer than the session lives: its name, and what it has still to send.
-# Held by its session, by the Python object, and by inbox items.
+# Held by its session, by the Python object, and by messages.
 cdef struct Link:
     LONG holds                  # any thread
     LONG above                  # any thread: a sender was told that the queue is above the high-water mark
@@ -77,19 +110,10 @@ cdef struct Link:
     LONG64 low_water            # any thread: bytes queued at which senders may go on
     LONG64 received             # any thread, but only the worker writes: bytes
     LONG64 sent                 # so too: bytes the kernel has taken
-    InboxItem *last_send        # any thread, under the inbox's lock: its last item to send, if that is still in there
+    Message *last_send        # any thread, under the inbox's lock: its last item to send, if that is still in there
     uint64_t last_take          # so too: it is, if nothing was taken since this many times
     uint64_t generation         # the worker's, who alone resolves it
     unsigned int slot
-
-# What is due to be told to a session's handler in Python, in this order.
-cdef enum Call:
-    CALL_CONNECT = 1
-    CALL_RECEIVE = 2
-    CALL_END = 4
-    CALL_DRAIN = 8
-    CALL_SHUTDOWN = 16
-    CALL_CLOSE = 32
 
 cdef enum SessionState:
     FREE            # nobody's: its memory is spare
@@ -106,20 +130,18 @@ cdef enum CloseReason:
     BY_EXCEPTION    # a callback has raised it: aborted by us
 
 cdef struct Session:
-    Operation receive
+    Item item                   # its operation is the receive
     Operation send              # ConnectEx's too: nothing is sent before it ends
     SOCKET socket
     Worker *worker
     Listener *listener          # NULL if we connected
     Handler *handler
+    const SessionOps *ops
     void *handler_data
     Link *link                  # NULL: its handler is native
     void *python                # the Python object, held from on_connect till on_close
-    Session *next               # among its slab's spare ones, or in the worker's ready list
-    Session *next_call          # in the worker's list of calls
     uint64_t generation         # no other session of the worker has it: (slot, generation) names one for ever
     unsigned int slot
-    unsigned int in_flight      # operations, and 1 each for being in the ready list and in the list of calls
     unsigned char state
     unsigned char reason
     unsigned char skips         # inline successes post no packet
@@ -134,9 +156,6 @@ cdef struct Session:
     unsigned char peer_ended
     unsigned char end_sent
     unsigned char resets        # closing its socket is to break the connection off
-    unsigned char ready         # in the ready list
-    unsigned char calls         # due: bits of enum Call
-    unsigned char calling       # in the list of calls
     unsigned char ending        # the sending side is to end when the queue is empty
     unsigned char leaving       # it is to finish as soon as it is connected
     unsigned char shutdown_due  # CALL_SHUTDOWN is to come, after what its peer has sent by now
@@ -152,13 +171,7 @@ cdef struct Session:
     uint64_t sent_at            # when its sending last made progress; while it connects: when that began
     uint64_t taken              # bytes that the peer's system had when a send that pends was begun, or last looked at
     uint64_t closing_at         # when its end last made progress
-    uint64_t timer_at           # the deadline it waits for, 0: none
-    unsigned int timer_index    # its place in the heap of timers, if there is one
     unsigned int paused         # the handler wants no data; 2 while a resume from before the pause is in the inbox
-
-cdef struct SessionList:        # a session is in one at most, linked through itself
-    Session *head
-    Session *tail
 
 # Pages of the system for many sessions, which go back when nobody lives in them.
 cdef struct SessionSlab:
@@ -179,7 +192,7 @@ cdef struct SessionTable:
 
 cdef struct Timer:
     uint64_t at
-    Session *session            # whose timer_at is the same
+    Item *item                  # whose timer_at is the same
 
 cdef struct TimerHeap:
     Timer *timers
@@ -241,17 +254,11 @@ cdef struct Listener:
     unsigned char answered      # `error` is known; both under its worker's published_lock
     PyThread_type_lock armed    # released by the worker then
     PyThread_type_lock unlistened   # released by the worker when the socket is closed
-    LONG holds                  # any thread: its worker, its sessions, inbox items; at 0 nobody will look at it again
+    LONG holds                  # any thread: its worker, its sessions, messages; at 0 nobody will look at it again
     Listener *next              # of its worker
 
 
 # ---- handlers ----
-
-cdef enum HandlerKind:
-    ECHO = 1
-    DISCARD
-    LOAD
-    PYTHON
 
 # What a listener or a connect wants for its sessions. Times in nanoseconds, 0: for ever.
 cdef struct Settings:
@@ -292,9 +299,19 @@ cdef struct Load:
     LONG remaining              # any thread: connections that are not over
     PyThread_type_lock done     # released when none is
 
+# What becomes of a session's bytes. Each is called in the worker's thread, without the GIL.
+cdef struct SessionOps:
+    bint (*opened)(Worker *, Session *) noexcept nogil      # there is a connection; False: no memory to serve it
+    bint (*data)(Worker *, Session *) noexcept nogil        # session.input has come; False: abort the session
+    void (*discarded)(Worker *, Session *) noexcept nogil   # session.input came after finish()
+    void (*closed)(Worker *, Session *) noexcept nogil      # once, when nothing of it is in flight any more
+    void (*refused)(Worker *, Handler *, int error) noexcept nogil  # a session that was to connect never came to be
+    bint throttled              # above the high-water mark nothing more is received: it would be queued, too
+
 cdef struct Handler:
-    unsigned char kind
+    SessionOps ops
     unsigned char wants         # bits of enum Call: the callbacks there are
+    bint wants_names            # its accepts bring the addresses of both ends
     Load *load
     void *callbacks             # the Python object that has them
     Settings settings
@@ -302,22 +319,11 @@ cdef struct Handler:
 
 # ---- workers ----
 
-cdef enum InboxKind:
-    DO_LISTEN
-    DO_UNLISTEN
-    DO_ADOPT        # a fresh socket
-    DO_CONNECT
-    DO_SEND         # this and what follows: to the session of the link
-    DO_END
-    DO_PAUSE
-    DO_RESUME
-    DO_CLOSE
-    DO_ABORT
-    DO_CALL         # Python's function
-
-cdef struct InboxItem:
-    InboxItem *next
-    unsigned char kind
+# What another thread asks of a worker, or of one of its sessions.
+cdef struct Message:
+    Message *next
+    bint (*run)(Worker *, Message *) noexcept nogil     # the worker does it; False: it keeps the message, for Python
+    void (*request)(Worker *, Session *) noexcept nogil     # ... of the session of the link, unless that has gone
     int error                   # why it could not be done
     Listener *listener
     Handler *handler
@@ -337,8 +343,8 @@ cdef enum Overdue:
 # Any thread, under its lock. The lock is a leaf: under it no Python, and no other lock.
 cdef struct Inbox:
     SRWLOCK lock
-    InboxItem *head
-    InboxItem *tail
+    Message *head
+    Message *tail
     LONG waiting                # any thread reads it without the lock: 1 while there is an item
     LONG overdue                # likewise: enum Overdue
     size_t items                # that wait
@@ -393,19 +399,21 @@ cdef struct Worker:
     bint reclaims               # the receive of an idle session is cancelled, to take its buffer back
     uint64_t trim_at            # when slabs that nobody uses go back to the system, 0: all are in use
     TimerHeap timers
-    SessionList due             # sessions to which something new is due
-    SessionList ready           # sessions that have had their turn, or would move much: they go on after those before
-    Session *waited             # the last of those that were there when this round began, or NULL
+    ItemOps session_ops         # of its sessions
+    ItemList due                # items to which something new is due
+    ItemList ready              # items that have had their turn, or would move much: they go on after those before
+    Item *waited             # the last of those that were there when this round began, or NULL
     bint contended              # in this round those that move much take little at a time
     uint64_t contended_until    # when that ends
     uint64_t large_until         # until then somebody is believed to receive much
     uint64_t round_until        # bytes received and sent with which this round has moved what it may
-    Session *calls_head         # sessions whose handlers in Python are to be called after this batch
-    Session *calls_tail
-    InboxItem *python_head      # functions to be called, and connections that never came to be
-    InboxItem *python_tail
+    Item *calls_head            # items whose handlers in Python are to be called after this batch
+    Item *calls_tail
+    Message *python_head        # functions to be called, and connections that never came to be
+    Message *python_tail
     Buffer *unpinned            # their Python objects are to be let go
-    void (*attach)(Worker *, Session *) noexcept nogil     # takes the GIL, and does all that; from this session on
+    void (*close)(Worker *, uint64_t by) noexcept nogil     # what the inbox asks for beside its messages
+    void (*attach)(Worker *, Item *) noexcept nogil     # takes the GIL, and does all that; from this item on
     uint64_t attached_at        # when it last had the GIL
     uint64_t gil_wait           # nanoseconds it had waited for that
     uint64_t told               # bytes received when callbacks last ran

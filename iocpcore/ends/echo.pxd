@@ -1,0 +1,24 @@
+# ECHO: sends back what comes.
+#
+# Ownership: what was received moves to the send queue as it is, without a copy.
+# Threads: the session's worker.
+from iocp cimport unlikely
+from handler cimport handler_init
+from send cimport enqueue, enqueue_chain
+from structs cimport Buffer, Handler, Session, Worker
+
+cdef inline bint echo_data(Worker *worker, Session *session) noexcept nogil:
+    cdef Buffer *input = session.input
+    session.input = NULL
+    if unlikely(input.next != NULL):
+        enqueue_chain(worker, session, input)
+    else:
+        enqueue(worker, session, input)
+    return True
+
+
+cdef inline void echo_init(Handler *handler) noexcept nogil:
+    """An echo whose peer does not read must stop receiving: what it holds would grow without bound."""
+    handler_init(handler)
+    handler.ops.data = echo_data
+    handler.ops.throttled = True

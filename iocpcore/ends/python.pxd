@@ -1,0 +1,23 @@
+# A handler in Python: notes what its callbacks are to be told.
+#
+# Ownership: what was received stays in session.input until on_receive has had it.
+# Threads: the session's worker.
+from call cimport call
+from handler cimport handler_init
+from structs cimport CALL_CONNECT, CALL_RECEIVE, Handler, Session, Worker
+
+cdef inline bint python_opened(Worker *worker, Session *session) noexcept nogil:
+    call(worker, &session.item, CALL_CONNECT)
+    return True
+
+
+cdef inline bint python_data(Worker *worker, Session *session) noexcept nogil:
+    call(worker, &session.item, CALL_RECEIVE)
+    return True
+
+
+cdef inline void python_init(Handler *handler) noexcept nogil:
+    handler_init(handler)
+    handler.wants_names = True
+    handler.ops.opened = python_opened
+    handler.ops.data = python_data

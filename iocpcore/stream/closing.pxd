@@ -1,0 +1,175 @@
+# Closing a worker: its sessions finish within the drain, what is left is aborted, what never ends is leaked.
+#
+# Ownership: what is still in flight when the worker leaves is the kernel's for ever: it is leaked, never freed.
+# Threads: the worker's own.
+from libc.stdint cimport uint64_t
+from iocp cimport ERROR_OPERATION_ABORTED, WSAETIMEDOUT, InterlockedExchange
+from call cimport calls_are_due
+from close cimport abort_session, close_session, close_undrained, send_end
+from inbox cimport inbox_shut, run_inbox
+from listener cimport refuse_waiting, serve_granted, unlisten
+from session cimport session_at, session_slots
+from shutdown cimport drain_is_over, expect_shutdown, has_given_up, tell_shutdowns
+from steps cimport advance, must_be_told, tell_end
+from structs cimport (
+    BROKEN, BY_ERROR, BY_US, CLOSING, CONNECTING, LEFT_BEHIND, NOT_BROKEN, TROUBLE_DEQUEUE, Listener, Session, Worker)
+from tuning cimport LEAVE_TIME
+from warn cimport report_trouble
+
+
+cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
+    """Take nothing new; let what is there finish till then. Asked again, only the deadline may come nearer."""
+    cdef Listener *listener
+    cdef Listener *after
+    if worker.closing:
+        if worker.close_at != 0:    # else it is over, and all is aborted already
+            worker.close_at = by
+        return
+    worker.closing = 1
+    worker.close_at = by
+    listener = worker.listeners
+    while listener != NULL:
+        after = listener.next
+        unlisten(worker, listener, False)
+        listener = after
+    close_sessions(worker)
+
+
+cdef inline void close_sessions(Worker *worker) noexcept nogil:
+    """Closing begins, or its time is over."""
+    cdef Session *session
+    cdef unsigned int i
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL:
+            continue
+        if session.state == CONNECTING:
+            session.error = ERROR_OPERATION_ABORTED if session.queue_head != NULL else 0
+            abort_session(worker, session, BY_US)
+        elif has_given_up(worker):
+            end_session(worker, session)
+        else:
+            expect_shutdown(worker, session)
+        advance(worker, session)    # which finishes it, if it has no reason to go on
+
+
+cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
+    """Its time is over. With bytes unsent it is reset; if all is sent, a slow peer may still read that."""
+    if session.state == CLOSING:
+        return
+    if session.queue_head != NULL:
+        session.error = WSAETIMEDOUT
+        abort_session(worker, session, BY_US)
+        return
+    if not session.end_sent:
+        send_end(worker, session)
+    close_session(worker, session, session.reason)
+
+
+cdef inline bint must_give_up(Worker *worker) noexcept nogil:
+    """The drain time is over, and whoever wants to know has been told so."""
+    return drain_is_over(worker) and worker.shutdown_over
+
+
+cdef inline void close_listeners(Worker *worker) noexcept nogil:
+    """Nobody waits for a place any more."""
+    cdef Listener *listener = worker.listeners
+    cdef Listener *after
+    while listener != NULL:
+        after = listener.next
+        refuse_waiting(worker, listener)
+        unlisten(worker, listener, True)
+        listener = after
+
+
+cdef inline void give_up(Worker *worker) noexcept nogil:
+    """The drain time is over."""
+    worker.close_at = 0
+    worker.done = done_by(worker)
+    worker.leave_at = worker.now + LEAVE_TIME
+    serve_granted(worker)
+    close_listeners(worker)
+    close_sessions(worker)
+
+
+cdef inline uint64_t done_by(Worker *worker) noexcept nogil:
+    """Grows with whatever gets done. From give_up() on nothing begins, so that it grows for a bounded time."""
+    return worker.stats.packets + worker.stats.callbacks + worker.stats.undrained
+
+
+cdef inline void leave_later(Worker *worker) noexcept nogil:
+    """What gets done has all the time that it takes: many slow on_close, for example."""
+    cdef uint64_t done = done_by(worker)
+    if done != worker.done:
+        worker.done = done
+        worker.leave_at = worker.now + LEAVE_TIME
+
+
+cdef inline void go_on_closing(Worker *worker) noexcept nogil:
+    """At the end of each turn."""
+    if worker.leave_at != 0:
+        leave_later(worker)
+    elif must_give_up(worker):
+        give_up(worker)
+    elif worker.shutdown_due or drain_is_over(worker):
+        tell_shutdowns(worker)
+
+
+cdef inline void on_broken_port(Worker *worker) noexcept nogil:
+    """End what is there with the error, so that peers and handlers learn of it; then leave.
+
+    What is cancelled may still end by packets that the port has made itself: with the first dequeue that fails again
+    there is none.
+    """
+    if worker.broken != NOT_BROKEN:
+        leave_behind(worker)
+        return
+    worker.broken = BROKEN
+    report_trouble(worker, TROUBLE_DEQUEUE, worker.broken_by)
+    InterlockedExchange(&worker.load, 1 << 30)  # nobody hands it a session
+    break_sessions(worker)
+    inbox_shut(worker, False)
+    close_worker(worker, worker.now)
+    give_up(worker)
+    run_inbox(worker)
+
+
+cdef inline void break_sessions(Worker *worker) noexcept nogil:
+    cdef Session *session
+    cdef unsigned int i
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL or session.state == CLOSING:
+            continue
+        session.error = worker.broken_by
+        abort_session(worker, session, BY_ERROR)
+        advance(worker, session)
+
+
+cdef inline void leave_behind(Worker *worker) noexcept nogil:
+    """The kernel has what is still in flight, for ever: that memory is leaked. Peers and handlers are told."""
+    cdef Session *session
+    cdef unsigned int i
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL or session.state != CLOSING or session.item.in_flight == 0:
+            continue
+        close_undrained(worker, session)
+        if must_be_told(session):
+            tell_end(worker, session)
+        else:
+            session.ops.closed(worker, session)
+    worker.broken = LEFT_BEHIND
+
+
+cdef inline bint worker_over(Worker *worker) noexcept nogil:
+    """Nothing is left to wait for; or it does not come, and then its memory is leaked, never freed."""
+    if worker.broken == LEFT_BEHIND and not calls_are_due(worker):
+        return True
+    if worker.abandoned:
+        return True
+    if not worker.closing:
+        return False
+    if worker.sessions.active == 0 and worker.listeners == NULL and not calls_are_due(worker):
+        return inbox_shut(worker, True)
+    return worker.leave_at != 0 and worker.leave_at <= worker.now and inbox_shut(worker, False)

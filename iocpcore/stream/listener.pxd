@@ -1,0 +1,276 @@
+# A listener's connections: which worker serves each, which waits for a place, and what becomes of them when it closes.
+#
+# Ownership: an accepted socket belongs to the session that is made of it, in this worker or, by a message, in another.
+# Threads: the worker of the listener; adopt() runs in the session's.
+from cpython.pythread cimport PyThread_release_lock
+from iocp cimport (
+    DWORD, ERROR_OPERATION_ABORTED, INVALID_SOCKET, SOCKET, WSAENOBUFS, AcquireSRWLockExclusive,
+    InterlockedCompareExchange, InterlockedDecrement, InterlockedIncrement, ReleaseSRWLockExclusive, WSAGetLastError,
+    closesocket, iocp_accept_waiting, iocp_linger_off, iocp_skip_on_success)
+from accept cimport (
+    arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused, must_wait, on_accept,
+    post_accept, start_listening)
+from inbox cimport inbox_put, message_about, message_free
+from place cimport leave_place, served, take_granted, take_place, take_waiting, wait_for_place, wake_all_granted
+from port cimport operation_bind, port_associate, port_associate_given
+from session cimport introduce
+from shutdown cimport has_given_up
+from status cimport status_exhausted
+from steps cimport begin_session, opened
+from structs cimport OPEN, TROUBLE_ACCEPT, Accept, Handler, Listener, Message, Operation, Session, Waiting, Worker
+from timer cimport earlier
+from tuning cimport ACCEPTS, ACCEPT_RETRY_TIME, BACKLOG_MOST
+from turn cimport defer
+from warn cimport report_trouble
+
+
+# ---- choosing a worker ----
+
+cdef inline int load_of(Listener *listener, Worker *worker) noexcept nogil:
+    """How many sessions it has; as good as infinitely many if it is not to serve this listener's."""
+    if not listener.serving[worker.index // 64] >> (worker.index % 64) & 1:
+        return 0x7FFFFFFF
+    return InterlockedCompareExchange(&worker.load, 0, 0)
+
+
+cdef inline Worker *reserve_place(Worker *worker, Listener *listener) noexcept nogil:
+    """The worker with the fewest sessions, this one if it is among them; its count includes the place from now on."""
+    cdef Worker *best = worker
+    cdef Worker *peer
+    cdef int i, load, least = load_of(listener, worker)
+    for i in range(worker.peer_count):
+        peer = &worker.peers[i]
+        load = load_of(listener, peer)
+        if load < least:
+            best = peer
+            least = load
+    InterlockedIncrement(&best.load)
+    return best
+
+
+cdef inline void refuse(Worker *worker, Worker *reserved, Listener *listener, SOCKET socket) noexcept nogil:
+    """Its place and its worker's are free again."""
+    closesocket(socket)
+    InterlockedDecrement(&reserved.load)
+    if listener != NULL:
+        leave_place(worker, listener)
+    count_refused(worker, listener)
+
+
+cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """A place was taken for it. A worker that has ended takes nothing: then it is served here."""
+    cdef Worker *best = reserve_place(worker, listener)
+    cdef Message *message
+    if best == worker:
+        adopt(worker, listener.handler, listener, socket)
+        return
+    message = message_about(do_adopt, listener)
+    if message == NULL:
+        refuse(worker, best, listener, socket)
+        return
+    message.handler = listener.handler
+    message.socket = socket
+    if not inbox_put(best, message):
+        message_free(message)
+        InterlockedDecrement(&best.load)
+        InterlockedIncrement(&worker.load)
+        adopt(worker, listener.handler, listener, socket)
+
+
+cdef inline int associate_fresh(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """0 or the system's error number. Without a listener it was given to adopt()."""
+    return port_associate_given(worker, socket) if listener == NULL else port_associate(worker, socket)
+
+
+cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket) noexcept nogil:
+    """Serve a fresh socket here; its place is reserved. NULL: the socket is closed, and worker.error says why."""
+    cdef Session *session = NULL
+    if listener == NULL:
+        iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
+    worker.error = ERROR_OPERATION_ABORTED if has_given_up(worker) else associate_fresh(worker, listener, socket)
+    if worker.error == 0:
+        session = begin_session(worker, socket, OPEN, handler, listener)
+        worker.error = WSAENOBUFS
+    if session == NULL:
+        refuse(worker, worker, listener, socket)
+        if not worker.closing:
+            report_trouble(worker, TROUBLE_ACCEPT, worker.error)
+        return NULL
+    if worker.skip_on_success:
+        session.skips = iocp_skip_on_success(socket)
+    if listener == NULL:
+        worker.stats.adopted += 1
+    opened(worker, session)
+    defer(worker, &session.item)
+    return session
+
+
+cdef inline void serve(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """Hand it over if there is a place; else refuse it, or let it wait for one."""
+    if not has_given_up(worker) and take_place(worker, listener):
+        hand_over(worker, listener, socket)
+    elif has_given_up(worker) or listener.refuses or not wait_for_place(worker, listener, socket):
+        closesocket(socket)
+        count_refused(worker, listener)
+
+
+cdef inline void serve_granted(Worker *worker) noexcept nogil:
+    """The connections that have waited, and have got a place. Others may be accepted instead."""
+    cdef Waiting *granted = take_granted(worker)
+    cdef Waiting *after
+    cdef Listener *listener
+    while granted != NULL:
+        after = granted.next
+        listener = granted.listener
+        hand_over(worker, listener, served(granted))
+        if listener.closing:
+            forget_drained(worker, listener)
+        else:
+            arm(worker, listener)
+        granted = after
+
+
+cdef inline void refuse_waiting(Worker *worker, Listener *listener) noexcept nogil:
+    """Nobody will have a place any more."""
+    cdef Waiting *waiting = take_waiting(worker, listener)
+    cdef Waiting *after
+    while waiting != NULL:
+        after = waiting.next
+        closesocket(served(waiting))
+        count_refused(worker, listener)
+        waiting = after
+
+
+# ---- accepts ----
+
+cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) noexcept nogil:
+    """Whatever came, the accept is posted again; at once, unless the system lacks what accepting needs."""
+    cdef Listener *listener = accept.listener
+    cdef SOCKET socket = on_accept(worker, accept, status)
+    if socket != INVALID_SOCKET:
+        serve(worker, listener, socket)
+    if listener.closing:
+        close_drained(worker, listener)
+        return
+    if status != 0 and must_wait(worker, listener, status):
+        worker.retry_at = worker.now + ACCEPT_RETRY_TIME
+    elif listener.in_flight + listener.waiting < ACCEPTS:
+        post_accept(worker, accept)
+
+
+cdef inline void accept_completed(Worker *worker, Operation *operation, int status, DWORD _bytes) noexcept nogil:
+    accepted_or_failed(worker, <Accept *> operation.owner, status)
+
+
+cdef inline void retry_accepts(Worker *worker) noexcept nogil:
+    """Post what could not be posted; close what closes although its accepts have not ended."""
+    cdef Listener *listener = worker.listeners
+    cdef Listener *after
+    worker.retry_at = 0
+    wake_all_granted(worker)
+    while listener != NULL:
+        after = listener.next
+        if listener.closing:
+            unlisten(worker, listener, True)
+        else:
+            arm(worker, listener)
+        listener = after
+
+
+# ---- listening and closing ----
+
+cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
+    cdef int i
+    for i in range(ACCEPTS):
+        operation_bind(&listener.accepts[i].operation, accept_completed, &listener.accepts[i])
+    listener.next = worker.listeners
+    worker.listeners = listener
+    InterlockedIncrement(&listener.holds)
+    cdef int error = ERROR_OPERATION_ABORTED if worker.closing else start_listening(worker, listener)
+    if error != 0:
+        listener.closing = 1
+        close_listening(listener)
+        forget_drained(worker, listener)
+    AcquireSRWLockExclusive(&worker.published_lock)
+    listener.error = error
+    listener.answered = 1
+    ReleaseSRWLockExclusive(&worker.published_lock)
+    PyThread_release_lock(listener.armed)
+
+
+cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nogil:
+    """Once a closed listener has nothing in flight and nobody waits, its worker does not look at it again."""
+    cdef Listener **at = &worker.listeners
+    if listener.in_flight > 0 or listener.waiting > 0 or listener.socket != INVALID_SOCKET:
+        return
+    while at[0] != NULL and at[0] != listener:
+        at = &at[0].next
+    if at[0] == NULL:
+        return      # it was forgotten already
+    close_events(listener)
+    at[0] = listener.next
+    InterlockedDecrement(&listener.holds)
+
+
+cdef inline void unlisten(Worker *worker, Listener *listener, bint at_once) noexcept nogil:
+    """Accept no more; what was accepted is served. At once: the port is free when it returns, else soon.
+
+    It waits for its accepts to end first: each may still bring a connection, and on Windows such a one needs the
+    listening socket once more.
+    """
+    if not listener.closing:
+        listener.closing = 1
+        cancel_accepts(listener)
+    if at_once:
+        close_port(worker, listener)
+    elif listener.in_flight > 0:
+        worker.retry_at = earlier(worker.retry_at, worker.now + ACCEPT_RETRY_TIME)
+    close_drained(worker, listener)
+
+
+cdef inline void close_drained(Worker *worker, Listener *listener) noexcept nogil:
+    if listener.in_flight == 0:
+        close_port(worker, listener)
+    forget_drained(worker, listener)
+
+
+cdef inline void close_port(Worker *worker, Listener *listener) noexcept nogil:
+    if listener.socket == INVALID_SOCKET:
+        return
+    if not listener.shared:
+        take_backlog(worker, listener)
+    close_listening(listener)
+
+
+cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil:
+    """The connections that wait in the system for an accept: closing the socket would reset them."""
+    cdef SOCKET socket
+    cdef int error, _taken
+    for _taken in range(0 if has_given_up(worker) else BACKLOG_MOST):
+        socket = iocp_accept_waiting(listener.socket)
+        error = WSAGetLastError()
+        if socket == INVALID_SOCKET:
+            if status_exhausted(error):     # those that still wait will be reset
+                must_wait(worker, listener, error)
+            return
+        if listener.lingers:
+            iocp_linger_off(socket)
+        count_accepted(worker, listener)
+        serve(worker, listener, socket)
+
+
+# ---- messages ----
+
+cdef inline bint do_adopt(Worker *worker, Message *message) noexcept nogil:
+    """A fresh socket."""
+    return introduce(worker, message, adopt(worker, message.handler, message.listener, message.socket))
+
+
+cdef inline bint do_listen(Worker *worker, Message *message) noexcept nogil:
+    listen(worker, message.listener)
+    return True
+
+
+cdef inline bint do_unlisten(Worker *worker, Message *message) noexcept nogil:
+    unlisten(worker, message.listener, False)
+    return True

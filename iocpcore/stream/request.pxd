@@ -1,0 +1,129 @@
+# What others ask of a session: from its handler's callbacks at once, from other threads by a message.
+#
+# Ownership: a buffer that is given is the session's from then on.
+# Threads: the session's worker.
+from iocp cimport (
+    ERROR_OPERATION_ABORTED, INVALID_SOCKET, SOCKET, WSAENOBUFS, InterlockedDecrement, WSAGetLastError, closesocket,
+    iocp_socket)
+from buffer cimport buffer_release
+from call cimport call
+from close cimport abort_session, close_session, finish
+from connect cimport start_connect
+from send cimport enqueue_merged
+from session cimport introduce, session_resolve
+from shutdown cimport goes_on
+from steps cimport advance, begin_session, connected_or_failed, count_connect_failure
+from structs cimport (
+    BY_ERROR, BY_US, CONNECTING, FAILED, FINISHING, INLINE, OPEN, Buffer, Handler, Message, Session, Started, Worker)
+from turn cimport defer
+
+
+cdef inline bint do_request(Worker *worker, Message *message) noexcept nogil:
+    """Nothing if the session has gone."""
+    cdef Session *session = session_resolve(worker, message.link.slot, message.link.generation)
+    if session != NULL:
+        session_do(worker, session, message.request)
+    return True
+
+
+cdef inline bint do_send(Worker *worker, Message *message) noexcept nogil:
+    session_send(worker, session_resolve(worker, message.link.slot, message.link.generation), message.buffer)
+    return True
+
+
+cdef inline void session_do(Worker *worker, Session *session,
+                            void (*request)(Worker *, Session *) noexcept nogil) noexcept nogil:
+    request(worker, session)
+    defer(worker, &session.item)
+
+
+cdef inline void request_end(Worker *_worker, Session *session) noexcept nogil:
+    session.ending = 1
+
+
+cdef inline void request_pause(Worker *_worker, Session *session) noexcept nogil:
+    session.paused += 1
+
+
+cdef inline void request_abort(Worker *worker, Session *session) noexcept nogil:
+    abort_session(worker, session, BY_US)
+
+
+cdef inline void request_resume(Worker *worker, Session *session) noexcept nogil:
+    session.paused -= 1
+    if session.item.calls and (not worker.closing or goes_on(session)):
+        call(worker, &session.item, 0)    # what came in the meantime
+
+
+cdef inline void request_close(Worker *worker, Session *session) noexcept nogil:
+    if session.state == OPEN:
+        finish(worker, session, BY_US)
+    elif session.state == CONNECTING and session.queue_head != NULL:
+        session.leaving = 1     # once it is connected, and has sent that
+    elif session.state == CONNECTING:
+        close_session(worker, session, BY_US)
+
+
+cdef inline bint session_takes(Session *session) noexcept nogil:
+    """May something more be sent?"""
+    return (session.state == OPEN or session.state == CONNECTING) and not session.ending
+
+
+cdef inline bint still_takes(Session *session) noexcept nogil:
+    """Of what was sent before anybody could know that it finishes."""
+    return session_takes(session) or (session.state == FINISHING and not session.end_sent and not session.ending)
+
+
+cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
+    """What comes too late is counted; its link goes on counting it as queued."""
+    if session != NULL and still_takes(session):
+        enqueue_merged(worker, session, buffer)
+        defer(worker, &session.item)
+        return
+    worker.stats.bytes_unsent += buffer.length
+    buffer_release(worker, buffer)
+
+
+# ---- connecting ----
+
+cdef inline bint do_connect(Worker *worker, Message *message) noexcept nogil:
+    """A session that does not come to be has told its handler all the same. False: the message is kept."""
+    cdef bint bound = message.socket != INVALID_SOCKET
+    cdef Session *session = session_to_connect(worker, message)
+    cdef Started started
+    if session == NULL:
+        connect_refused(worker, message.handler)
+        return introduce(worker, message, NULL)
+    introduce(worker, message, session)
+    started = start_connect(worker, session, message.address, message.address_length, bound)
+    if started == INLINE:
+        connected_or_failed(worker, session, 0)
+    elif started == FAILED:
+        close_session(worker, session, BY_ERROR)
+    advance(worker, session)
+    return True
+
+
+cdef inline Session *session_to_connect(Worker *worker, Message *message) noexcept nogil:
+    """NULL: worker.error says why."""
+    cdef Session *session
+    cdef SOCKET socket = message.socket
+    if socket == INVALID_SOCKET:
+        socket = iocp_socket(worker.port, message.address.ss_family)
+    if socket == INVALID_SOCKET:
+        worker.error = WSAGetLastError()
+        return NULL
+    worker.error = ERROR_OPERATION_ABORTED if worker.closing else WSAENOBUFS
+    session = NULL if worker.closing else begin_session(worker, socket, CONNECTING, message.handler, NULL)
+    if session == NULL:
+        closesocket(socket)
+        return NULL
+    session.active_at = 0
+    return session
+
+
+cdef inline void connect_refused(Worker *worker, Handler *handler) noexcept nogil:
+    """There is no session that could end."""
+    InterlockedDecrement(&worker.load)
+    count_connect_failure(worker, worker.error)
+    handler.ops.refused(worker, handler, worker.error)

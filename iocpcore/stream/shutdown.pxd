@@ -1,0 +1,72 @@
+# on_shutdown: each session that wants it is told once that its worker closes, after what its peer had sent by then.
+#
+# Ownership: none is taken.
+# Threads: the session's worker.
+from iocp cimport iocp_has_come
+from call cimport call
+from receive cimport RECEIVED_NOTHING, Received
+from session cimport session_at, session_slots
+from structs cimport CALL_CONNECT, CALL_RECEIVE, CALL_SHUTDOWN, OPEN, Session, Worker
+
+
+cdef inline bint has_given_up(Worker *worker) noexcept nogil:
+    """It closes, and the drain time is over."""
+    return worker.closing and worker.close_at == 0
+
+
+cdef inline bint drain_is_over(Worker *worker) noexcept nogil:
+    return worker.close_at != 0 and worker.close_at <= worker.now
+
+
+cdef inline bint goes_on(Session *session) noexcept nogil:
+    """Although its worker closes: its handler ends it, or is about to hear of it, or holds it up to answer."""
+    return session.handler.wants & CALL_SHUTDOWN or session.paused > 0 or session.item.calls & CALL_CONNECT
+
+
+cdef inline void expect_shutdown(Worker *worker, Session *session) noexcept nogil:
+    if session.handler.wants & CALL_SHUTDOWN:
+        session.shutdown_due = worker.shutdown_due = 1
+
+
+cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
+    session.shutdown_due = 0
+    if session.state == OPEN:
+        call(worker, &session.item, CALL_SHUTDOWN)
+
+
+cdef inline void go_on_to_shutdown(Worker *worker, Session *session, Received received) noexcept nogil:
+    """The receive that was waited for has ended. One without data, cancelled or of zero bytes, does not count."""
+    if received != RECEIVED_NOTHING:
+        tell_shutdown(worker, session)
+    else:
+        worker.shutdown_due = 1     # look again
+
+
+cdef inline bint is_to_hear(Session *session) noexcept nogil:
+    """Has its peer sent something that its handler is yet to be told of?"""
+    if session.state != OPEN or session.paused or session.peer_ended:
+        return False
+    if session.receiving:
+        return iocp_has_come(session.socket, &session.item.operation.overlapped)
+    return session.data_waits or session.item.ready or session.item.calls & (CALL_CONNECT | CALL_RECEIVE) != 0
+
+
+cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
+    """At a turn's end. What has come is told first, for a handler may close its session in on_shutdown.
+
+    One receive is waited for, not until there is nothing more: a peer that floods always has more. Once the drain is
+    over none is: on_shutdown comes to whoever wants it, though there was no time at all.
+    """
+    cdef bint is_over = drain_is_over(worker)
+    cdef Session *session
+    cdef unsigned int i
+    worker.shutdown_due = 0
+    worker.shutdown_over = is_over
+    for i in range(session_slots(worker)):
+        session = session_at(worker, i)
+        if session == NULL or not session.shutdown_due:
+            continue
+        if is_over or not is_to_hear(session):
+            tell_shutdown(worker, session)
+        elif not session.receiving:
+            worker.shutdown_due = 1     # something may wait that it is yet to receive: look again

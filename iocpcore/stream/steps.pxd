@@ -1,0 +1,402 @@
+# The transition table of a session: receive -> handler -> send -> receive | close.
+#
+# Here alone the steps are chained; the step files do not know each other. advance() is the table: whatever happened to
+# a session, it looks at the session's state and starts what is due, until everything that can be is in flight.
+# Ownership: an operation that has ended still holds its session until its step is over, so that a session cannot be
+# released between two packets of one batch; advance() releases it when nothing holds it any more.
+# Threads: the session's worker.
+from libc.stdint cimport uint64_t
+from iocp cimport (
+    DWORD, HANDLE, SOCKET, ULONG_PTR, WSAENOBUFS, CancelIoEx, iocp_keep_alive, iocp_no_delay, iocp_now, unlikely)
+from call cimport call
+from close cimport abort_session, close_session, close_undrained, finish, send_end
+from connect cimport end_connect, on_connect
+from deadline cimport deadline_of, end_sparing, give_up_session, have_ended, is_spared, is_too_late
+from port cimport operation_bind
+from receive cimport (
+    RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, reclaims, release_input, start_receive)
+from send cimport end_send, on_send, queue_above_water, queue_drained, start_send
+from session cimport session_close_socket, session_open, session_releasable, session_release
+from shutdown cimport expect_shutdown, go_on_to_shutdown, goes_on
+from status cimport status_exhausted
+from structs cimport (
+    BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CLOSING,
+    CONNECTING, FAILED, FINISHING, INLINE, OPEN, PENDING, TROUBLE_CONNECT, Handler, Item, ItemOps, Listener, Operation,
+    Session, Settings, Started, Worker)
+from timer cimport timer_set
+from tuning cimport CONTENDED_TIME, IDLE_TIME, LITTLE, RECEIVE_SIZE, SELDOM, SHORT_TURN, SPARE_TIME, STEP
+from turn cimport round_is_over, wait_for_turn, whole_turn
+from warn cimport report_trouble
+
+
+cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
+    """Start whatever is due; release the session when it is over. What is large waits for those that have waited."""
+    if round_is_over(worker):
+        take_turn(worker, session, SHORT_TURN, True)
+    else:
+        take_turn(worker, session, whole_turn(worker), others_first(worker, session))
+
+
+cdef inline void take_turn(Worker *worker, Session *session, int most, bint small_only) noexcept nogil:
+    """Until all that can be is in flight, or it has had its turn."""
+    cdef int cost, spent = 0
+    if unlikely(worker.closing) and session.state == OPEN and not goes_on(session):
+        finish(worker, session, BY_US)
+    while spent < most:
+        if session.state == CLOSING:
+            if session_releasable(session):
+                tell_or_release(worker, session)
+            return
+        if small_only and is_large(session):
+            break
+        cost = transition(worker, session)
+        if cost == 0:
+            return
+        spent += cost
+    wait_for_turn(worker, &session.item)
+
+
+cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
+    """One step, and what it counts as in a turn; 0 when all that can be is in flight."""
+    if session.state == CONNECTING:
+        return False
+    if session.queue_head != NULL:
+        if not session.sending:
+            return step_send(worker, session)
+    elif session.state == FINISHING:
+        if session.peer_ended:
+            close_session(worker, session, session.reason)      # which sends our end
+            return True
+        if not session.end_sent:
+            send_end(worker, session)
+            return True
+    elif session.ending and not session.end_sent:
+        send_end(worker, session)
+        return True
+    if session.peer_ended:
+        return session.state == OPEN and step_end(worker, session)    # else the queue is going out: nothing will come
+    if session.receiving:
+        return False
+    if not wants_data(session):
+        hold_no_empty_buffer(worker, session)
+        return False
+    return step_receive(worker, session, has_to_wait(worker, session))
+
+
+cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
+    """Without a buffer, until there is data.
+
+    Where many sessions hold one, or those that say something once in a while, they would be many pages that hold
+    nothing. And what is large would come whenever the system has it, for many sessions in one dequeue: so each receives
+    in its turn, into pages that the cache still has.
+    """
+    return not session.data_waits and ((session.more_buffers | session.seldom) != 0
+                                       or worker.stats.buffers_used > worker.buffers_enough)
+
+
+cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
+    """It may be paused for long."""
+    if not session.item.calls & CALL_RECEIVE:
+        release_input(worker, session)
+
+
+cdef inline bint wants_data(Session *session) noexcept nogil:
+    """Has its handler taken what came before, and does it want more?"""
+    if session.item.calls & (CALL_CONNECT | CALL_RECEIVE):
+        return False
+    return session.state == FINISHING or not (session.paused or (session.ops.throttled and queue_above_water(session)))
+
+
+cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:
+    """The peer sends no more. We may: if the handler is told and does not say that it will not."""
+    if session.handler.wants & CALL_END:
+        if not session.end_told:
+            session.end_told = 1
+            call(worker, &session.item, CALL_END)
+            return False
+        if not session.end_sent or session.item.calls & CALL_END:
+            return False
+    elif session.paused:
+        return False    # it may have more to send before it resumes
+    finish(worker, session, BY_PEER)
+    return True
+
+
+cdef inline int step_send(Worker *worker, Session *session) noexcept nogil:
+    cdef DWORD sent = 0
+    cdef Started started = start_send(worker, session, &sent)
+    if started == INLINE:
+        sent_or_failed(worker, session, 0, sent)
+    elif started == FAILED:
+        close_session(worker, session, BY_ERROR)
+    return cost_of(sent)
+
+
+cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
+    """What a callback has queued goes out at once, with the GIL held: for much of it, that is the cheaper way."""
+    if session.state == OPEN and not session.sending:
+        worker.now = iocp_now(worker.port)      # the callbacks' time is not the peer's
+        step_send(worker, session)
+
+
+cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noexcept nogil:
+    cdef DWORD received = 0
+    cdef Started started = start_receive(worker, session, waiting, &received)
+    if started == INLINE:
+        received_or_failed(worker, session, 0, received)
+    elif unlikely(started == FAILED):
+        receive_refused(worker, session, waiting)
+    elif not waiting:
+        timer_set(worker, &session.item, worker.now + IDLE_TIME)
+    return 0 if started == PENDING else cost_of(received)
+
+
+cdef inline void receive_refused(Worker *worker, Session *session, bint waiting) noexcept nogil:
+    """For want of memory: the next receive is of zero bytes, which locks no pages. A second refusal closes."""
+    if waiting or session.data_waits or not status_exhausted(session.error):
+        close_session(worker, session, BY_ERROR)
+        return
+    session.error = 0
+    session.seldom = SELDOM
+
+
+cdef inline int cost_of(DWORD bytes) noexcept nogil:
+    return 1 + <int> (bytes // STEP)
+
+
+cdef inline void received_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
+    cdef Received received
+    if session.state == CLOSING:    # after our own close any status means closed
+        end_receive(session)
+        return
+    received = on_receive(worker, session, status, bytes)
+    if received == RECEIVED_DATA:
+        if worker.now < worker.large_until:
+            note_contention(worker, session, bytes)
+        if unlikely(session.state == FINISHING):
+            session.ops.discarded(worker, session)
+        elif not session.ops.data(worker, session):
+            abort_session(worker, session, BY_US)
+    elif received == RECEIVED_ERROR:
+        close_session(worker, session, BY_ERROR)
+    end_receive(session)
+    if unlikely(session.shutdown_due):
+        go_on_to_shutdown(worker, session, received)
+    if session.state == FINISHING and received == RECEIVED_DATA:
+        end_sparing(worker, session)
+
+
+cdef inline void receive_completed(Worker *worker, Operation *operation, int status, DWORD bytes) noexcept nogil:
+    cdef Session *session = <Session *> operation   # which it is the first part of
+    received_or_failed(worker, session, status, bytes)
+    advance(worker, session)
+
+
+cdef inline void sent_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
+    if session.state == FINISHING:
+        session.closing_at = worker.now     # a slow peer is no stalled peer
+    if not on_send(worker, session, status, bytes):
+        close_session(worker, session, BY_ERROR)
+    tell_drained(worker, session)
+    end_send(session)
+
+
+cdef inline void send_completed(Worker *worker, Operation *operation, int status, DWORD bytes) noexcept nogil:
+    cdef Session *session = <Session *> operation.owner
+    sent_or_failed(worker, session, status, bytes)
+    advance(worker, session)
+
+
+cdef inline void tell_drained(Worker *worker, Session *session) noexcept nogil:
+    """Some of the queue has gone."""
+    if session.link == NULL or not queue_drained(session):
+        return
+    if session.handler.wants & CALL_DRAIN:
+        call(worker, &session.item, CALL_DRAIN)
+
+
+cdef inline void connected_or_failed(Worker *worker, Session *session, int status) noexcept nogil:
+    if session.state == CONNECTING:
+        if not on_connect(worker, session, status):
+            close_session(worker, session, BY_ERROR)
+        else:
+            operation_bind(&session.send, send_completed, session)
+            opened(worker, session)
+            if session.leaving and session.state == OPEN:
+                finish(worker, session, BY_US)
+    end_connect(session)
+
+
+cdef inline void connect_completed(Worker *worker, Operation *operation, int status, DWORD _bytes) noexcept nogil:
+    cdef Session *session = <Session *> operation.owner
+    connected_or_failed(worker, session, status)
+    advance(worker, session)
+
+
+# ---- beginning and end ----
+
+cdef inline Session *begin_session(Worker *worker, SOCKET socket, unsigned char state, Handler *handler,
+                                   Listener *listener) noexcept nogil:
+    """A session that owns the socket, or NULL without memory: then the socket is still the caller's."""
+    cdef Session *session = session_open(worker, socket, state, handler, listener)
+    if session != NULL:
+        operation_bind(&session.item.operation, receive_completed, session)
+        operation_bind(&session.send, connect_completed if state == CONNECTING else send_completed, session)
+    return session
+
+
+cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
+    cdef Settings *settings = &session.handler.settings
+    if settings.no_delay and (session.listener == NULL or not session.listener.no_delay):
+        iocp_no_delay(session.socket)
+    if settings.keep_alive_idle != 0:
+        iocp_keep_alive(session.socket, settings.keep_alive_idle, settings.keep_alive_interval,
+                        settings.keep_alive_probes)
+    if settings.idle_timeout != 0:
+        timer_set(worker, &session.item, worker.now + settings.idle_timeout)
+    if not reclaims(worker):
+        session.seldom = SELDOM     # a buffer that it held while it is silent would not come back
+    if not session.ops.opened(worker, session):
+        session.error = WSAENOBUFS
+        abort_session(worker, session, BY_ERROR)
+    if worker.closing:
+        expect_shutdown(worker, session)
+
+
+cdef inline void tell_or_release(Worker *worker, Session *session) noexcept nogil:
+    if must_be_told(session):
+        tell_end(worker, session)
+    else:
+        release(worker, session)
+
+
+cdef inline bint must_be_told(Session *session) noexcept nogil:
+    """Python has a session that has ended."""
+    return session.python != NULL and not session.close_told
+
+
+cdef inline void tell_end(Worker *worker, Session *session) noexcept nogil:
+    """Its peer sees the end now: that does not wait for a callback."""
+    if session.item.calls & CALL_CLOSE:
+        return
+    count_end(worker, session)
+    session_close_socket(session)
+    call(worker, &session.item, CALL_CLOSE)
+
+
+cdef inline void release(Worker *worker, Session *session) noexcept nogil:
+    if not session.close_told:      # else counted when that was due
+        count_end(worker, session)
+    session.ops.closed(worker, session)
+    session_release(worker, session)
+
+
+cdef inline void count_end(Worker *worker, Session *session) noexcept nogil:
+    if session.active_at == 0:  # it never was connected
+        count_connect_failure(worker, session.error)
+    elif session.reason == BY_PEER:
+        worker.stats.closed_by_peer += 1
+    elif session.reason == BY_ERROR:
+        worker.stats.closed_by_error += 1
+    elif session.reason == BY_TIMEOUT:
+        worker.stats.closed_by_timeout += 1
+    else:
+        worker.stats.closed_by_us += 1
+
+
+cdef inline void count_connect_failure(Worker *worker, int error) noexcept nogil:
+    worker.stats.connect_failures += 1
+    if status_exhausted(error):
+        worker.stats.exhausted += 1
+        report_trouble(worker, TROUBLE_CONNECT, error)
+
+
+# ---- turns ----
+
+cdef inline bint moves_much(Session *session) noexcept nogil:
+    return session.more_buffers != 0 or session.queue_bytes > RECEIVE_SIZE
+
+
+cdef inline bint is_large(Session *session) noexcept nogil:
+    """Is what it does next likely to be? To wait for much, without a buffer, is not."""
+    return session.queue_bytes > RECEIVE_SIZE or (session.data_waits and session.more_buffers != 0)
+
+
+cdef inline bint others_first(Worker *worker, Session *session) noexcept nogil:
+    """Does what is large wait? Not the rest of a message: after all others' turns it is in the cache no more."""
+    if worker.ready.head == NULL:
+        return False
+    return not session.filled or session.item.ready or worker.contended
+
+
+cdef inline void note_contention(Worker *worker, Session *session, DWORD bytes) noexcept nogil:
+    """Who says little, beside those that move much, would wait for as long as those take: they take less for a while.
+
+    It makes their bytes dearer, so that is not how they are always served.
+    """
+    if bytes <= LITTLE and not moves_much(session):
+        worker.contended_until = worker.now + CONTENDED_TIME
+
+
+cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
+    if session.state == CLOSING and have_ended(session):
+        timer_set(worker, &session.item, worker.seen_at + SPARE_TIME)
+    elif session.state == CLOSING:
+        close_undrained(worker, session)
+        if must_be_told(session):
+            tell_end(worker, session)
+    elif is_too_late(worker, session):
+        if is_spared(worker, session):
+            if deadline_of(session) <= worker.seen_at:
+                timer_set(worker, &session.item, worker.seen_at + SPARE_TIME)
+            return
+        give_up_session(worker, session)
+        advance(worker, session)
+    else:
+        session.yielding = 1
+        if reclaims(worker):
+            CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.item.operation.overlapped)
+
+
+cdef inline bint calls_for_now(Session *session) noexcept nogil:
+    """Is more due, that need not wait for a resume()? That a large send has drained at once, perhaps."""
+    return session.item.calls & ~(CALL_RECEIVE | CALL_END) != 0 or (session.item.calls != 0 and not session.paused)
+
+
+# ---- what the loop asks ----
+
+cdef inline void session_turn(Worker *worker, Item *item, int most, bint small_only) noexcept nogil:
+    take_turn(worker, <Session *> item, most, small_only)
+
+
+cdef inline void session_start_due(Worker *worker, Item *item) noexcept nogil:
+    advance(worker, <Session *> item)
+
+
+cdef inline void session_told(Worker *worker, Item *item) noexcept nogil:
+    cdef Session *session = <Session *> item
+    if calls_for_now(session):
+        call(worker, item, 0)
+    advance(worker, session)
+
+
+cdef inline void session_deadline(Worker *worker, Item *item) noexcept nogil:
+    """Its state may have changed since that was set: then there is another, or none."""
+    cdef Session *session = <Session *> item
+    cdef uint64_t deadline = deadline_of(session)
+    if deadline == 0:
+        return
+    if deadline <= worker.seen_at:
+        on_deadline(worker, session)
+        deadline = deadline_of(session)
+        if deadline > worker.seen_at:
+            timer_set(worker, item, deadline)
+    else:
+        timer_set(worker, item, deadline)
+
+
+cdef inline void session_ops_init(ItemOps *ops) noexcept nogil:
+    ops.turn = session_turn
+    ops.start_due = session_start_due
+    ops.told = session_told
+    ops.deadline = session_deadline

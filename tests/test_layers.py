@@ -1,0 +1,50 @@
+"""The core's folders are layers: each file imports from its own and from those below, and the steps know no other step."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+CORE = Path(__file__).parent.parent / "iocpcore"
+pytestmark = pytest.mark.skipif(not CORE.exists(), reason="the sources of iocpcore are not here")
+
+LAYERS = ["calls", "loop", "stream", "ends", "iocpcore"]  # the last: what puts them together, in the top folder
+ALL = {"tuning", "structs"}  # numbers and data: every layer's
+STEPS = {"accept", "connect", "receive", "send", "close"}
+FILES = {file.stem: file for file in CORE.rglob("*.pxd")}
+every_file = pytest.mark.parametrize("name", sorted(FILES))
+
+
+def imports(name):
+    """Of the core's other files."""
+    text = FILES[name].read_text(encoding="utf-8")
+    return {module for module in re.findall(r"^from (\w+) cimport ", text, re.MULTILINE) if module in FILES}
+
+
+def layer(name):
+    return LAYERS.index(FILES[name].parent.name)
+
+
+@every_file
+def test_a_file_imports_from_its_own_layer_and_from_those_below(name):
+    if name not in ALL:
+        assert [module for module in imports(name) - ALL if layer(module) > layer(name)] == []
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_a_step_knows_no_other_step(name):
+    assert imports(name) & STEPS == set()
+
+
+@every_file
+def test_no_file_imports_itself_by_way_of_others(name):
+    seen, new = set(), imports(name)
+    while new:
+        seen |= new
+        new = set().union(*(imports(module) for module in new)) - seen
+    assert name not in seen
+
+
+def test_only_the_tuning_knows_of_the_simulated_build():
+    asked = [file.name for file in CORE.rglob("*.*") if re.search("mutant|IOCPCORE_SIMULATED", file.read_text("utf-8"))]
+    assert asked == ["tuning.h"]
