@@ -1,4 +1,4 @@
-"""A chat server: what one client writes, line by line, all the others read.
+"""A chat server: each line that one client writes goes to all the others.
 
     python examples/chat_server.py --port 9999
     nc 127.0.0.1 9999           # in two other terminals
@@ -19,7 +19,7 @@ class Chat:
         self.members: set[iocpcore.Session] = set()
 
     def on_connect(self, session: iocpcore.Session) -> None:
-        session.data = b""  # the beginning of a line whose end has not come yet
+        session.data = b""  # the start of a line that is not complete yet
         self.tell_others(session, b"has come")
         self.members.add(session)
         session.send(b"* %d here, you are %d\n" % (len(self.members), session.id))
@@ -39,10 +39,10 @@ class Chat:
     def tell_others(self, speaker: iocpcore.Session, text: bytes) -> None:
         line = b"%d: %s\n" % (speaker.id, text)
         for member in self.members - {speaker}:
-            # A member may have gone a moment ago: its on_close is on the way. That is no fault of the speaker's.
+            # A member may have ended a moment ago, with its on_close still to come. That must not end the speaker.
             with contextlib.suppress(iocpcore.SessionClosed):
                 if not member.send(line):
-                    member.abort()  # it has stopped reading: do not keep everything for it
+                    member.abort()  # it has stopped reading: do not queue without bound
 
 
 def announce(listener: iocpcore.Listener) -> None:

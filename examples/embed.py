@@ -1,11 +1,11 @@
-"""iocpcore beside another server: asyncio does the thinking and serves a status page, iocpcore's worker the traffic.
+"""iocpcore beside another server: asyncio computes the answers and serves a status page, iocpcore carries the traffic.
 
     python examples/embed.py --port 9999
     nc 127.0.0.1 9999           # each line comes back in capitals
     nc 127.0.0.1 STATUS_PORT    # the second line of the output names it; the statistics, as JSON
 
-A program that has threads but no loop needs none of this: the callbacks come in a worker's thread, and every method of
-a session may be called from any other.
+A program that has threads but no loop needs none of this: callbacks run in a worker's thread, and any thread may call
+every method of a session.
 """
 
 import argparse
@@ -17,38 +17,38 @@ import iocpcore
 
 
 async def look_up(line: bytes) -> bytes:
-    """Stands for a database, or another service: something that has to be awaited."""
+    """Stands for a database or another service that has to be awaited."""
     await asyncio.sleep(0)
     return line.upper()
 
 
 async def answer(session: iocpcore.Session, data: bytes) -> None:
-    """In the loop's thread."""
+    """Runs in the loop's thread."""
     *lines, session.data = (session.data + data).split(b"\n")
     try:
         for line in lines:
             session.send(await look_up(line) + b"\n")
     except iocpcore.SessionClosed:
-        pass  # the peer has gone in the meantime
+        pass  # the connection has ended meanwhile
     except BaseException:
-        session.abort()  # it would stay paused for ever, and not even see its peer go
+        session.abort()  # else it would stay paused for ever, and not even notice that its peer has gone
         raise
     else:
         session.resume()
 
 
 class Gateway:
-    """In the worker's thread, but for answer(): hands what comes to the loop."""
+    """Hands received data to the loop. Its methods run in the worker's thread, except answer()."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.answers: set[asyncio.Task[None]] = set()  # a loop refers to its tasks weakly
+        self.answers: set[asyncio.Task[None]] = set()  # a loop has only weak references to its tasks
 
     def on_connect(self, session: iocpcore.Session) -> None:
-        session.data = b""  # the beginning of a line whose end has not come yet
+        session.data = b""  # the start of a line that is not complete yet
 
     def on_receive(self, session: iocpcore.Session, data: bytes) -> None:
-        # Paused until it is answered: so answers keep their order, and the loop's backlog stays small.
+        # Paused until it is answered, so that answers keep their order and the loop's backlog stays small.
         session.pause()
         self.loop.call_soon_threadsafe(self.answer, session, data)
 
@@ -73,7 +73,7 @@ async def serve(host: str, port: int) -> None:
         async with status:
             await status.serve_forever()
     finally:
-        # It waits for sessions, and they may wait for this loop: so not here, but in another thread.
+        # close() waits for sessions, which may wait for this loop: so another thread calls it.
         await asyncio.to_thread(proactor.close)
 
 

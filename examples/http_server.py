@@ -26,7 +26,7 @@ def answer(method: bytes, target: bytes, body: bytes) -> tuple[HTTPStatus, bytes
 
 
 class Exchange:
-    """The requests of one connection. What begins with on_ is called by httptools."""
+    """The requests of one connection. httptools calls the methods whose names begin with on_."""
 
     def __init__(self, session: iocpcore.Session) -> None:
         self.session = session
@@ -37,7 +37,7 @@ class Exchange:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # we speak nothing else; the request was answered as it stood
+            pass  # we support no other protocol; the request was answered as plain HTTP
         except httptools.HttpParserError as error:
             self.respond(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), keep_alive=False)
 
@@ -88,7 +88,7 @@ class Http:
         session.resume()
 
     def on_close(self, session: iocpcore.Session, error: OSError | None) -> None:
-        session.data = None  # the two refer to each other: let them be freed at once
+        session.data = None  # break the reference cycle, so that both are freed at once
 
 
 def serve(host: str, port: int, workers: int) -> None:

@@ -15,14 +15,14 @@ import time
 import iocpcore
 
 SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
-SPARE_FILES = 100   # descriptors that are no session's: log files, listening sockets, a database
+SPARE_FILES = 100   # descriptors for other things than sessions: log files, listening sockets, a database
 PATIENCE = 10.0     # seconds for a successor to listen
-GRACE = 1.0         # seconds for who has just connected to ask
+GRACE = 1.0         # seconds for clients that have just connected to ask
 
 
 class Client:
     def __init__(self) -> None:
-        self.line = b""         # what has come of the next one
+        self.line = b""         # the start of the next line
         self.leaving = False
 
 
@@ -41,18 +41,18 @@ class Capitals:
         session.close()
 
     def on_shutdown(self, session: iocpcore.Session) -> None:
-        """We close. Whole lines that had come are answered; half a line is waited for."""
+        """Whole lines that had come are answered already; wait for the rest of half a line."""
         session.data.leaving = True
         self.leave_if_idle(session)
 
     def leave_if_idle(self, session: iocpcore.Session) -> None:
         client: Client = session.data
         if client.leaving and not client.line:
-            session.close()     # what was sent still goes out
+            session.close()     # queued answers still go out
 
 
 def allow_files(sessions: int) -> None:
-    """Each session has a descriptor. The soft limit is often 1024; up to the hard one we may raise it ourselves."""
+    """Each session has a descriptor. The soft limit is often 1024; we may raise it up to the hard limit."""
     wanted = sessions + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -62,7 +62,7 @@ def allow_files(sessions: int) -> None:
 
 
 def start_successor(sock: socket.socket, arguments: list[str]) -> bool:
-    """A new process with our listening socket; whether it listens. Until then we go on, and after a failure too."""
+    """Start a new process with our listening socket. Returns whether it listens; if not, we go on."""
     try:
         ours, its = socket.socketpair()
         with ours, its:
@@ -86,7 +86,7 @@ def start_successor(sock: socket.socket, arguments: list[str]) -> bool:
 
 
 def is_told(ours: socket.socket) -> bool:
-    """That the successor listens; not so if it ends, or takes too long."""
+    """Whether the successor says that it listens, before it ends or takes too long."""
     ours.settimeout(PATIENCE)
     try:
         return ours.recv(1) != b""
@@ -95,7 +95,7 @@ def is_told(ours: socket.socket) -> bool:
 
 
 def tell_systemd() -> None:
-    """If it has started us, with Type=notify: we listen, and are the main process from now on."""
+    """If systemd has started us with Type=notify, tell it that we listen and are the main process now."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address.startswith("@"):
         address = "\0" + address[1:]
@@ -120,7 +120,7 @@ def main() -> None:
     else:
         sock = socket.socket(fileno=options.inherited)
     proactor = iocpcore.Proactor(workers=2, max_sessions=options.sessions)
-    # A duplicate is the listener's to close; ours goes to the successor.
+    # The listener closes the duplicate; our own socket goes to the successor.
     listener = proactor.listen(Capitals(), sock=sock.dup(), shared=True, idle_timeout=60.0, send_timeout=30.0)
     if options.tell is None:
         print(f"listening on 127.0.0.1:{listener.port}", flush=True)
@@ -132,9 +132,9 @@ def main() -> None:
     same = ["--sessions", str(options.sessions), "--drain", str(options.drain)]
     while signal.sigwait(SIGNALS) == signal.SIGHUP and not start_successor(sock, same):
         pass
-    listener.close()    # who has been accepted is served; all others are the successor's
+    listener.close()    # accepted connections are served; the successor accepts the others
     time.sleep(GRACE)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP})   # now they end the drain, and us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP})   # now they end the drain and the process
     proactor.close(options.drain)
     logging.info("%d sessions are over", proactor.stats().closed)
 

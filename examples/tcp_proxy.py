@@ -1,9 +1,9 @@
-"""A TCP proxy: each connection that comes gets one of its own to the target.
+"""A TCP proxy: it opens a connection to the target for each one that it accepts.
 
     python examples/tcp_proxy.py --port 9999 --target example.org:80
 
-A side that reads slowly makes the other wait, so memory stays bounded; the end of one direction is passed on while the
-other goes on; and so is a reset.
+A side that reads slowly makes the other wait, so memory stays bounded. The end of one direction is passed on while the
+other direction goes on. A reset is passed on too.
 """
 
 import argparse
@@ -17,7 +17,7 @@ class Relay:
     """One side of a pair. `session.data` is the other."""
 
     def on_receive(self, session: iocpcore.Session, data: bytes) -> None:
-        # The other may have gone a moment ago. Its on_close is on the way, and ends this side too.
+        # The other side may have ended a moment ago: its on_close is still to come, and ends this side too.
         with contextlib.suppress(iocpcore.SessionClosed):
             if not session.data.send(data):
                 session.pause()
@@ -29,7 +29,7 @@ class Relay:
         session.data.end()
 
     def on_close(self, session: iocpcore.Session, error: OSError | None) -> None:
-        other, session.data = session.data, None  # they refer to each other: let one be freed at once
+        other, session.data = session.data, None  # break the reference cycle, so that both are freed at once
         if other is None:
             return  # on_connect has failed
         if error is None:
@@ -39,7 +39,7 @@ class Relay:
 
 
 class Front(Relay):
-    """The side of those who connect to us."""
+    """The side of the clients that connect to us."""
 
     def __init__(self, proactor: iocpcore.Proactor, host: str, port: int) -> None:
         self.proactor = proactor
@@ -48,13 +48,13 @@ class Front(Relay):
 
     def on_connect(self, session: iocpcore.Session) -> None:
         # connect() in a callback stays on the callback's worker: both sides of a pair share it, and need no lock.
-        # What is sent before it is connected is queued, and refused by the same water marks.
+        # Bytes sent before it is connected are queued, and the same water marks apply.
         session.data = self.proactor.connect(self.back, *self.target, timeout=10.0)
         session.data.data = session
 
 
 def numeric_address(text: str) -> tuple[str, int]:
-    """Resolved once, before we serve: in a callback it would keep all the worker's sessions waiting."""
+    """Resolved once, before we serve: in a callback, resolving would block all sessions of the worker."""
     host, _, port = text.rpartition(":")
     address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][4]
     return str(address[0]), int(address[1])

@@ -26,7 +26,7 @@ class Game:
         self.players: dict[iocpcore.Session, Player] = {}
         self.ticks = 0
 
-    # Called by poll(), so in the game's own thread.
+    # poll() calls these, so they run in the game's own thread.
 
     def on_connect(self, session: iocpcore.Session) -> None:
         self.players[session] = Player()
@@ -47,9 +47,9 @@ class Game:
         places = {session.id: player.place for session, player in self.players.items()}
         snapshot = json.dumps({"tick": self.ticks, "places": places}).encode() + b"\n"
         for session, player in self.players.items():
-            # Old snapshots are worth nothing: who is behind gets none until what is queued has gone.
+            # Old snapshots are worthless: a player that is behind gets none until its queue has drained.
             if not player.behind:
-                with contextlib.suppress(iocpcore.SessionClosed):  # its on_close is on the way
+                with contextlib.suppress(iocpcore.SessionClosed):  # its on_close is still to come
                     player.behind = not session.send(snapshot)
 
 
@@ -61,7 +61,7 @@ def run(proactor: iocpcore.Proactor, game: Game) -> None:
         now = time.monotonic()
         if now >= due:
             game.tick()
-            due = max(due + TICK, now)  # ticks that were missed are left out
+            due = max(due + TICK, now)  # skip ticks that were missed
 
 
 if __name__ == "__main__":

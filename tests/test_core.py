@@ -543,12 +543,12 @@ def test_serve_takes_the_options_of_listen(backend):
 
 
 def test_what_has_no_workers_is_not_served(backend):
-    with pytest.raises(ValueError, match="is polled, not run"):
+    with pytest.raises(ValueError, match="call its poll"):
         iocpcore.serve(iocpcore.ECHO, workers=0, backend=backend)
 
 
 def test_run_wants_a_proactor():
-    with pytest.raises(TypeError, match="wants a Proactor, not Handler"):
+    with pytest.raises(TypeError, match="takes a Proactor, not Handler"):
         iocpcore.run(iocpcore.ECHO)
 
 

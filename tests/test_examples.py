@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -86,6 +87,40 @@ def in_thread(stack, function, *arguments):
 def send_and_end(sock, data):
     sock.sendall(data)
     sock.shutdown(socket.SHUT_WR)
+
+
+# ---- hello ----
+
+
+@pytest.fixture
+def hello(backend, tmp_path):
+    """A function that starts a copy of one of the two programs, with a port of its own instead of 9999."""
+    with contextlib.ExitStack() as children:
+
+        def hello(name, port):
+            script = tmp_path / name
+            script.write_text((EXAMPLES / name).read_text().replace("9999", str(port)))
+            start = ["-c", OBEDIENT] if sys.platform == "win32" else []
+            child = Child([sys.executable, *start, str(script)], IOCPCORE_BACKEND=backend, PYTHONUNBUFFERED="1")
+            children.callback(child.close)
+            return child
+
+        yield hello
+
+
+def test_the_hello_client_prints_what_the_hello_server_sends_back(hello):
+    server = hello("hello_server.py", 0)
+    port = int(re.search(r"127\.0\.0\.1:(\d+)", server.line())[1])
+    assert hello("hello_client.py", port).end() == (0, ["Hello, IOCP!"], [])
+    server.signal("SIGINT")
+    assert server.end() == (0, [], [])
+
+
+def test_the_hello_client_says_why_it_cannot_connect(hello):
+    with refusing_port() as port:
+        status, lines, errors = hello("hello_client.py", port).end()
+    assert (status, lines, len(errors)) == (1, [], 1)
+    assert "Errno" in errors[0] or "WinError" in errors[0]
 
 
 # ---- echo ----

@@ -1,4 +1,4 @@
-"""The core's folders are layers: each file imports from its own and from those below, and the steps know no other step."""
+"""The core's folders are layers: a file imports from its own and from those below, and no step knows another."""
 
 import re
 from pathlib import Path

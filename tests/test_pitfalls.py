@@ -137,7 +137,7 @@ def test_a_version_that_surprises_is_a_failure(monkeypatch, capsys, wrong, right
     assert main(["pitfalls", "--only", "send-buffer"]) == 1
     shown = capsys.readouterr()
     assert f"-> {complaint}" in shown.out
-    assert shown.err == "iocpcore pitfalls: error: not as it should be: send-buffer\n"
+    assert shown.err == "iocpcore pitfalls: error: wrong result: send-buffer\n"
 
 
 def test_a_process_that_dies_is_a_failure_and_what_it_told_is_kept(monkeypatch, capsys):

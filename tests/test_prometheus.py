@@ -149,7 +149,7 @@ def test_a_name_is_one_open_proactors_at_a_time(backend, registry):
         iocpcore.prometheus.register(first, registry)
         with pytest.raises(ValueError, match="another proactor is registered as 'main'"):
             iocpcore.prometheus.register(second, registry)
-        with pytest.raises(ValueError, match="by another name"):
+        with pytest.raises(ValueError, match="under another name"):
             iocpcore.prometheus.register(first, registry, "other")
         first.close()
         iocpcore.prometheus.register(second, registry)

@@ -18,11 +18,9 @@ def examples(pytestconfig):
     return re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
 
 
-def test_the_example_of_native_handlers_runs_as_it_stands(examples):
-    output = run_python(examples[0], timeout=WORK)
-    assert "'mismatches': 0" in output
-    assert "'echoes': 50000" in output
-    assert "completion packets" in output
+def test_the_first_program_is_that_of_the_examples(examples):
+    """tests/test_examples.py runs it."""
+    assert examples[0] == (ROOT / "examples" / "hello_server.py").read_text(encoding="utf-8")
 
 
 def test_the_example_of_handlers_in_python_runs_as_it_stands(examples):
@@ -34,8 +32,15 @@ def test_the_example_of_handlers_in_python_runs_as_it_stands(examples):
     assert re.search(r"\('127.0.0.1', \d+\)", output)
 
 
+def test_the_example_of_native_handlers_runs_as_it_stands(examples):
+    output = run_python(examples[2], timeout=WORK)
+    assert "'mismatches': 0" in output
+    assert "'echoes': 50000" in output
+    assert "completion packets" in output
+
+
 def test_no_example_is_left_out(examples):
-    assert len(examples) == 2
+    assert len(examples) == 3
 
 
 @every_page

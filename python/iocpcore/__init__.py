@@ -1,6 +1,6 @@
-"""A native I/O completion port core for Python servers: IOCP on Windows, io_uring and epoll on Linux.
+"""A native I/O completion port core for Python TCP servers: IOCP on Windows, io_uring and epoll on Linux.
 
-The core runs without the GIL; Python sees listeners, sessions, handlers and statistics.
+The core runs without the GIL. Python sees listeners, sessions, handlers and statistics.
 """
 
 from ._core import (

@@ -18,13 +18,13 @@ INTERRUPTED = 130  # what a shell makes of SIGINT
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports an error in one line."""
 
     def error(self, message: str) -> Never:
         self.exit(REFUSED, f"{self.prog}: error: {message}\n")
 
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
-        """argparse's own hides that the help, or the version, could not be written."""
+        """As argparse's own, which hides an error when it cannot write the help or the version."""
         if file is sys.stdout and file is not None:
             print_line(message.removesuffix("\n"))
         else:
@@ -48,19 +48,19 @@ def fail(command: str, error: object, status: int) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status."""
+    """Run a command, and return the exit status."""
     try:
         return run(arguments)
     except Unwritable as error:
         print(f"iocpcore: error: {error}", file=sys.stderr)
         return FAILED
-    except BrokenPipeError:     # nobody reads any more, as behind `| head`
+    except BrokenPipeError:     # the reader of the pipe has gone, as with `| head`
         return FAILED
 
 
 def run(arguments: Sequence[str] | None) -> int:
     options = make_parser().parse_args(arguments)
-    # What came over a socket, or a system's message in another language, must not end in an encoding error.
+    # Bytes from a socket, or a message of the system in another language, must not raise an encoding error.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, final, type_check_only
 
-# Of the standard library since 3.12; a type checker knows them in stubs without the package being installed.
+# In the standard library since 3.12. A type checker knows them in stubs, even if the package is not installed.
 from typing_extensions import Buffer, disjoint_base
 
 from ._stats import ListenerStats, SessionStats, Stats
@@ -106,7 +106,7 @@ class _Options(TypedDict, total=False):
 @final
 class Listener:
     def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
-    # An IPv6 address has flow info and scope behind host and port.
+    # An IPv6 address also has flow info and scope id, after host and port.
     @property
     def address(self) -> _Address: ...
     @property

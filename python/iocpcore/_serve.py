@@ -1,4 +1,4 @@
-"""serve(): the shortest way to a running server."""
+"""run() and serve(): servers that run until a signal."""
 
 import functools
 import math
@@ -15,10 +15,10 @@ SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGBREAK") if (number := ge
 
 
 class StopSignals:
-    """While it is entered, a signal that asks the process to end is noted instead, if this is the main thread.
+    """In its `with`, a signal that would end the process only sets `stopped`. Works in the main thread alone.
 
-    A plain attribute and sleeps in slices: a threading.Event would be set by the handler in the very thread that may
-    hold its lock, and a wait for a lock is not interrupted on Windows at all.
+    It uses a plain attribute and short sleeps, not a threading.Event: the signal handler would set the event in the
+    same thread that may hold its lock, and on Windows no signal interrupts a wait for a lock.
     """
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class StopSignals:
         self.restore()
 
     def restore(self) -> None:
-        """Signals do from now on what they did before."""
+        """Put the previous signal handlers back."""
         while self.previous:
             number, handler = self.previous.popitem()
-            # None: it was not installed from Python, and cannot be put back from here.
+            # None: the handler was not installed from Python, so Python cannot put it back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_signal(self, number: int, frame: object) -> None:
         self.stopped = True
 
     def wait(self, seconds: float = math.inf) -> bool:
-        """Until a signal has come, at most so long; whether one has."""
+        """Wait for a signal, at most that long. Returns whether one has come."""
         deadline = time.monotonic() + seconds
         while not self.stopped and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
@@ -52,7 +52,7 @@ class StopSignals:
 
 
 def check_callable(name: str, given: object) -> None:
-    """TypeError unless it can be called, or is None."""
+    """Raise TypeError unless it is callable or None."""
     if given is not None and not callable(given):
         raise TypeError(f"{name} must be a function, not {type(given).__name__}")
 
@@ -60,16 +60,16 @@ def check_callable(name: str, given: object) -> None:
 def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object] | None = None) -> Stats:
     """Wait for Ctrl+C, SIGTERM or SIGBREAK, or until something closes the proactor, then close it.
 
-    Sessions have `drain` seconds to finish; another signal ends that too. In another thread than the main one only the
-    second ends it, for signals are the main thread's. started: called once a signal does all that: the moment to say
-    that the server runs. Returns the statistics.
+    Sessions have `drain` seconds to finish; a second signal ends the drain too. Python delivers signals to the main
+    thread only: in any other thread run() waits until something closes the proactor. started: called when signals are
+    handled, which is the moment to say that the server runs. Returns the statistics.
 
-    Raises ValueError for a proactor without workers: that one is polled; RuntimeError for one of the process that has
-    forked this one. What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again
-    here.
+    Raises ValueError for a proactor without workers, which must be polled, and RuntimeError for a proactor that belongs
+    to the parent process. If a callback stopped the proactor with SystemExit or KeyboardInterrupt, raises that
+    exception again.
     """
     if not isinstance(proactor, Proactor):
-        raise TypeError(f"run() wants a Proactor, not {type(proactor).__name__}; serve() makes one itself")
+        raise TypeError(f"run() takes a Proactor, not {type(proactor).__name__}; serve() makes one itself")
     check_callable("started", started)
     return _run(proactor, drain, started)
 
@@ -77,14 +77,14 @@ def run(proactor: Proactor, *, drain: float = 1.0, started: Callable[[], object]
 def _run(proactor: Proactor, drain: float, started: Callable[[], object] | None) -> Stats:
     check_seconds("drain", drain)
     if proactor.workers == 0:
-        raise ValueError("a proactor without workers is polled, not run")
-    proactor.stats()  # RuntimeError in a child that was forked: nothing there would ever end the wait
+        raise ValueError("a proactor without workers has no threads to run: call its poll()")
+    proactor.stats()  # RuntimeError in a forked child, where nothing would ever end the wait
     with StopSignals() as signals:
         if started is not None:
             started()
         while not signals.wait(0.1) and not proactor.closing:
             pass
-        signals.restore()  # another one ends this too
+        signals.restore()  # a second signal ends the drain
         proactor.close(drain)
         return proactor.stats()
 
@@ -100,10 +100,10 @@ def serve(
     started: Callable[[Listener], object] | None = None,
     **options: Any,
 ) -> Stats:
-    """Serve until Ctrl+C, SIGTERM or SIGBREAK, as run() does with a proactor of its own.
+    """Make a proactor, listen, and run() until Ctrl+C, SIGTERM or SIGBREAK.
 
-    started: called with the Listener when it accepts connections. options: all others of Proactor.listen(). Errors are
-    those of Proactor, Proactor.listen() and run(). Returns the statistics.
+    started: called with the Listener when it accepts connections. options: the other options of Proactor.listen().
+    Raises what Proactor, Proactor.listen() and run() raise. Returns the statistics.
     """
     check_seconds("drain", drain)
     check_callable("started", started)

@@ -1,11 +1,11 @@
 """Statistics: frozen snapshots, and the meaning of every field.
 
-A worker counts alone and publishes its row when a batch of packets is over, so that
+Only the worker itself writes its row, and publishes it when a batch of packets is over. So
 
     submitted == packets + inline_successes + failed_starts + in_flight
 
-holds in every row and in the sums of all: in_flight is counted on its own, so the sum is a proof and not a definition.
-What a callback reads of its own worker is the state before the batch that it belongs to.
+holds in every row and in the sums. in_flight is counted on its own, so the equation is a check and not a definition. A
+callback sees the row of its own worker as it was before the callback's batch.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def _counter(unit: str, meaning: str) -> Mapping[str, str]:
-    """Only ever rises."""
+    """A number that only rises."""
     return {"kind": "counter", "unit": unit, "meaning": meaning}
 
 
 def _gauge(unit: str, meaning: str) -> Mapping[str, str]:
-    """How many there are now."""
+    """A number of things that there are now."""
     return {"kind": "gauge", "unit": unit, "meaning": meaning}
 
 
 def _documented(made: _Class) -> _Class:
-    """With its fields in its docstring."""
+    """The class, with its fields listed in its docstring."""
     lines = [f"- {each.name} ({each.metadata['unit']}): {each.metadata['meaning']}" for each in fields(Counters)]
     made.__doc__ = "\n    ".join([f"{made.__doc__}\n", *lines])
     return made
@@ -34,65 +34,65 @@ def _documented(made: _Class) -> _Class:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """What a worker counts. Each field has its kind, unit and meaning in its metadata: see dataclasses.fields()."""
+    """The counts of a worker. The metadata of each field (see dataclasses.fields()) has its kind, unit and meaning."""
 
     # sessions
     accepted: int = field(
-        metadata=_counter("connections", "Accepted, at the listener's worker; the session may live at another.")
+        metadata=_counter("connections", "Accepted; counted at the listener's worker, even if another has the session.")
     )
-    accept_failures: int = field(metadata=_counter("accepts", "Failed; their listener goes on."))
+    accept_failures: int = field(metadata=_counter("accepts", "Failed; the listener goes on."))
     refused: int = field(
-        metadata=_counter("connections", "Accepted, but closed at once: no memory, closing, or no place for it.")
+        metadata=_counter("connections", "Accepted, but closed at once: no memory, no place, or the proactor closes.")
     )
-    parked: int = field(metadata=_counter("connections", "Accepted, and had to wait for a place."))
+    parked: int = field(metadata=_counter("connections", "Accepted, but had to wait for a place."))
     adopted: int = field(metadata=_counter("connections", "Taken over by adopt()."))
-    connected: int = field(metadata=_counter("connections", "Made by us."))
-    connect_failures: int = field(metadata=_counter("connections", "Tried by us, and never came to be."))
+    connected: int = field(metadata=_counter("connections", "Made by connect() or a Load."))
+    connect_failures: int = field(metadata=_counter("connections", "Attempts of connect() or a Load that failed."))
     exhausted: int = field(
         metadata=_counter("operations", "Accepts and connects that failed for want of descriptors or memory.")
     )
-    active: int = field(metadata=_gauge("sessions", "There are; those that connect or close still are among them."))
-    closed_by_us: int = field(metadata=_counter("sessions", "Ended by close() or abort(), or as a callback raised."))
-    closed_by_peer: int = field(metadata=_counter("sessions", "Ended because the peer did."))
+    active: int = field(metadata=_gauge("sessions", "Now, including those that still connect or close."))
+    closed_by_us: int = field(metadata=_counter("sessions", "Ended by close(), abort() or a callback that raised."))
+    closed_by_peer: int = field(metadata=_counter("sessions", "Ended because the peer ended."))
     closed_by_error: int = field(metadata=_counter("sessions", "Ended by a receive or send that failed."))
-    closed_by_timeout: int = field(metadata=_counter("sessions", "Ended by a time limit: idle, send or linger."))
+    closed_by_timeout: int = field(metadata=_counter("sessions", "Ended by a timeout: idle, send or linger."))
     undrained: int = field(metadata=_counter("sockets", "Closed before all their operations had ended."))
     # bytes
     bytes_received: int = field(metadata=_counter("bytes", "Received."))
     bytes_discarded: int = field(
-        metadata=_counter("bytes", "Received, but nobody wanted them: the session was finishing, or has no on_receive.")
+        metadata=_counter("bytes", "Received, but not delivered: the session was finishing, or has no on_receive.")
     )
     bytes_sent: int = field(metadata=_counter("bytes", "Taken by the system."))
-    bytes_unsent: int = field(metadata=_counter("bytes", "Queued by sessions that ended before they could be sent."))
-    bytes_queued: int = field(metadata=_gauge("bytes", "To be sent."))
+    bytes_unsent: int = field(metadata=_counter("bytes", "Queued, but not sent before their session ended."))
+    bytes_queued: int = field(metadata=_gauge("bytes", "Queued for sending."))
     # operations
     submitted: int = field(metadata=_counter("operations", "Handed to the system."))
-    packets: int = field(metadata=_counter("operations", "Ended as a completion packet."))
+    packets: int = field(metadata=_counter("operations", "Ended by a completion packet."))
     inline_successes: int = field(metadata=_counter("operations", "Succeeded at once, without a packet."))
     failed_starts: int = field(metadata=_counter("operations", "Failed at once, without a packet."))
-    in_flight: int = field(metadata=_gauge("operations", "Submitted, and not ended yet."))
+    in_flight: int = field(metadata=_gauge("operations", "Submitted, but not ended yet."))
     cancelled: int = field(metadata=_counter("packets", "Of cancelled operations."))
     failed: int = field(metadata=_counter("packets", "Of operations that failed in any other way."))
     # the loop
     dequeues: int = field(metadata=_counter("calls", "For the next batch of packets."))
     dequeue_failures: int = field(
-        metadata=_counter("calls", "For the next batch that gave none, for another reason than their timeout.")
+        metadata=_counter("calls", "For the next batch, that failed for another reason than their timeout.")
     )
     wakeups: int = field(metadata=_counter("packets", "Posted by other threads."))
     backlogs: int = field(
         metadata=_counter(
-            "times", "More than 100,000 calls of other threads or 64 MiB waited for the worker, or one for 5 seconds."
+            "times", "The inbox had over 100,000 calls of other threads or 64 MiB, or a call was 5 seconds old."
         )
     )
     # Python
-    attaches: int = field(metadata=_counter("times", "The GIL was taken: once a batch, or for 64 KiB of one."))
+    attaches: int = field(metadata=_counter("times", "The GIL was taken: once a batch, or for each 64 KiB of a batch."))
     callbacks: int = field(metadata=_counter("calls", "Of handlers in Python, and of posted functions."))
-    callback_errors: int = field(metadata=_counter("calls", "Of them, those that raised an exception."))
-    callback_time: float = field(metadata=_counter("seconds", "With the GIL, or waiting for it."))
+    callback_errors: int = field(metadata=_counter("calls", "Callbacks that raised an exception."))
+    callback_time: float = field(metadata=_counter("seconds", "In Python: with the GIL, or waiting for it."))
     # memory
     buffers_used: int = field(metadata=_gauge("buffers", "Of 16 KiB, in use."))
     buffers_spare: int = field(metadata=_gauge("buffers", "Of 16 KiB, kept for reuse."))
-    sessions_spare: int = field(metadata=_gauge("sessions", "That there is memory for, kept for reuse."))
+    sessions_spare: int = field(metadata=_gauge("sessions", "Places for sessions, kept for reuse."))
 
     @property
     def closed(self) -> int:
@@ -101,12 +101,12 @@ class Counters:
 
     @property
     def packets_per_dequeue(self) -> float:
-        """How well packets come in batches; 0.0 before the first."""
+        """The mean size of a batch; 0.0 before the first dequeue."""
         return self.packets / self.dequeues if self.dequeues else 0.0
 
     @property
     def attaches_per_packet(self) -> float:
-        """How often a packet costs taking the GIL; 0.0 before the first packet."""
+        """How often the GIL was taken for each packet; 0.0 before the first packet."""
         return self.attaches / self.packets if self.packets else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -133,10 +133,10 @@ class Stats(Counters):
 class ListenerStats:
     """A snapshot of a listener. Made by Listener.stats().
 
-    - accepted (connections): until now.
-    - refused (connections): of them, those that were closed at once, as in Stats.
-    - sessions: now, those on their way to their worker included.
-    - max_sessions: that may be; None: any number.
+    - accepted (connections): so far.
+    - refused (connections): accepted, but closed at once, as in Stats.
+    - sessions: now, including those on their way to their worker.
+    - max_sessions: its limit; None: none.
     """
 
     accepted: int
@@ -153,11 +153,11 @@ class ListenerStats:
 class SessionStats:
     """A snapshot of a session. Made by Session.stats().
 
-    - bytes_received: those included that came when it was finishing, and were not delivered.
+    - bytes_received: including those that came while it was finishing, and were not delivered.
     - bytes_sent: taken by the system.
-    - bytes_queued: taken by send(), but not by the system; after the end: those that will never be sent.
+    - bytes_queued: taken by send(), but not by the system; after the end, those that will never be sent.
 
-    Each number is exact. While the worker ends a send, its bytes may for a moment be in bytes_sent and in bytes_queued.
+    Each number is exact. But for a moment, when a send ends, its bytes may be in both bytes_sent and bytes_queued.
     """
 
     bytes_received: int

@@ -6,9 +6,10 @@
     iocpcore.prometheus.register(proactor, name="gateway")
     start_http_server(9100)
 
-Each field of iocpcore.WorkerStats is a metric of that name, with `iocpcore_` before it; a counter ends in `_total`, and
-callback_time is `iocpcore_callback_time_seconds_total`. Labels: `proactor`, the name given here, and `worker`, its
-number; sums are what sum() is for. `iocpcore_proactor_info` has the labels `backend` and `version`.
+Each field of iocpcore.WorkerStats is a metric named after it, with the prefix `iocpcore_`, and with the suffix `_total`
+if it is a counter; callback_time is `iocpcore_callback_time_seconds_total`. Labels: `proactor`, the name given here,
+and `worker`, the worker's number; add workers up with sum(). `iocpcore_proactor_info` has the labels `backend` and
+`version`.
 
 A scrape takes one snapshot of each proactor, so that the numbers of one page fit together: see Proactor.stats().
 """
@@ -33,11 +34,11 @@ from ._stats import Stats, WorkerStats
 __all__ = ["register", "unregister"]
 
 _LABELS = ("proactor", "worker")
-_lock = threading.Lock()  # of _collectors, and of what each of them has
+_lock = threading.Lock()  # guards _collectors, and the content of each
 
 
 class _Proactors(Collector):
-    """All proactors of one registry: a page may have each metric once only. It keeps none of them alive."""
+    """All proactors of one registry, because a page may have each metric only once. It keeps none of them alive."""
 
     def __init__(self) -> None:
         self.named: WeakValueDictionary[str, Proactor] = WeakValueDictionary()
@@ -47,7 +48,7 @@ class _Proactors(Collector):
         if other is not None and other is not proactor and not other.closing:
             raise ValueError(f"another proactor is registered as {name!r}")
         if any(one is proactor and known != name for known, one in self.named.items()):
-            raise ValueError("the proactor is registered by another name")
+            raise ValueError("the proactor is already registered under another name")
         self.named[name] = proactor
 
     def remove(self, proactor: Proactor) -> None:
@@ -68,7 +69,7 @@ _collectors: WeakKeyDictionary[CollectorRegistry, _Proactors] = WeakKeyDictionar
 
 
 def _stats_of(proactor: Proactor) -> Stats | None:
-    """None in a process that has forked: the proactor is its parent's, and that must not spoil the whole page."""
+    """None in a forked child, where the proactor belongs to the parent: one such must not spoil the whole page."""
     try:
         return proactor.stats()
     except RuntimeError:
@@ -96,10 +97,10 @@ def _family(field: "dataclasses.Field[object]") -> CounterMetricFamily | GaugeMe
 
 
 def register(proactor: Proactor, registry: CollectorRegistry = REGISTRY, name: str = "main") -> None:
-    """Show the proactor's statistics on the registry's page, until unregister(), or until nobody holds the proactor.
+    """Show the proactor's statistics on the registry's page until unregister(), or as long as something refers to it.
 
-    name: the label `proactor` of its metrics. A closed proactor stays, with its last numbers, until another takes its
-    name. Raises ValueError if the name is that of an open one, or the proactor has another name there.
+    name: the label `proactor` of its metrics. A closed proactor stays on the page, with its last numbers, until another
+    one takes its name. Raises ValueError if an open proactor has the name, or if this one has another name there.
     """
     if not isinstance(proactor, Proactor):
         raise TypeError(f"proactor must be a Proactor, not {type(proactor).__name__}")
@@ -117,7 +118,7 @@ def register(proactor: Proactor, registry: CollectorRegistry = REGISTRY, name: s
 
 
 def unregister(proactor: Proactor, registry: CollectorRegistry = REGISTRY) -> None:
-    """Show it no more; nothing if it is not shown."""
+    """Take the proactor off the registry's page; does nothing if it is not there."""
     with _lock:
         collector = _collectors.get(registry)
         if collector is not None:

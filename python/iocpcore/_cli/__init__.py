@@ -1,1 +1,1 @@
-"""The command line, `python -m iocpcore`: one module for each command, and what they share."""
+"""The command line, `python -m iocpcore`: one module for each command, and the code they share."""

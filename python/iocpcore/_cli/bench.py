@@ -1,6 +1,6 @@
-"""`iocpcore bench`: runs the benchmark suite of a checkout, and shows how far it is.
+"""`iocpcore bench`: runs the benchmark suite of a checkout, and shows its progress.
 
-The suite is not part of the package: it compiles C, and compares with servers that a user need not have.
+The suite is not part of the package: it compiles C, and needs other servers that a user may not have.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from pathlib import Path
 from .common import DONE, Failed, Refused, whole
 from .output import print_line, progress, screen_width
 
-HELP = "the benchmark suite, or a part of it: server CPU per request, beside others"
-DESCRIPTION = """Run the benchmark suite in bench/ of a checkout of iocpcore, which is looked for here and above. It is
-not in the installed package, and needs the extra: pip install ".[bench]" in the checkout.
-Shows how far it is, then a table for each case. Exit status 1: a server lost or changed a byte, or failed."""
+HELP = "the benchmark suite, or a part of it: server CPU per request, beside other servers"
+DESCRIPTION = """Run the benchmark suite in bench/ of a checkout of iocpcore: of this directory, or of one above it. The
+suite is not in the installed package, and needs the extra: pip install ".[bench]" in the checkout.
+Shows its progress, then a table for each case. Exit status 1: a server lost or changed a byte, or failed."""
 
 # bench/servers.py has them.
 SERVERS = [
@@ -37,7 +37,7 @@ SERVERS = [
     "twisted",
 ]
 NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark", "pytest_timeout": "pytest-timeout"}
-LOOK = 0.2  # seconds
+LOOK = 0.2  # seconds between two looks at the progress
 ENDS_WITHIN = 10.0
 TERMINATED = 143  # what a shell makes of SIGTERM
 NOTHING_RAN = 5  # pytest's exit status
@@ -50,9 +50,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="print the parts, and run nothing")
     parser.add_argument("--checkout", type=Path, metavar="DIRECTORY", help="default: this directory, or one above it")
     parser.add_argument("--full", action="store_true", help="the whole matrix: an hour or more")
-    parser.add_argument("--rounds", type=whole(1, 1000), metavar="N", help="of each case")
-    parser.add_argument("--servers", metavar="NAME,NAME", help=f"measure these alone, of: {', '.join(SERVERS)}")
-    parser.add_argument("--only", metavar="WORDS", help="cases whose names match, as pytest's -k")
+    parser.add_argument("--rounds", type=whole(1, 1000), metavar="N", help="rounds of each case")
+    parser.add_argument("--servers", metavar="NAME,NAME", help=f"measure only these, of: {', '.join(SERVERS)}")
+    parser.add_argument("--only", metavar="WORDS", help="only cases whose names match, as with pytest's -k")
     parser.add_argument("--cpus", choices=["same", "apart", "any"], help="server and load on one CPU, or on two")
     parser.add_argument("--save", type=Path, metavar="FILE", help="the result as JSON")
 
@@ -67,7 +67,7 @@ def run(options: Namespace) -> int:
     check_installed(suite.parent)
     status = run_suite(suite, [*tests, *suite_options(options)])
     if status == NOTHING_RAN:
-        raise Refused("no case has such a name")
+        raise Refused("no case matches --only, --servers and the parts given")
     if status:
         raise Failed(f"the suite ended with status {status}")
     return DONE
@@ -93,7 +93,7 @@ def check_installed(checkout: Path) -> None:
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
         where = "." if checkout == Path.cwd() else str(checkout)
-        # In double quotes: those of a Windows' shell too.
+        # In double quotes, which the shell of Windows understands too.
         raise Refused(f'not installed: {", ".join(missing)}: run pip install "{where}[bench]"')
 
 
@@ -116,7 +116,7 @@ def suite_options(options: Namespace) -> list[str]:
 
 
 def run_suite(suite: Path, arguments: list[Path | str]) -> int:
-    """pytest's exit status; what it says comes when the bar is complete."""
+    """Run pytest and return its exit status. Its output is printed when the progress bar is complete."""
     with tempfile.TemporaryDirectory() as folder:
         steps, output = Path(folder, "steps"), Path(folder, "output")
         steps.touch()
@@ -136,20 +136,20 @@ def run_suite(suite: Path, arguments: list[Path | str]) -> int:
 
 
 def environment() -> dict[str, str]:
-    """The suite's: its tables are as wide as our terminal, though its output is a file."""
+    """The suite's environment: its tables are as wide as our terminal, though its output goes to a file."""
     width = screen_width()
     return dict(os.environ) if width is None else {**os.environ, "COLUMNS": str(width)}
 
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Whatever ends this command early ends the suite and its servers as well: SIGTERM too, as Ctrl+C does."""
+    """If anything ends this command early, SIGTERM and Ctrl+C included, end the suite and its servers as well."""
     previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     try:
         yield
     except BaseException:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # the end is bounded: no second one may leave servers behind
+            signal.signal(number, signal.SIG_IGN)  # end() is bounded; a second signal would leave servers behind
         end(process)
         raise
     finally:
@@ -157,8 +157,8 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """The suite ends its servers first. What is left then in its session, which is its own, is killed: the whole suite
-    if it hangs, or a server that was just being started, of which the suite did not know yet."""
+    """Terminate the suite, which ends its servers first. Then kill what is left in its process group: the whole suite,
+    if it hangs, or a server that was just being started, which the suite did not know yet."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(ENDS_WITHIN)
@@ -168,19 +168,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def show_progress(process: subprocess.Popen[bytes], steps: Path) -> None:
-    """Until the process has ended."""
+    """Show the progress until the process has ended."""
     with steps.open() as lines, contextlib.ExitStack() as stack:
         advance = None
         while process.poll() is None:
             time.sleep(LOOK)
             for done, total, what in new_steps(lines):
-                # How many there are is known only once the suite has been collected.
+                # The total is known only when the suite has been collected.
                 advance = advance or stack.enter_context(progress("cases", total))
                 advance(done, what)
 
 
 def new_steps(lines: Iterable[str]) -> Iterator[tuple[int, int, str]]:
-    """(done, total, what) of each line that has been written since; a line comes whole."""
+    """(done, total, what) of each line written since the last call; lines are written whole."""
     for line in lines:
         done, total, what = line.rstrip("\n").split(" ", 2)
         yield int(done), int(total), what

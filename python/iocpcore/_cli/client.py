@@ -1,4 +1,4 @@
-"""`iocpcore client`: a load for any echo server, with every byte checked; or one line, sent and shown."""
+"""`iocpcore client`: a load for any echo server that checks every byte; or one line, sent and its echo printed."""
 
 import contextlib
 import socket
@@ -22,14 +22,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address or name (default: %(default)s)")
     add_port(parser, 1, "the server's")
     parser.add_argument(
-        "--connections", type=whole(1, 1_000_000), default=50, metavar="N", help="all at once (default: %(default)s)"
+        "--connections",
+        type=whole(1, 1_000_000),
+        default=50,
+        metavar="N",
+        help="connections, all at once (default: %(default)s)",
     )
     parser.add_argument(
         "--messages",
         type=whole(1, 1 << 40),
         default=1000,
         metavar="N",
-        help="of each connection (default: %(default)s)",
+        help="messages of each connection (default: %(default)s)",
     )
     parser.add_argument(
         "--size",
@@ -51,10 +55,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=seconds,
         default=60,
         metavar="SECONDS",
-        help="give up when nothing has come for so long: what is missing is lost (default: %(default)s)",
+        help="give up when no echo has come for so long, and count the missing echoes as lost (default: %(default)s)",
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print the result as one JSON object, the same keys always")
+    output.add_argument("--json", action="store_true", help="print the result as JSON, always with the same keys")
     output.add_argument("--text", metavar="LINE", help="send this one line instead, and print what comes back")
 
 
@@ -105,7 +109,7 @@ def latency_rows(result: "_Result") -> list[Row]:
 
 
 def send_line(options: Namespace) -> int:
-    """As a beginner would: a plain socket, nothing of ours."""
+    """With a plain socket, as a beginner would: none of our code takes part."""
     line = options.text.encode("utf-8", "surrogateescape") + b"\n"
     try:
         with refusals(options.host):
@@ -119,12 +123,12 @@ def send_line(options: Namespace) -> int:
         raise Failed(error.strerror or error) from error
     print_line(answer.decode("utf-8", "replace").removesuffix("\n"))
     if answer != line:
-        raise Failed(f"sent {len(line)} bytes, and other {len(answer)} came back")
+        raise Failed(f"sent {len(line)} bytes, and {len(answer)} other bytes came back")
     return DONE
 
 
 def read_answer(sock: socket.socket, length: int) -> bytes:
-    """So many bytes, or what came until the peer ended."""
+    """That many bytes, or fewer if the peer ends before."""
     answer = b""
     while len(answer) < length and (piece := sock.recv(length - len(answer))):
         answer += piece

@@ -1,4 +1,4 @@
-"""What the commands share: arguments, their ranges, and the two ways to fail."""
+"""Code that the commands share: arguments, their ranges, and the two ways to fail."""
 
 import argparse
 import contextlib
@@ -11,16 +11,16 @@ REFUSED = 2  # bad input: nothing was started
 
 
 class Failed(Exception):
-    """What was asked for has begun, and has gone wrong."""
+    """The command has started its work, and the work failed."""
 
 
 class Refused(Exception):
-    """What was asked for cannot be; nothing was started."""
+    """The command cannot do what its arguments ask; nothing was started."""
 
 
 @contextlib.contextmanager
 def refusals(host: str | None) -> Iterator[None]:
-    """An error raised in here is the answer to an argument."""
+    """Turn an error that an argument caused into Refused."""
     try:
         yield
     except socket.gaierror as error:
@@ -32,7 +32,7 @@ def refusals(host: str | None) -> Iterator[None]:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """The type of an argument that is a number in that range."""
+    """The argparse type of a whole number in that range."""
 
     def number(text: str) -> int:
         try:
@@ -47,7 +47,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """The type of an argument that is a time, more than nothing and at most a year."""
+    """The argparse type of a time, from a millisecond to a year."""
     try:
         value = float(text)
     except ValueError:
@@ -58,7 +58,7 @@ def seconds(text: str) -> float:
 
 
 def sizes(text: str) -> tuple[int, int]:
-    """The type of `64`, or of `1-70000`: (least, most)."""
+    """The argparse type of `64` or `1-70000`: (least, most)."""
     number = whole(1, 1 << 30)
     least, _, most = text.partition("-")
     if not most:
@@ -79,7 +79,7 @@ def add_native(parser: argparse.ArgumentParser) -> None:
         type=whole(1, 256),
         default=1,
         metavar="N",
-        help="threads, each with its port (default: %(default)s)",
+        help="threads, each with a completion port (default: %(default)s)",
     )
     parser.add_argument(
         "--backend",
@@ -89,6 +89,6 @@ def add_native(parser: argparse.ArgumentParser) -> None:
 
 
 def address_text(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
-    """HOST:PORT of a socket's address; an IPv6 host is in brackets, else its end could not be told from the port."""
+    """HOST:PORT of a socket's address. An IPv6 host is in brackets, which separate it from the port."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

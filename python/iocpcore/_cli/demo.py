@@ -32,10 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=whole(1, 1 << 40),
         default=1_000_000,
         metavar="N",
-        help="how many, rounded up to the same number for each connection (default: %(default)s)",
+        help="number of echoes, rounded up to the same number for each connection (default: %(default)s)",
     )
     add_native(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead, the same keys always")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead, always with the same keys")
 
 
 def run(options: Namespace) -> int:
@@ -74,7 +74,7 @@ def worker_threads() -> set[threading.Thread]:
 
 
 def processor_time(threads: set[threading.Thread]) -> int | None:
-    """What these running threads have used, in nanoseconds; None on Windows, where Python does not say."""
+    """The CPU time of these running threads, in nanoseconds; None on Windows, where Python cannot tell."""
     if sys.platform == "win32":
         return None
     running = [thread.ident for thread in threads if thread.ident is not None]
@@ -82,7 +82,7 @@ def processor_time(threads: set[threading.Thread]) -> int | None:
 
 
 def server_facts(stats: Stats, nanoseconds: int | None, result: "_Result") -> dict[str, Any]:
-    """The server's part of the JSON; None where there is nothing to say."""
+    """The server's part of the JSON; a value is None if it is not known."""
     echoes = result["echoes"]
     return {
         "backend": stats.backend,

@@ -1,4 +1,4 @@
-"""`iocpcore echo`: a native echo server, until a signal asks for its end."""
+"""`iocpcore echo`: a native echo server that runs until a signal ends it."""
 
 import math
 import signal
@@ -30,7 +30,7 @@ DESCRIPTION = """Send back every byte that comes. The first line on standard out
 Ctrl+C (or SIGTERM, on Windows Ctrl+Break) stops accepting, gives sessions a second to finish, and prints the
 statistics; a second one ends the process at once."""
 
-# A row's columns and their widths: what a narrow terminal has no room for comes last.
+# The columns of a row and their widths, the most important first: a narrow terminal leaves out the last ones.
 COLUMNS = {
     "seconds": 8,
     "active": 8,
@@ -44,8 +44,8 @@ COLUMNS = {
     "queued": 10,
 }
 ROWS_A_HEADER = 20
-DRAIN = 1.0  # seconds that sessions have to finish
-WORKERS_SHOWN = 8  # more columns fit no terminal; a narrow one shows the first
+DRAIN = 1.0  # seconds for sessions to finish
+WORKERS_SHOWN = 8  # columns of workers at most; a narrow terminal shows the first of them
 
 Text = Callable[[int], str]  # how a number is written
 
@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_port(parser, 0, "0 lets the system choose")
     add_native(parser)
-    parser.add_argument("--stats", type=seconds, metavar="SECONDS", help="show statistics every so often")
+    parser.add_argument("--stats", type=seconds, metavar="SECONDS", help="show statistics at this interval")
     parser.add_argument("--json", action="store_true", help="print statistics as JSON, one object a line")
 
 
@@ -105,7 +105,7 @@ def make_report(
 
 
 class JsonReport:
-    """The row and the end are alike: {"seconds": since the start, and what Proactor.stats() says}."""
+    """Each row, and the end: {"seconds": since the start, and the fields of Proactor.stats()}."""
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -125,7 +125,7 @@ class TextReport:
         self.rows = 0
 
     def row(self, stats: Stats) -> None:
-        """What happened since the row before."""
+        """Print what has happened since the last row."""
         now = time.monotonic()
         self.show(stats, now - self.started, max(now - self.before, 0.001))  # Windows' clock may not have moved
         self.rows += 1
@@ -165,7 +165,7 @@ class TextReport:
 
 
 def line_of(cells: Row) -> str:
-    """As many of them as the terminal has room for."""
+    """The cells in one line, as many as the terminal has room for."""
     widths = list(COLUMNS.values())
     fit = columns_that_fit(widths, 1, screen_width())
     return " ".join(cell.rjust(width) for cell, width in zip(cells[:fit], widths, strict=False))
@@ -202,7 +202,7 @@ def title_of(stats: Stats, seconds: float) -> str:
 
 
 def shown_workers(stats: Stats) -> Sequence[WorkerStats]:
-    """Those that have a column of their own."""
+    """The workers that have a column of their own."""
     return stats.workers if 1 < len(stats.workers) <= WORKERS_SHOWN else ()
 
 
@@ -219,7 +219,7 @@ def counter(name: str, text: Text = count) -> Callable[[Counters], str]:
     return lambda row: text(number(row, name))
 
 
-# (label, attribute, how it is written, whether it only ever rises)
+# (label, attribute, how it is written, whether it is a counter)
 LIVE: list[list[tuple[str, str, Text, bool]]] = [
     [
         ("sessions", "active", count, False),

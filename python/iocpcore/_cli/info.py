@@ -1,4 +1,4 @@
-"""`iocpcore info`: what this build is, and what it can do here."""
+"""`iocpcore info`: the versions of this build, and the backends that can run here."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from .output import print_json, print_table
 HELP = "versions, and the backends that can run here"
 DESCRIPTION = "Print the version, the platform, the backends and why one cannot run, the compiler and Cython's version."
 
-# Those of this system that a build may lack.
+# Backends of this system that a build may lack.
 OPTIONAL = ["uring"] if sys.platform == "linux" else []
 
 
@@ -32,7 +32,7 @@ def run(options: Namespace) -> int:
 
 
 def check_environment() -> None:
-    """Refuse a name that no other command would take. Why a backend cannot run is among what we are to say."""
+    """Refuse an unknown backend in IOCPCORE_BACKEND. One that is known but cannot run is reported, with the reason."""
     try:
         Proactor(0).close()
     except ValueError as error:
@@ -59,7 +59,7 @@ def gather() -> dict[str, Any]:
 
 
 def automatic() -> str | None:
-    """The backend that "auto" takes, or None; found out by taking it."""
+    """The backend that "auto" takes, found by making a proactor with it; None if none can run."""
     try:
         with Proactor(1, "auto") as proactor:
             return proactor.backend

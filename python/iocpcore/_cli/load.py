@@ -1,4 +1,4 @@
-"""Running a Load to its end, or until nothing comes any more."""
+"""Running a Load to its end, or until no more echoes come."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from .. import Load
 if TYPE_CHECKING:
     from .._core import _Result
 
-LOOK = 0.1  # seconds
+LOOK = 0.1  # seconds between two looks at the load
 
 
 def run_load(load: Load, timeout: float, tell: Callable[[int], object] | None = None) -> bool:
-    """Wait until every connection is over, at most `timeout` seconds without an echo; whether they are.
+    """Wait until every connection is over, or no echo has come for `timeout` seconds. Returns whether all are over.
 
     tell: called ten times a second with the number of echoes.
     """
@@ -33,7 +33,7 @@ def run_load(load: Load, timeout: float, tell: Callable[[int], object] | None = 
 
 
 def complaint(result: "_Result", wanted: int, finished: bool, timeout: float) -> str | None:
-    """What was wrong, in one line; None if every echo has come back as it was sent."""
+    """What went wrong, in one line; None if every echo came back as it was sent."""
     if result["mismatches"]:
         return f"{result['mismatches']:,} of {result['connections']:,} connections returned a wrong byte"
     lost = wanted - result["echoes"]

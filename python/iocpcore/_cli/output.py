@@ -1,6 +1,6 @@
-"""What people read: tables, progress and numbers; and JSON, one object a line, for programs.
+"""Output for people: tables, progress and numbers; and for programs: JSON, one object a line.
 
-rich makes it pretty where it is installed and standard output is a terminal. Nothing needs it.
+If rich is installed and standard output is a terminal, rich draws the output. Nothing needs it.
 """
 
 import contextlib
@@ -25,14 +25,15 @@ ShowTable = Callable[[str, Sections, Row], None]
 
 
 class Unwritable(Exception):
-    """Standard output takes nothing any more, and it is no pipe whose reader has left."""
+    """Standard output cannot be written to, and not because the reader of a pipe has gone."""
 
 
 @contextlib.contextmanager
 def written() -> Iterator[None]:
-    """What is printed in here is written when it ends: whoever reads a pipe sees it at once.
+    """Flush what is printed in its `with` when that ends, so that the reader of a pipe sees it at once.
 
-    BrokenPipeError, or Unwritable, if it cannot be: then nothing more is tried, not even by the interpreter's end.
+    Raises BrokenPipeError or Unwritable if that fails. Then standard output goes to the null device, so that the
+    interpreter does not try to write again when it ends.
     """
     try:
         yield
@@ -41,7 +42,7 @@ def written() -> Iterator[None]:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
         if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
-            raise BrokenPipeError from error    # Windows' number for a pipe that nobody reads
+            raise BrokenPipeError from error    # EINVAL: how Windows reports a pipe without a reader
         raise Unwritable(f"cannot write to standard output: {error.strerror or error}") from error
 
 
@@ -51,7 +52,7 @@ def print_line(text: str) -> None:
 
 
 def screen_width() -> int | None:
-    """Columns of the terminal that standard output is; None: it is none, and lines may be as long as they are."""
+    """The columns of the terminal; None if standard output is no terminal: then lines may have any length."""
     return shutil.get_terminal_size().columns if on_screen() else None
 
 
@@ -71,7 +72,7 @@ def count(number: int) -> str:
 
 
 def ratio(number: float, of: float) -> str:
-    """How many to one; nothing to nothing is none."""
+    """The quotient; "-" if `of` is 0."""
     return f"{number / of:,.2f}" if of else "-"
 
 
@@ -79,7 +80,7 @@ UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def amount(number: float) -> str:
-    """Bytes; many of them in a larger unit."""
+    """A number of bytes; a large one in a larger unit."""
     if number < 10_000:
         return f"{number:,.0f} B"
     power = 1
@@ -96,7 +97,7 @@ def microseconds(number: float) -> str:
 
 
 def rich_console() -> "Console | None":
-    """rich's console, where rich is installed and a person looks; else None."""
+    """rich's console, if rich is installed and standard output is a terminal; else None."""
     if not on_screen():
         return None
     try:
@@ -107,7 +108,7 @@ def rich_console() -> "Console | None":
 
 
 def print_table(title: str, sections: Sections, header: Row | None = None, justify: Justify = "right") -> None:
-    """justify: the cells; labels are on the left. Where not all columns fit, the last ones are left out."""
+    """justify: of the cells; labels are on the left. If not all columns fit, the last ones are left out."""
     console = rich_console()
     if console is None:
         print_line("\n".join(plain_table(title, sections, header, justify)))
@@ -122,7 +123,7 @@ def column_widths(sections: Sections, header: Row | None) -> list[int]:
 
 
 def columns_that_fit(widths: Sequence[int], between: int, room: int | None) -> int:
-    """How many, from the first; the label and the first cell always do. between: what each takes beside its text."""
+    """How many columns fit, from the left; at least the label and one cell. between: the padding of each column."""
     if room is None:
         return len(widths)
     fit = len(widths)
@@ -132,7 +133,7 @@ def columns_that_fit(widths: Sequence[int], between: int, room: int | None) -> i
 
 
 def left_out(header: Row | None, fit: int) -> str:
-    """Which columns are not shown, in words."""
+    """A sentence that names the columns that are not shown."""
     names = header[fit:] if header else []
     return f"no room for {', '.join(names)}" if names else ""
 
@@ -184,9 +185,9 @@ def rich_table(title: str, sections: Sections, header: Row | None, justify: Just
 
 @contextlib.contextmanager
 def live_table(wanted: bool) -> Iterator[ShowTable | None]:
-    """Gives a function: print_table(), but each table takes the place of the one before, and the last one vanishes.
+    """Gives a function like print_table(), but each table replaces the one before, and the last one vanishes.
 
-    None if that is not wanted, or there is no rich, or nobody looks.
+    Gives None if that is not wanted, rich is not installed, or standard output is no terminal.
     """
     console = rich_console() if wanted else None
     if console is None:
@@ -208,8 +209,8 @@ def live_table(wanted: bool) -> Iterator[ShowTable | None]:
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """Gives a function to be called with how much is done, and perhaps with what else to call it: often, it costs
-    little."""
+    """Gives a function to call with how much is done, and optionally with a new name for it. A call costs little, so
+    call it often."""
     console = rich_console()
     if console is not None:
         with rich_progress(console, what, total) as advance:
@@ -255,7 +256,7 @@ class PlainProgress:
 
 
 class TerminalProgress(PlainProgress):
-    """One line, written over and over."""
+    """One line that is rewritten again and again."""
 
     def advance(self, done: int, now: str | None = None) -> None:
         with written():
@@ -263,7 +264,7 @@ class TerminalProgress(PlainProgress):
 
 
 class PipeProgress(PlainProgress):
-    """A line for every tenth, for a log."""
+    """A line for every tenth, as a log wants it."""
 
     tenths = 0
 

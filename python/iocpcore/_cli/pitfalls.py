@@ -1,6 +1,6 @@
 """`iocpcore pitfalls`: four ways to get a completion port wrong, and how to get each right, over real sockets.
 
-The servers are native (iocpcore/pitfalls.pxd). Each pitfall runs in a process of its own, which tells its story in
+The servers are native (iocpcore/pitfalls.pxd). Each pitfall runs in a process of its own, which prints its steps as
 lines of JSON: `python -m iocpcore._cli.pitfalls NAME BACKEND`.
 """
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-Told = dict[str, Any]  # what is told or printed as JSON
+Told = dict[str, Any]  # a line of JSON from a pitfall's process, or a result that is printed as JSON
 
-HELP = "the classic mistakes with a completion port, each made and avoided"
-DESCRIPTION = """Run four small servers over real sockets, each in a wrong and in a right version, and tell step by step
-what happens. Exit status 0: each wrong one failed, and each right one held."""
+HELP = "four classic mistakes with a completion port, each made and avoided"
+DESCRIPTION = """Run four small servers over real sockets, each in a wrong and in a right version, and print step by
+step what happens. Exit status 0: each wrong version failed, and each right version held."""
 
 PATIENCE = 60.0  # seconds for the process of one pitfall
-WAIT = 10.0  # seconds for what a peer must see
+WAIT = 10.0  # seconds for what a peer must receive
 BUFFER = 65536  # bytes the system holds for a peer that does not read
 WIDEST = 100  # columns of a line
 NARROWEST = 60  # columns of a terminal in which two versions stand beside each other
@@ -50,7 +50,7 @@ class Pitfall(NamedTuple):
 PITFALLS = [
     Pitfall(
         "use-after-free",
-        "a session is freed while the kernel still has one of its operations",
+        "a session is freed while one of its operations is still in flight",
         "the server frees a session as soon as its connection is closed.",
         "the server counts what is in flight, and frees a closed session when that is 0.",
     ),
@@ -68,9 +68,9 @@ PITFALLS = [
     ),
     Pitfall(
         "unchecked-dequeue",
-        "nobody looks whether the dequeue, or the operation, has succeeded",
+        "the results of the dequeue and of the operation are not checked",
         "the server takes every return of the dequeue for a packet, and every packet for a success.",
-        "the server looks at the dequeue's result, and then at the packet's status.",
+        "the server checks the dequeue's result, and then the packet's status.",
     ),
 ]
 
@@ -103,12 +103,12 @@ def run(options: Namespace) -> int:
         print_json({"backend": backend, "ok": all(result["ok"] for result in results), "pitfalls": results})
     surprising = [result["name"] for result in results if not result["ok"]]
     if surprising:
-        raise Failed(f"not as it should be: {', '.join(surprising)}")
+        raise Failed(f"wrong result: {', '.join(surprising)}")
     return DONE
 
 
 def choose_backend(name: str | None) -> str:
-    """What a Proactor makes of it: the same words for the same mistakes."""
+    """The backend that a Proactor takes by that name, so that errors have the same text."""
     with refusals(None), Proactor(1, name) as proactor:
         return proactor.backend
 
@@ -129,14 +129,14 @@ def play(pitfall: Pitfall, backend: str) -> Told:
             "expected": verdict["expected"],
             "seen": verdict["seen"],
             "held": verdict["expected"] == verdict["seen"] if verdict["seen"] else None,
-            "error": None if verdict["seen"] else error or "it told no end",
+            "error": None if verdict["seen"] else error or "it ended without a result",
         }
     ok = versions["wrong"]["held"] is False and versions["right"]["held"] is True
     return {"name": pitfall.name, "mistake": pitfall.mistake, "ok": ok and error is None, **versions}
 
 
 def tell_by_child(name: str, backend: str) -> tuple[list[Told], str | None]:
-    """What the process told, and why it ended too early, or None."""
+    """The lines that the process printed, and why it ended too early, or None."""
     try:
         done = subprocess.run(
             child_command(name, backend), stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
@@ -156,18 +156,18 @@ def child_command(name: str, backend: str) -> list[str]:
 
 
 def parse(output: bytes) -> list[Told]:
-    """Whole lines only: a process may die in the middle of one."""
+    """Only whole lines: a process may die in the middle of one."""
     return [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 class Stage:
-    """The world around a scenario: its peers, and whoever hears what happens."""
+    """What a scenario needs from outside: peers, and a way to report its steps."""
 
     def __init__(self, backend: str, version: str) -> None:
         self.backend = backend
         self.version = version
         self.peers: list[socket.socket] = []
-        # Only Windows has events; a scenario without one does what it can do without.
+        # Only Windows has events; elsewhere a scenario runs without one.
         self.event = kernel32.CreateEventW(None, True, False, None) if sys.platform == "win32" else 0
 
     def tell(self, step: str) -> None:
@@ -178,10 +178,10 @@ class Stage:
             raise TimeoutError("the event did not come")
 
     def connect(self) -> tuple[socket.socket, int]:
-        """A peer's socket, and the descriptor of the server's, which is the caller's from now on.
+        """A peer's socket, and the descriptor of the server's socket, which the caller now owns.
 
-        The system is to hold little for a peer that does not read. A Windows told to hold nothing sends from the
-        buffer itself; otherwise it would make a copy, and changing the buffer would go unnoticed.
+        The system's buffers are small, so that a peer that does not read makes sends pend. With SO_SNDBUF 0 Windows
+        sends from the caller's buffer; otherwise it would copy, and a change of the buffer would go unnoticed.
         """
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
@@ -196,7 +196,7 @@ class Stage:
         return peer, server.detach()
 
     def read(self, peer: socket.socket, length: int) -> bytes:
-        """So many bytes, or fewer if the connection ends before, in whatever way."""
+        """That many bytes, or fewer if the connection ends or breaks before."""
         data = b""
         with contextlib.suppress(ConnectionError):
             while len(data) < length and (piece := peer.recv(length - len(data))):
@@ -204,14 +204,14 @@ class Stage:
         return data
 
     def read_some(self, peer: socket.socket) -> bytes:
-        """What is there now."""
+        """The bytes that have arrived by now."""
         peer.settimeout(0)
         with contextlib.suppress(BlockingIOError):
             return peer.recv(1 << 20)
         return b""
 
     def reset(self, peer: socket.socket) -> None:
-        """Close it so that the other side gets an error."""
+        """Close it with a reset, so that the other side gets an error."""
         peer.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         )
@@ -233,7 +233,7 @@ def tell_story(name: str, backend: str) -> None:
         stage.end()
 
 
-# ---- what people read ----
+# ---- output for people ----
 
 
 def show_list(pitfalls: list[Pitfall], as_json: bool) -> None:
