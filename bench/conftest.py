@@ -19,7 +19,7 @@ if not sys.platform.startswith("linux"):
 import programs
 import servers
 import suite
-import table
+from report import table
 from rounds import Options
 
 MOST_FILES = 20_000  # open at a time, in one process

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 import bench_sample
-import compare
 import results
+from report import compare
+from report.__main__ import main
 
 OLD = bench_sample.sample()
 LOW, HIGH = [1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]
@@ -114,7 +115,7 @@ def files(tmp_path):
 
 
 def test_the_table_names_what_is_worse(files, capsys):
-    compare.main(files(OLD, scaled(OLD, 1.2, only="uvloop")))
+    main(["compare", *files(OLD, scaled(OLD, 1.2, only="uvloop"))])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.rstrip().endswith(" worse")]
     assert len(lines) == len({c.name for c in OLD.cases if c.group not in ("memory", "bulk")})
     assert all("uvloop" in line and "+20.0%" in line for line in lines)
@@ -122,22 +123,22 @@ def test_the_table_names_what_is_worse(files, capsys):
 
 def test_worse_is_a_failure_only_where_it_is_asked_for(files):
     worse = files(OLD, scaled(OLD, 1.2, only="uvloop"))
-    compare.main(worse)
+    main(["compare", *worse])
     with pytest.raises(SystemExit) as exit:
-        compare.main([*worse, "--fail-on-worse"])
+        main(["compare", *worse, "--fail-on-worse"])
     assert exit.value.code == 1
 
 
 def test_better_is_no_failure(files):
     better = dataclasses.replace(OLD, cases=OLD.group("echo"))
-    compare.main([*files(better, scaled(better, 0.8, only="python-epoll")), "--fail-on-worse"])
+    main(["compare", *files(better, scaled(better, 0.8, only="python-epoll")), "--fail-on-worse"])
 
 
 def test_what_only_one_of_the_two_has_is_named(files, capsys):
-    compare.main(files(OLD, dataclasses.replace(OLD, cases=OLD.cases[:-1])))
+    main(["compare", *files(OLD, dataclasses.replace(OLD, cases=OLD.cases[:-1]))])
     assert "only in the old one:\n  start: import: asyncio\n" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_result_is_named(tmp_path):
-    with pytest.raises(SystemExit, match="compare: .*nothing.json"):
-        compare.main([str(tmp_path / "nothing.json")] * 2)
+    with pytest.raises(SystemExit, match="report: .*nothing.json"):
+        main(["compare", *[str(tmp_path / "nothing.json")] * 2])

@@ -6,68 +6,65 @@ import sys
 import pytest
 
 import bench_sample
-import looks
-import quoted
-import report
 import results
-import tables
+from report import looks, page, quoted, tables
+from report.__main__ import main
 
 RUN = bench_sample.sample()
 
 
 @pytest.fixture(scope="module")
-def page():
+def html():
     pytest.importorskip("matplotlib", reason="`pip install .[bench]` has what draws the report")
     pytest.importorskip("jinja2", reason="`pip install .[bench]` has what writes the report")
-    return report.html(RUN)
+    return page.html(RUN)
 
 
 # ---- the page ----
 
 
-def test_the_page_needs_nothing_from_elsewhere(page):
-    links = page.replace('href="#', "").replace('xlink:href="#', "")
+def test_the_page_needs_nothing_from_elsewhere(html):
+    links = html.replace('href="#', "").replace('xlink:href="#', "")
     assert "href=" not in links and "src=" not in links and "@import" not in links and "url(http" not in links
 
 
 def test_without_what_writes_it_the_report_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(SystemExit, match=r"jinja2 is not here; what pip install '.\[bench\]' brings"):
-        report.main(["--html", str(tmp_path / "report.html")])
+    with pytest.raises(SystemExit, match=r"jinja2 is not here; pip install '.\[bench\]' brings"):
+        main(["html", str(tmp_path / "report.html")])
 
 
-def test_every_case_and_every_server_is_on_the_page(page):
-    assert all(case.name in page for case in RUN.cases)
-    assert all(looks.label(name) in page for name in bench_sample.COSTS)
+def test_every_case_and_every_server_is_on_the_page(html):
+    assert all(case.name in html for case in RUN.cases)
+    assert all(looks.label(name) in html for name in bench_sample.COSTS)
 
 
-def test_the_page_says_who_was_not_measured_and_why(page):
-    assert "<td>rsloop</td><td>no wheel for this &lt;Python&gt;</td>" in page
+def test_the_page_says_who_was_not_measured_and_why(html):
+    assert "<td>rsloop</td><td>no wheel for this &lt;Python&gt;</td>" in html
 
 
-def test_the_page_says_when_where_and_how_it_was_made(page):
+def test_the_page_says_when_where_and_how_it_was_made(html):
     for fact in ("2026-01-02", "make bench", "abc1234", "a processor &lt;of no name&gt;", "Linux 6.18", "0.22.1"):
-        assert fact in page
+        assert fact in html
 
 
-def test_a_chart_takes_its_colours_from_the_page(page):
-    assert "fill: var(--uvloop)" in page and "prefers-color-scheme: dark" in page
-    assert all(page.count(looks.look(name).light) == 1 for name in bench_sample.COSTS)  # where the variable is set
+def test_a_chart_takes_its_colours_from_the_page(html):
+    assert "fill: var(--uvloop)" in html and "prefers-color-scheme: dark" in html
+    assert all(html.count(looks.look(name).light) == 1 for name in bench_sample.COSTS)  # where the variable is set
 
 
-def test_every_chart_is_a_picture_for_light_and_for_dark_pages(page, tmp_path):
-    import charts
-    import report
+def test_every_chart_is_a_picture_for_light_and_for_dark_pages(html, tmp_path):
+    from report import charts
 
     # Two suffice: drawing is slow.
     run = results.Run(RUN.made, RUN.command, [*RUN.group("memory"), *RUN.group("busy")])
-    names = {path.name for path in report.pictures(run, tmp_path)}
+    names = {path.name for path in page.pictures(run, tmp_path)}
     assert names == {f"{chart.name}-{theme}.png" for chart in charts.charts(run) for theme in ("light", "dark")}
     assert {path.read_bytes()[:4] for path in tmp_path.iterdir()} == {b"\x89PNG"}
 
 
-def test_labels_are_moved_apart_no_further_than_it_takes(page):
-    import charts
+def test_labels_are_moved_apart_no_further_than_it_takes(html):
+    from report import charts
 
     assert charts.apart([5.0, 1.0, 1.0], 1.0) == [5.0, 0.5, 1.5]
 
@@ -219,7 +216,7 @@ def test_what_stands_between_two_marks_stays(root):
     assert "\n## Stays\n" in fill(root, text)
 
 
-def test_a_chart_on_a_page_has_a_picture_for_each_theme_and_its_source(root, page):
+def test_a_chart_on_a_page_has_a_picture_for_each_theme_and_its_source(root, html):
     text = fill(root, "<!-- bench:figure memory --><!-- bench:end -->\n")
     assert 'media="(prefers-color-scheme: dark)" srcset="docs/figures/memory-dark.png"' in text
     assert 'src="docs/figures/memory-light.png"' in text
@@ -227,7 +224,7 @@ def test_a_chart_on_a_page_has_a_picture_for_each_theme_and_its_source(root, pag
     assert quoted.stale(RUN, root) == []
 
 
-def test_a_picture_of_another_result_is_found(root, page):
+def test_a_picture_of_another_result_is_found(root, html):
     fill(root, "<!-- bench:figure memory --><!-- bench:end -->\n")
     old = root / "docs" / "figures" / "memory-dark.png"
     old.write_bytes(old.read_bytes().replace(quoted.digest(RUN).encode(), b"0" * 64))

@@ -1,7 +1,5 @@
 """What got better or worse between two results, and whether that is more than the noise.
 
-    python bench/compare.py old.json new.json [--all] [--figure p99_us] [--fail-on-worse]
-
 What is compared is the ratio to the case's base, round by round: a machine that was slower that day cancels out. Where
 there is no base it is the figure. A base itself is shown as `reference`, and never called better or worse.
 
@@ -16,15 +14,13 @@ Of a hundred comparisons where nothing has changed, the rank test alone calls on
 """
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
-from looks import in_order, label, number, times
-from results import Case, Invalid, Run, load
+from report.looks import in_order, label, number, times
+from results import Case, Run
 
 LIKELY = 0.01  # p up to which a difference is none of chance
 LEAST = 0.02
@@ -164,33 +160,7 @@ def print_table(found: list[Change], everything: bool) -> None:
     console.print(", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in STYLES), "of", len(found))
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old", type=Path)
-    parser.add_argument("new", type=Path)
-    parser.add_argument("--all", action="store_true", help="also what is the same")
-    parser.add_argument("--figure", help="instead of each case's own, such as p99_us")
-    parser.add_argument("--least", type=float, default=LEAST, help=f"a smaller change is none (default: {LEAST})")
-    parser.add_argument("--fail-on-worse", action="store_true", help="exit status 1 if something is worse")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse_arguments(arguments)
-    try:
-        old, new = load(options.old), load(options.new)
-    except Invalid as problem:
-        sys.exit(f"compare: {problem}")
-    found = list(changes(old, new, options.figure, options.least))
-    if not found:
-        sys.exit("compare: the two have nothing in common")
-    print_table(found, options.all)
+def print_what_only_one_has(old: Run, new: Run) -> None:
     for title, names in (("only in the old one", only_in(old, new)), ("only in the new one", only_in(new, old))):
         if names:
             print(f"{title}:", *names, sep="\n  ")
-    if options.fail_on_worse and any(change.verdict == "worse" for change in found):
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from looks import SAME_BACKEND, in_order, label, number, split, times
+from report.looks import SAME_BACKEND, in_order, label, number, split, times
 from results import Case, Run, Summary
 
 # Beside the figure of the case, in this order, with their headings; what else was measured stands in the JSON.
@@ -74,6 +74,20 @@ def table(case: Case) -> Table:
     headings += [heading(case, figure) for figure in others_of(case)]
     unit = case.units[case.figure] + (", higher is better" if case.better == "higher" else "")
     return Table(case, unit, headings, [row(case, name) for name in in_order(case.servers)])
+
+
+def markdown(lines: list[list[str]], to: str = "---:") -> str:
+    """A table of a page; the first line is its heading. to: whether the other columns are to the right."""
+    rows = [lines[0], ["---", *(to for _ in lines[0][1:])], *lines[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def by_column(columns: dict[str, dict[str, float]], names: dict[str, str]) -> str:
+    """The same of {column: {row: figure}}, with a dash where a column has no such row, or 0."""
+    rows = dict.fromkeys(row for column in columns.values() for row in column)
+    lines = [["", *(names.get(name, name) for name in columns)]]
+    lines += [[row, *(f"{column[row]:,}" if column.get(row) else "–" for column in columns.values())] for row in rows]
+    return markdown(lines)
 
 
 FACTS = {

@@ -1,24 +1,19 @@
 """The goals of the project, and which of them a result reaches.
 
-    python bench/goals.py [result.json]       default: the published one
-
 Each goal is a limit for a median over the rounds; a ratio is taken round by round, as everywhere. The user part of CPU
 time is sampled by timer ticks, and so is compared as a mean of all rounds. What a result does not hold is said to be
 not measured: the cases of 5,000 and 10,000 connections are in a --full run only.
 """
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from looks import label, number, times
-from results import Case, Invalid, Run, Summary, load, summary
+from report.looks import label, number, times
+from report.tables import markdown
+from results import Case, Run, Summary, summary
 
-PUBLISHED = Path(__file__).resolve().parent / "published.json"
 BACKENDS = {"epoll": "epoll", "uring": "io_uring"}
 WINDOWS = "Windows, under wine"
 ECHO = "echo 14 B x {}".format
@@ -212,11 +207,11 @@ def outcomes(run: Run, goal: Goal) -> list[Outcome]:
 def table(run: Run) -> str:
     """For a page: a row for each goal, a column for each backend."""
     headings = [*BACKENDS.values(), WINDOWS]
-    lines = [["", "goal", *headings], ["---"] * (2 + len(headings))]
+    lines = [["", "goal", *headings]]
     for goal in GOALS:
         cells = {each.column: each.text for each in outcomes(run, goal)}
         lines.append([goal.title, goal.wanted.replace("<=", "≤"), *(cells.get(heading, "") for heading in headings)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines, "---")
 
 
 def figure(of: Outcome) -> str:
@@ -236,18 +231,3 @@ def lines(run: Run) -> Iterator[str]:
         yield f"{each.verdict:12}  {name:{widths[0]}}  {each.goal.wanted:{widths[1]}}  {figure(each)}"
     verdicts = [each.verdict for each in found]
     yield ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("reached", "missed", "not measured"))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("result", type=Path, nargs="?", default=PUBLISHED)
-    options = parser.parse_args(arguments)
-    try:
-        run = load(options.result)
-    except Invalid as problem:
-        sys.exit(f"goals: {problem}")
-    print("\n".join(lines(run)))
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,8 @@
     <!-- bench:table echo -->             a table of a group: server by case, or case by server
     <!-- bench:goals -->                  the goals, and which of them the result reaches: goals.py
     <!-- bench:busy -->                   each server beside a busy loop in another process, and in its own
-    <!-- bench:where calls -->            what an echo's time goes into, of bench/where.json: where.py
-    <!-- bench:timers -->                 how late a time limit strikes, of bench/timers.json: timers.py
+    <!-- bench:where calls -->            what an echo's time goes into, of where.json: bench/where.py
+    <!-- bench:timers -->                 how late a time limit strikes, of timers.json: bench/timers.py
     <!-- bench:source -->                 when, where and how the figures were made
     <!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->    within a sentence; | user_ns: of that figure
     <!-- bench:value memory | 1,000 idle | uvloop -->                     likewise
@@ -21,15 +21,15 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import goals
-import tables
-import where
-from looks import in_order, label, number, split, times
+from report import goals, tables
+from report.looks import in_order, label, number, split, times
 from results import Case, Run, Summary, document
 
-ROOT = Path(__file__).resolve().parent.parent
-PUBLISHED = ROOT / "bench" / "published.json"
-TIMERS = ROOT / "bench" / "timers.json"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PUBLISHED = HERE / "published.json"
+WHERE = HERE / "where.json"
+TIMERS = HERE / "timers.json"
 END = "<!-- bench:end -->"
 MARKED = re.compile(rf"(<!-- bench:(\w+)([^>]*?) -->)(.*?)({re.escape(END)})", re.DOTALL)
 
@@ -66,7 +66,7 @@ def figure(run: Run, words: list[str], page: Path) -> str:
     return f"\n<picture>\n{dark_source}\n{image}\n</picture>\n\n{source(run, [], page)}\n"
 
 
-ALT = "A chart; its figures are in bench/published.json"
+ALT = "A chart; its figures are in bench/report/published.json"
 
 
 def cell(case: Case, name: str) -> str:
@@ -86,7 +86,6 @@ def grid(cases: list[Case]) -> list[list[str]]:
         lines.append([label(name), *(cell(case, name) for case in cases)])
     if len(cases) > MOST_COLUMNS:
         lines = [list(column) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["---", *("---:" for _ in lines[0][1:])])
     return lines
 
 
@@ -96,7 +95,7 @@ def table(run: Run, words: list[str], page: Path) -> str:
     counts = sorted({len(server.rounds) for case in cases for server in case.servers.values()})
     rounds = " or ".join(map(str, counts)) + (" rounds" if counts[-1] > 1 else " round")
     bases = " or ".join(dict.fromkeys(tables.base_label(case) for case in cases))
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in grid(cases))
+    rows = tables.markdown(grid(cases))
     lines = [f"{units}; medians of {rounds}, in brackets the ratio to {bases}", *absent(run, cases)]
     return f"\n{rows}\n\n" + "\\\n".join(lines) + "\n"
 
@@ -111,12 +110,12 @@ def busy(run: Run, words: list[str], page: Path) -> str:
     """A row for each server: what it is compared with is itself, so both stand in it."""
     (case, *_) = cases = found(run.group("busy") or None, "group 'busy'")
     headings = [f"loop {where}: {key}" for where in ("in another process", "in its process") for key in ("p50", "p99")]
-    lines = [["", *headings, "ratio of the p99"], ["---", *(["---:"] * 5)]]
+    lines = [["", *headings, "ratio of the p99"]]
     for name in in_order({split(name)[0] for name in case.servers}):
         ratio = case.ratio(name, f"{name}, loop outside")
         row = [label(name), *beside(case, f"{name}, loop outside"), *beside(case, name)]
         lines.append([*row, times(ratio.median) if ratio else "–"])
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = tables.markdown(lines)
     rounds = len(next(iter(case.servers.values())).rounds)
     notes = [f"{case.name}; us, medians of {rounds} rounds; ratios are taken round by round", *absent(run, cases)]
     return f"\n{rows}\n\n" + "\\\n".join(notes) + "\n"
@@ -137,13 +136,13 @@ def all_goals(run: Run, words: list[str], page: Path) -> str:
 
 def counted(run: Run, words: list[str], page: Path) -> str:
     """Counts do not depend on the run: they have a file of their own."""
-    columns = json.loads(where.SAVED.read_text(encoding="utf-8"))[words[0]]
-    return f"\n{where.markdown(columns, {name: label(name) for name in columns})}\n"
+    columns = json.loads(WHERE.read_text(encoding="utf-8"))[words[0]]
+    return f"\n{tables.by_column(columns, {name: label(name) for name in columns})}\n"
 
 
 def late(run: Run, words: list[str], page: Path) -> str:
     """So has this."""
-    return f"\n{where.markdown(json.loads(TIMERS.read_text(encoding='utf-8')), {})}\n"
+    return f"\n{tables.by_column(json.loads(TIMERS.read_text(encoding='utf-8')), {})}\n"
 
 
 def case_of(run: Run, words: list[str]) -> Case:
@@ -225,7 +224,7 @@ def draw(run: Run, root: Path) -> None:
     names = sorted(figures(root))
     if not names:
         return
-    import charts
+    from report import charts
 
     known = {chart.name: chart for chart in charts.charts(run)}
     for name in names:

@@ -18,9 +18,9 @@ from typing import Any
 
 import matplotlib
 
-from looks import LOOKS, OTHER, in_order, label, look, number, size, split, times
+from report.looks import LOOKS, OTHER, in_order, label, look, number, size, split, times
+from report.tables import base_label
 from results import Case, Run, Server, Summary
-from tables import base_label
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
