@@ -194,21 +194,21 @@ def test_the_command_says_how_to_install_what_the_suite_needs(tmp_path, monkeypa
 @pytest.mark.parametrize("room", [80, 44])
 def test_a_table_fits_a_narrow_terminal(room):
     import results
-    from report import table
+    from report import tables
 
     figures = {"total_ns": 123456.0, "user_ns": 23456.0, "system_ns": 99999.0, "requests_per_s": 1234567.0,
                "attaches_per_packet": 0.25, "p50_us": 12345.0, "p99_us": 23456.0, "p999_us": 99999.0}
-    case = results.Case(
-        "echo", "echo 14 B x 50, 16 deep, and a name that is long", "total_ns",
-        dict.fromkeys(figures, "server CPU, ns a request"),
-        {name: results.Server([figures, figures], "c-epoll") for name in ("c-epoll", "uvloop, loop outside")},
-    )
-    lines = list(table.lines(case, room))
+    units = dict.fromkeys(figures, "server CPU, ns a request")
+    rounds = {name: [figures, figures] for name in ("c-epoll", "uvloop, loop outside")}
+    servers = results.summarised("total_ns", units, rounds, dict.fromkeys(rounds, "c-epoll"))
+    name = "echo 14 B x 50, 16 deep, and a name that is long"
+    case = results.Case("echo", name, "total_ns", units, servers, 2)
+    lines = list(tables.terminal_lines(case, room))
     assert max(map(len, lines)) <= room
     header = next(line for line in lines if "median" in line)
     assert header.split()[:2] == ["median", "x"]
-    assert " ".join(lines).endswith("p99.9 us")     # what is not shown is named
-    assert "no room for" not in "\n".join(table.lines(case))
+    assert " ".join(lines).endswith("p99.9 µs, attaches")     # what is not shown is named
+    assert "no room for" not in "\n".join(tables.terminal_lines(case))
 
 
 def command(*arguments, cwd):

@@ -13,6 +13,16 @@ from report.__main__ import main
 RUN = bench_sample.sample()
 
 
+def with_cases(cases, **more):
+    """The sample's run, with other cases."""
+    return results.Result([dataclasses.replace(RUN.runs[0], cases=cases, **more)])
+
+
+def renewed_memory(result):
+    """With the group memory measured again, at another commit."""
+    return result.renewed(with_cases(RUN.group("memory"), commit="def5678"))
+
+
 @pytest.fixture(scope="module")
 def html():
     pytest.importorskip("matplotlib", reason="`pip install .[bench]` has what draws the report")
@@ -48,6 +58,15 @@ def test_the_page_says_when_where_and_how_it_was_made(html):
         assert fact in html
 
 
+def test_the_page_says_of_each_group_which_run_has_measured_it():
+    pytest.importorskip("matplotlib", reason="`pip install .[bench]` has what draws the report")
+    two = renewed_memory(with_cases([*RUN.group("memory"), *RUN.group("start")]))
+    sections = page.html(two).split("<section ")
+    commits = {name: [commit for commit in ("abc1234", "def5678") if commit in text]
+               for text in sections for name in ("memory", "start") if text.startswith(f'id="{name}"')}
+    assert commits == {"memory": ["def5678"], "start": ["abc1234"]}
+
+
 def test_a_chart_takes_its_colours_from_the_page(html):
     assert "fill: var(--uvloop)" in html and "prefers-color-scheme: dark" in html
     assert all(html.count(looks.look(name).light) == 1 for name in bench_sample.COSTS)  # where the variable is set
@@ -57,9 +76,9 @@ def test_every_chart_is_a_picture_for_light_and_for_dark_pages(html, tmp_path):
     from report import charts
 
     # Two suffice: drawing is slow.
-    run = results.Run(RUN.made, RUN.command, [*RUN.group("memory"), *RUN.group("busy")])
-    names = {path.name for path in page.pictures(run, tmp_path)}
-    assert names == {f"{chart.name}-{theme}.png" for chart in charts.charts(run) for theme in ("light", "dark")}
+    two = with_cases([*RUN.group("memory"), *RUN.group("busy")])
+    names = {path.name for path in page.pictures(two, tmp_path)}
+    assert names == {f"{chart.name}-{theme}.png" for chart in charts.charts(two) for theme in ("light", "dark")}
     assert {path.read_bytes()[:4] for path in tmp_path.iterdir()} == {b"\x89PNG"}
 
 
@@ -88,15 +107,15 @@ def test_a_number_shows_the_digits_that_count(value, text):
 
 def test_a_table_has_median_spread_ratio_and_rounds_of_each_server():
     table = tables.table(RUN.cases[0])
-    summary = RUN.cases[0].servers["c-epoll"].summary("total_ns")
+    summary = RUN.cases[0].cost("c-epoll")
     assert table.rows[0].cells[:5] == [
-        f"{summary.median:,.0f}", f"{summary.low:,.0f} … {summary.high:,.0f}", "1.00×", "1.00× … 1.00×", "5",
+        f"{summary.middle:,.0f}", f"{summary.low:,.0f} … {summary.high:,.0f}", "1.00×", "1.00× … 1.00×", "5",
     ]
 
 
 def with_bases(bases):
-    servers = {name: results.Server([{"ns": 1.0}], base) for name, base in bases.items()}
-    return results.Case("echo", "one", "ns", {"ns": "ns"}, servers)
+    servers = {name: results.Server(base, {"ns": results.SAME}, {}) for name, base in bases.items()}
+    return results.Case("echo", "one", "ns", {"ns": "ns"}, servers, 1)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +155,7 @@ def fill(root, text):
 
 
 def test_a_ratio_within_a_sentence_is_filled_in(root):
-    ratio = RUN.case("echo", "echo 14 B x 50").ratio("python-epoll", "uvloop").median
+    ratio = RUN.case("echo", "echo 14 B x 50").ratio("python-epoll", "uvloop").middle
     mark = "<!-- bench:ratio echo | echo 14 B x 50 | python-epoll | uvloop -->"
     assert fill(root, f"It takes {mark}old<!-- bench:end --> of uvloop.") == (
         f"It takes {mark}{ratio:.2f}×<!-- bench:end --> of uvloop."
@@ -152,7 +171,7 @@ def test_a_table_of_a_group_is_filled_in(root):
 def test_a_table_of_many_cases_has_a_line_for_each(root):
     (case, *_) = RUN.group("memory")
     cases = [dataclasses.replace(case, name=f"case {number}") for number in range(quoted.MOST_COLUMNS + 1)]
-    lines = quoted.table(dataclasses.replace(RUN, cases=cases), ["memory"], root / "README.md").splitlines()
+    lines = quoted.table(with_cases(cases), ["memory"], root / "README.md").splitlines()
     assert lines[1].startswith("|  | raw C, epoll |")
     assert [line.split(" | ")[0] for line in lines if "case" in line] == [f"| {case.name}" for case in cases]
 
@@ -160,21 +179,22 @@ def test_a_table_of_many_cases_has_a_line_for_each(root):
 def test_a_table_says_who_is_missing_in_it(root):
     text = fill(root, "<!-- bench:table memory --><!-- bench:end -->\n")
     assert "not measured: rsloop: no wheel for this <Python>\n" in text
-    elsewhere = dataclasses.replace(RUN, missing=[results.Missing("winloop", "no wine", "wine")])
+    elsewhere = with_cases(RUN.cases, missing=[results.Missing("winloop", "no wine", "wine")])
     assert "winloop" not in quoted.table(elsewhere, ["memory"], root / "README.md")
 
 
 def test_a_server_stands_beside_a_busy_loop_in_one_row(root):
     def measured(base, p50, p99):
-        return results.Server([{"p50_us": p50, "p99_us": p99}], base)
+        return {"rounds": [{"p50_us": p50, "p99_us": p99}], "base": base}
 
     servers = {
         "uvloop": measured("uvloop, loop outside", 3000.0, 5000.0),
         "uvloop, loop outside": measured(None, 10.0, 50.0),
         "c-epoll, loop outside": measured(None, 9.0, 40.0),
     }
-    case = results.Case("busy", "loop", "p99_us", {"p99_us": "us"}, servers)
-    rows = quoted.busy(dataclasses.replace(RUN, cases=[case]), [], root / "README.md").splitlines()
+    case = bench_sample.case("busy", "loop", "p99_us", {"p99_us": "us", "p50_us": "us"}, servers)
+    result = results.parse({**bench_sample.document(), "cases": [case]})
+    rows = quoted.busy(result, [], root / "README.md").splitlines()
     assert "| uvloop | 10.0 | 50.0 | 3,000 | 5,000 | 100.0× |" in rows
     assert "| raw C, epoll | 9.00 | 40.0 | – | – | – |" in rows
 
@@ -227,11 +247,35 @@ def test_a_chart_on_a_page_has_a_picture_for_each_theme_and_its_source(root, htm
 def test_a_picture_of_another_result_is_found(root, html):
     fill(root, "<!-- bench:figure memory --><!-- bench:end -->\n")
     old = root / "docs" / "figures" / "memory-dark.png"
-    old.write_bytes(old.read_bytes().replace(quoted.digest(RUN).encode(), b"0" * 64))
+    old.write_bytes(old.read_bytes().replace(quoted.digest(RUN, "memory").encode(), b"0" * 64))
     assert quoted.stale(RUN, root) == ["docs/figures/memory-dark.png"]
 
 
+def test_where_the_groups_are_of_several_runs_each_run_is_named_with_its_groups(root):
+    two = renewed_memory(with_cases([*RUN.group("memory"), *RUN.group("start")]))
+    first, second = quoted.source(two, [], root / "README.md").split("\\\n")
+    assert first.startswith("start: Made by `make bench` at commit abc1234")
+    assert second.startswith("memory: Made by `make bench` at commit def5678")
+
+
+def test_a_picture_of_a_group_that_was_not_measured_anew_stays(root, html):
+    fill(root, "<!-- bench:figure start --><!-- bench:end -->\n")
+    before = (root / "docs" / "figures" / "start-dark.png").stat()
+    quoted.fill(renewed_memory(RUN), root)
+    assert (root / "docs" / "figures" / "start-dark.png").stat() == before
+
+
+def test_publishing_a_group_names_the_cases_that_are_no_longer_there(root, monkeypatch, capsys):
+    published, new = root / "published.json", root / "new.json"
+    monkeypatch.setattr(quoted, "PUBLISHED", published)
+    monkeypatch.setattr(quoted, "fill", lambda result: None)  # which would write the pages of this checkout
+    results.save(RUN, published)
+    results.save(with_cases(RUN.group("memory")[:1], commit="def5678"), new)
+    main(["publish", str(new)])
+    assert {c.name for c in results.load(published).group("memory")} == {"1,000 idle"}
+    assert len(results.load(published).cases) == len(RUN.cases) - 1
+    assert "no longer published:\n  memory: 10,000 idle: asyncio\n" in capsys.readouterr().out
+
+
 def test_the_pages_of_this_checkout_are_in_line_with_the_published_result():
-    if not quoted.PUBLISHED.exists():
-        pytest.skip("no result is published yet")
     assert quoted.stale(results.load(quoted.PUBLISHED)) == []

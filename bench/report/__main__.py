@@ -31,9 +31,12 @@ def png(options: argparse.Namespace) -> None:
 
 
 def publish(options: argparse.Namespace) -> None:
-    run = load(options.result)
-    save(run, quoted.PUBLISHED)
-    quoted.fill(run)
+    """The groups of the result take the place of those that were published before; the others stay."""
+    old = load(quoted.PUBLISHED)
+    result = old.renewed(load(options.result))
+    quoted.fill(result)
+    save(result, quoted.PUBLISHED)
+    compare.print_names("no longer published", compare.only_in(old, result))
 
 
 def check(options: argparse.Namespace) -> None:
@@ -51,7 +54,8 @@ def compare_two(options: argparse.Namespace) -> None:
     if not found:
         sys.exit("compare: the two have nothing in common")
     compare.print_table(found, options.all)
-    compare.print_what_only_one_has(old, new)
+    compare.print_names("only in the old one", compare.only_in(old, new))
+    compare.print_names("only in the new one", compare.only_in(new, old))
     if options.fail_on_worse and any(change.verdict == "worse" for change in found):
         sys.exit(1)
 
@@ -75,7 +79,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     command("check", check)
     comparison = command("compare", compare_two, "old", "new")
     comparison.add_argument("--all", action="store_true", help="also what is the same")
-    comparison.add_argument("--figure", help="instead of each case's own, such as p99_us")
+    comparison.add_argument("--figure", help="such as p50_us: of latency cases alone")
     least = f"a smaller change is none (default: {compare.LEAST})"
     comparison.add_argument("--least", type=float, default=compare.LEAST, help=least)
     comparison.add_argument("--fail-on-worse", action="store_true", help="exit status 1 if something is worse")

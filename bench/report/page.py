@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from report import tables
 from report.looks import LOOKS, label, split
-from results import Run
+from results import Result
 
 if TYPE_CHECKING:  # matplotlib is needed only where something is drawn
     from report import charts
@@ -14,12 +14,13 @@ if TYPE_CHECKING:  # matplotlib is needed only where something is drawn
 HERE = Path(__file__).resolve().parent
 
 
-def section(run: Run, chart: charts.Chart) -> dict:
+def section(result: Result, chart: charts.Chart) -> dict:
     """A chart with the figures of its group; those of all echoes stand below the first of their charts."""
     from report import charts
 
-    shown = [tables.table(case) for case in run.group(chart.name)]
-    return {"name": chart.name, "title": chart.title, "svg": charts.svg(chart), "tables": shown}
+    shown = [tables.table(case) for case in result.group(chart.name)]
+    made = tables.source(result.run_of(chart.group))
+    return {"name": chart.name, "title": chart.title, "made": made, "svg": charts.svg(chart), "tables": shown}
 
 
 def mark(server: str) -> str:
@@ -27,7 +28,7 @@ def mark(server: str) -> str:
     return f"var(--{server if server in LOOKS else 'other'})"
 
 
-def html(run: Run) -> str:
+def html(result: Result) -> str:
     import jinja2
 
     from report import charts
@@ -37,21 +38,22 @@ def html(run: Run) -> str:
     )
     environment.filters.update(label=label, mark=mark)
     return environment.get_template("report.html").render(
-        run=run,
-        machine=tables.machine(run),
-        facts=tables.facts(run),
-        sections=[section(run, chart) for chart in charts.charts(run)],
+        runs=[(run, tables.facts(run)) for run in result.runs],
+        date=max(run.date for run in result.runs),
+        machines=list(dict.fromkeys(tables.machine(run) for run in result.runs)),
+        missing=list(dict.fromkeys(each for run in result.runs for each in run.missing)),
+        sections=[section(result, chart) for chart in charts.charts(result)],
         light=charts.variables(charts.LIGHT),
         dark=charts.variables(charts.DARK),
     )
 
 
-def pictures(run: Run, directory: Path) -> list[Path]:
+def pictures(result: Result, directory: Path) -> list[Path]:
     from report import charts
 
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for chart in charts.charts(run):
+    for chart in charts.charts(result):
         for theme in (charts.LIGHT, charts.DARK):
             written.append(directory / f"{chart.name}-{theme.name}.png")
             charts.png(chart, theme, written[-1])

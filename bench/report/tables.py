@@ -1,6 +1,8 @@
 """The figures of a case as rows of text, for every page that shows them."""
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from report.looks import SAME_BACKEND, in_order, label, number, split, times
@@ -15,6 +17,9 @@ OTHERS = {
     "p99_us": "p99, µs",
     "p999_us": "p99.9, µs",
 }
+
+
+TERMINAL = {"attaches_per_packet": "attaches", "kept_per_connection": "kept"}  # shorter than their units
 
 
 @dataclass(frozen=True)
@@ -32,30 +37,25 @@ class Table:
     rows: list[Row]
 
 
-def spread(summary: Summary | None, text=number) -> str:
-    return f"{text(summary.low)} … {text(summary.high)}" if summary else "–"
+def spread(found: Summary | None, text=number) -> str:
+    return "–" if found is None or found.low is None else f"{text(found.low)} … {text(found.high)}"
 
 
-def median(summary: Summary | None, text=number) -> str:
-    return text(summary.median) if summary else "–"
+def middle(found: Summary | None, text=number) -> str:
+    return text(found.middle) if found else "–"
 
 
 def others_of(case: Case) -> list[str]:
     """First the known ones, then those that only this case has; none that no server has."""
-    known = [figure for figure in OTHERS if figure in case.units]
-    figures = dict.fromkeys(figure for figure in [*known, *case.units] if figure != case.figure)
-    return [figure for figure in figures if any(server.values(figure) for server in case.servers.values())]
-
-
-def heading(case: Case, figure: str) -> str:
-    return OTHERS.get(figure) or case.units[figure]
+    figures = dict.fromkeys([*(figure for figure in OTHERS if figure in case.units), *case.units])
+    return [figure for figure in figures
+            if figure != case.figure and any(figure in server.figures for server in case.servers.values())]
 
 
 def row(case: Case, name: str) -> Row:
-    server = case.servers[name]
-    cost, ratio = server.summary(case.figure), case.ratio(name)
-    cells = [median(cost), spread(cost), median(ratio, times), spread(ratio, times), str(cost.rounds)]
-    return Row(name, label(name), cells + [median(server.summary(figure)) for figure in others_of(case)])
+    cost, ratio, figures = case.cost(name), case.ratio(name), case.servers[name].figures
+    cells = [middle(cost), spread(cost), middle(ratio, times), spread(ratio, times), str(case.rounds)]
+    return Row(name, label(name), cells + [middle(figures.get(figure)) for figure in others_of(case)])
 
 
 def base_label(case: Case) -> str:
@@ -71,7 +71,7 @@ def base_label(case: Case) -> str:
 
 def table(case: Case) -> Table:
     headings = ["median", "lowest … highest", f"to {base_label(case)}", "lowest … highest", "rounds"]
-    headings += [heading(case, figure) for figure in others_of(case)]
+    headings += [OTHERS.get(figure) or case.units[figure] for figure in others_of(case)]
     unit = case.units[case.figure] + (", higher is better" if case.better == "higher" else "")
     return Table(case, unit, headings, [row(case, name) for name in in_order(case.servers)])
 
@@ -132,3 +132,49 @@ def machine(run: Run) -> str:
     if python := run.versions.get("python"):
         words.append(f"Python {python}" if python[0].isdigit() else python)
     return ", ".join(words)
+
+
+def source(run: Run) -> str:
+    commit = f" at commit {run.commit}" if run.commit else ""
+    return f"Made by `{run.command}`{commit} on {run.date}; {machine(run)}."
+
+
+# ---- the table of a case in a terminal ----
+
+
+def base_of_all(case: Case) -> str | None:
+    """What the ratios are multiples of, or None where there are none."""
+    names = {case.base_of(name) for name in case.servers} - {None}
+    if not names:
+        return None
+    return "x raw C" if all(name.startswith("c-") for name in names) else "x its base"
+
+
+def terminal_rows(case: Case) -> list[list[str]]:
+    """The columns that matter most come first; servers have the names by which --servers chooses."""
+    base, others = base_of_all(case), others_of(case)
+    names = [OTHERS.get(figure, TERMINAL.get(figure, figure)).replace(",", "") for figure in others]
+    rows = [["", "median", *([base] if base else []), "min", "max", *names]]
+    for name, server in case.servers.items():
+        cost, ratio = case.cost(name), case.ratio(name)
+        found = [middle(cost), *([middle(ratio, "{:.3f}".format)] if base else []), number(cost.low), number(cost.high)]
+        rows.append([name, *found, *(middle(server.figures.get(figure)) for figure in others)])
+    return rows
+
+
+def terminal_lines(case: Case, room: int | None = None) -> Iterator[str]:
+    """Of at most so many columns, as far as there is room for the first two cells; None: of any length."""
+    rows = terminal_rows(case)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    fit = len(widths)
+    while room is not None and fit > 2 and sum(widths[:fit]) + 2 * fit > room:
+        fit -= 1
+    yield from wrapped(f"{case.name}: {case.units[case.figure]}, {case.rounds} round{'s' * (case.rounds > 1)}", room)
+    for name, *cells in rows:
+        yield "  ".join(["", name.ljust(widths[0]), *map(str.rjust, cells[: fit - 1], widths[1:fit])]).rstrip()
+    if fit < len(widths):
+        yield from wrapped(f"no room for {', '.join(rows[0][fit:])}", room)
+
+
+def wrapped(text: str, room: int | None) -> list[str]:
+    return textwrap.wrap(text, room) if room else [text]
