@@ -17,10 +17,9 @@ if not sys.platform.startswith("linux"):
     pytest.exit("the suite runs on Linux; Windows is measured there, under wine", 2)
 
 import programs
-import results
 import servers
 import suite
-from report import tables
+from report import results, tables
 from rounds import Options
 
 MOST_FILES = 20_000  # open at a time, in one process

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import machine
 import programs
-import results
+from report import results
 from rounds import Comparison
 from servers import NotThis
 

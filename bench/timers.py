@@ -8,7 +8,6 @@ The time runs from before the connect, so that what is shown as late includes it
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import socket
 import statistics
@@ -16,7 +15,7 @@ import threading
 import time
 
 import iocpcore
-from report import quoted, tables
+from report import quoted, results, tables
 
 LIMITS = (0.05, 0.5, 2.0)  # seconds
 SESSIONS = 150  # for each limit
@@ -80,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     columns = measured()
     print(tables.by_column(columns, {}))
     if options.save:
-        quoted.TIMERS.write_text(json.dumps(columns, indent=1) + "\n", encoding="utf-8")
+        results.write(columns, quoted.TIMERS)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ function of the core they are in, with all that it calls; those of raw C are cou
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -22,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 import programs
-from report import quoted, tables
+from report import quoted, results, tables
 from servers import SERVERS
 
 SHOWN = ("c-epoll", "c-uring", "iocpcore-epoll", "iocpcore-uring", "python-epoll", "python-uring", "uvloop", "asyncio")
@@ -184,7 +183,7 @@ def main() -> None:
     for name, columns in found.items():
         print(f"{name}\n{tables.by_column(columns, {})}\n")
     if options.save:
-        quoted.WHERE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        results.write(found, quoted.WHERE)
 
 
 if __name__ == "__main__":

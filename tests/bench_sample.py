@@ -2,7 +2,7 @@
 
 import random
 
-import results
+from report import results
 
 COSTS = {  # of an echo: user and system, in ns
     "c-epoll": (90, 1270),

@@ -193,8 +193,7 @@ def test_the_command_says_how_to_install_what_the_suite_needs(tmp_path, monkeypa
 
 @pytest.mark.parametrize("room", [80, 44])
 def test_a_table_fits_a_narrow_terminal(room):
-    import results
-    from report import tables
+    from report import results, tables
 
     figures = {"total_ns": 123456.0, "user_ns": 23456.0, "system_ns": 99999.0, "requests_per_s": 1234567.0,
                "attaches_per_packet": 0.25, "p50_us": 12345.0, "p99_us": 23456.0, "p999_us": 99999.0}

@@ -3,8 +3,7 @@
 import pytest
 
 import bench_sample
-import results
-from report import compare
+from report import compare, results
 from report.__main__ import main
 
 FULL = bench_sample.document()

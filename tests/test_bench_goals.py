@@ -2,8 +2,7 @@
 
 import pytest
 
-import results
-from report import goals, quoted
+from report import goals, quoted, results
 
 
 def run_with(group, name, servers, figure="total_ns"):

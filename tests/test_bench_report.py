@@ -6,8 +6,7 @@ import sys
 import pytest
 
 import bench_sample
-import results
-from report import looks, page, quoted, tables
+from report import looks, page, quoted, results, tables
 from report.__main__ import main
 
 RUN = bench_sample.sample()

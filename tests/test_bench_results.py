@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import results
+from report import results
 
 FULL = {
     "format": 1,
@@ -30,7 +30,7 @@ FULL = {
 }
 
 
-PUBLISHED = Path(results.__file__).parent / "report" / "published.json"
+PUBLISHED = Path(results.__file__).with_name("published.json")
 
 
 @pytest.fixture

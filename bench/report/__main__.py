@@ -19,7 +19,7 @@ if not __package__:  # `python bench/report` looks for modules in this folder, b
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from report import compare, goals, page, quoted  # noqa: E402
-from results import Invalid, load, save  # noqa: E402
+from report.results import Invalid, load, save  # noqa: E402
 
 
 def html(options: argparse.Namespace) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 import matplotlib
 
 from report.looks import LOOKS, OTHER, in_order, label, look, number, size, split, times
+from report.results import PERCENTILE, Case, Result, Summary
 from report.tables import base_label
-from results import PERCENTILE, Case, Result, Summary
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402

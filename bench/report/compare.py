@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb
 
-import results
+from report import results
 from report.looks import in_order, label, number, times
-from results import Case, Result, Summary
+from report.results import Case, Result, Summary
 
 LIKELY = 0.01  # up to which a difference is taken to be none of chance
 LEAST = 0.02

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from report.looks import label, number, times
+from report.results import Case, Result, Summary
 from report.tables import markdown
-from results import Case, Result, Summary
 
 BACKENDS = {"epoll": "epoll", "uring": "io_uring"}
 WINDOWS = "Windows, under wine"
@@ -22,30 +22,22 @@ ECHO = "echo 14 B x {}".format
 Measure = Callable[[Case, str, str], Summary | None]
 
 
-def total(case: Case, server: str, base: str) -> Summary | None:
-    return case.ratio(server, base)
+def ratio_of(figure: str | None = None) -> Measure:
+    return lambda case, server, base: case.ratio(server, base, figure)
+
+
+def figure_of(figure: str) -> Measure:
+    return lambda case, server, base: case.servers[server].figures.get(figure)
+
+
+def both(case: Case, figure: str, *names: str) -> list[Summary | None]:
+    return [case.servers[name].figures.get(figure) for name in names]
 
 
 def user_part(case: Case, server: str, base: str) -> Summary | None:
     """None where a round has none: with so few requests it fell between the ticks, and other rounds say nothing."""
     mine, others = both(case, "user_ns", server, base)
     return Summary(mine.middle / others.middle) if mine and others and mine.low and others.low else None
-
-
-def p50(case: Case, server: str, base: str) -> Summary | None:
-    return case.ratio(server, base, "p50_us")
-
-
-def p99(case: Case, server: str, base: str) -> Summary | None:
-    return case.ratio(server, base, "p99_us")
-
-
-def attaches(case: Case, server: str, base: str) -> Summary | None:
-    return case.servers[server].figures.get("attaches_per_packet")
-
-
-def size(case: Case, server: str, base: str) -> Summary | None:
-    return case.servers[server].figures.get("bytes_per_connection")
 
 
 def kept(case: Case, server: str, base: str) -> Summary | None:
@@ -60,8 +52,8 @@ def more_calls(case: Case, server: str, base: str) -> Summary | None:
     return Summary(mine.middle - others.middle) if mine and others else None
 
 
-def both(case: Case, figure: str, *names: str) -> list[Summary | None]:
-    return [case.servers[name].figures.get(figure) for name in names]
+total, p50, p99 = ratio_of(), ratio_of("p50_us"), ratio_of("p99_us")
+attaches, size = figure_of("attaches_per_packet"), figure_of("bytes_per_connection")
 
 
 def ratio(value: float) -> str:
@@ -73,19 +65,8 @@ def share(value: float) -> str:
     return f"{value:.1%}".replace("%", " %")
 
 
-def count(value: float) -> str:
-    return f"{value:+.2f}"
-
-
-TEXTS: dict[Measure, Callable[[float], str]] = {
-    total: ratio,
-    user_part: ratio,
-    p50: ratio,
-    p99: ratio,
-    attaches: number,
-    size: number,
-    kept: share,
-    more_calls: count,
+TEXTS: dict[Measure, Callable[[float], str]] = {  # of other measures: ratio
+    attaches: number, size: number, kept: share, more_calls: "{:+.2f}".format,
 }
 
 
@@ -108,7 +89,7 @@ class Goal:
         return {"": WINDOWS if self.group == "wine" else BACKENDS["uring"]}
 
     def text(self, value: float) -> str:
-        return TEXTS[self.measure](value)
+        return TEXTS.get(self.measure, ratio)(value)
 
     @property
     def wanted(self) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from report import tables
 from report.looks import LOOKS, label, split
-from results import Result
+from report.results import Result
 
 if TYPE_CHECKING:  # matplotlib is needed only where something is drawn
     from report import charts

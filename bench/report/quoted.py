@@ -23,7 +23,7 @@ from pathlib import Path
 
 from report import goals, tables
 from report.looks import in_order, label, number, split, times
-from results import Case, Result, case_document
+from report.results import Case, Result, case_document
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from report.looks import SAME_BACKEND, in_order, label, number, split, times
-from results import Case, Run, Summary
+from report.results import Case, Run, Summary
 
 # Beside the figure of the case, in this order, with their headings; what else was measured stands in the JSON.
 OTHERS = {

@@ -343,9 +343,9 @@ def run_document(run: Run) -> dict[str, Any]:
 
 
 def text(value: Any, depth: int = 0) -> str:
-    """JSON with a line for each server, so that a change of one is a change of one line."""
+    """JSON with a line for what is short, and for each server, so that a change of one is a change of one line."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if depth == DEPTH_OF_SERVERS or len(line) < 100 or not isinstance(value, dict | list):
+    if depth == DEPTH_OF_SERVERS or len(line) < 120 or not isinstance(value, dict | list):
         return line
     if isinstance(value, list):
         parts = [text(each, depth + 1) for each in value]
@@ -354,9 +354,13 @@ def text(value: Any, depth: int = 0) -> str:
     return line[0] + ",".join(f"\n{' ' * depth} {part}" for part in parts) + line[-1]
 
 
+def write(document: Any, path: Path | str) -> None:
+    Path(path).write_text(text(document) + "\n", encoding="utf-8")
+
+
 def save(result: Result, path: Path | str) -> None:
     """As it is published. Written only if it can be read again."""
     document = {"format": PUBLISHED, "runs": [run_document(run) for run in result.runs]}
     if parse(document) != result:
         raise Invalid("it would not be the same when it is read again")
-    Path(path).write_text(text(document) + "\n", encoding="utf-8")
+    write(document, path)
