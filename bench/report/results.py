@@ -142,8 +142,8 @@ class Result:
     def renewed(self, other: Result) -> Result:
         """With the other's groups in place of those of the same names."""
         groups = [group for run in other.runs for group in run.groups]
-        kept = [run.without(groups) for run in self.runs]
-        return Result([*(run for run in kept if run.cases), *other.runs])
+        runs = [*(run.without(groups) for run in self.runs), *other.runs]
+        return Result([run for run in runs if run.cases])
 
 
 # ---- summaries of rounds ----
