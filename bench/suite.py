@@ -1,6 +1,7 @@
 """One run of the suite: its cases as they are measured, and the document that is kept of them."""
 import datetime
 import json
+import re
 import shlex
 import sys
 import time
@@ -90,7 +91,7 @@ def as_case(comparison):
 
 def command():
     program = Path(sys.argv[0]).name
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # no machine's own paths
+    words = [re.sub(r"(^|=)/.*/", r"\1", word) for word in sys.argv[1:]]  # no machine's own paths
     return shlex.join(["python -m pytest" if program == "__main__.py" else program, *words]).replace(
         "'python -m pytest'", "python -m pytest"
     )

@@ -164,6 +164,13 @@ def test_a_server_with_a_fault_fails_the_run(run, fault):
     assert "broken" not in document["cases"][0]["servers"]
 
 
+def test_the_command_that_a_result_names_has_no_path_of_this_machine(monkeypatch):
+    import suite
+
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "/home/me/test_echo.py", "--save=/tmp/result.json", "-q"])
+    assert suite.command() == "pytest test_echo.py --save=result.json -q"
+
+
 def test_a_server_that_is_not_known_is_refused(run):
     status, output, document = run(BENCH / "test_echo.py", "--servers=nobody")
     assert (status, document) == (4, None)

@@ -104,8 +104,8 @@ def test_another_percentile_of_latency_cases_can_be_compared():
 def files(tmp_path):
     def files(old, new):
         pytest.importorskip("rich", reason="`pip install .[bench]` has what prints the table")
-        results.save(old, tmp_path / "old.json")
-        results.save(new, tmp_path / "new.json")
+        results.write(results.document(old), tmp_path / "old.json")
+        results.write(results.document(new), tmp_path / "new.json")
         return [str(tmp_path / "old.json"), str(tmp_path / "new.json")]
 
     return files
@@ -132,8 +132,15 @@ def test_better_is_no_failure(files):
 
 
 def test_what_only_one_of_the_two_has_is_named(files, capsys):
+    *others, start = FULL["cases"]
+    servers = {name: it for name, it in start["servers"].items() if name != "asyncio"}
+    main(["compare", *files(OLD, results.parse({**FULL, "cases": [*others, {**start, "servers": servers}]}))])
+    assert capsys.readouterr().out.endswith("only in the old one:\n  start: import: asyncio\n")
+
+
+def test_a_group_that_only_one_of_the_two_has_is_named_once(files, capsys):
     main(["compare", *files(OLD, results.parse({**FULL, "cases": FULL["cases"][:-1]}))])
-    assert "only in the old one:\n  start: import: asyncio\n" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("only in the old one:\n  start\n")
 
 
 def test_a_file_that_is_no_result_is_named(tmp_path):

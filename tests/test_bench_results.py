@@ -108,12 +108,12 @@ def test_of_a_latency_the_ratios_of_all_percentiles_are_kept():
 
 def test_what_is_published_is_what_was_measured(document, tmp_path):
     result = results.parse(document)
-    results.save(result, tmp_path / "published.json")
+    results.write(results.document(result), tmp_path / "published.json")
     assert results.load(tmp_path / "published.json") == result
 
 
 def test_what_is_published_has_a_line_for_each_server_and_no_rounds(document, tmp_path):
-    results.save(results.parse(document), tmp_path / "published.json")
+    results.write(results.document(results.parse(document)), tmp_path / "published.json")
     lines = [line.strip() for line in (tmp_path / "published.json").read_text().splitlines()]
     assert '"uvloop":["c-epoll",[[185,110,260]],{"c-epoll":[[1.2,1.1,1.3]]}],' in lines
     assert not [line for line in lines if line.startswith('"rounds":[')]
@@ -149,7 +149,7 @@ def test_who_was_missing_in_a_group_that_is_measured_anew_is_not_missing_any_mor
 
 def test_several_runs_are_published_in_one_file(tmp_path):
     renewed = run_of(["echo", "churn"], "old").renewed(run_of(["echo"], "new"))
-    results.save(renewed, tmp_path / "published.json")
+    results.write(results.document(renewed), tmp_path / "published.json")
     assert results.load(tmp_path / "published.json") == renewed
 
 
@@ -157,7 +157,7 @@ def test_cases_of_one_group_with_different_units_are_not_published(document, tmp
     other = {**document["cases"][0], "name": "another", "units": {"total_ns": "us"}}
     document["cases"].append(other)
     with pytest.raises(results.Invalid, match="the cases of group echo have different units"):
-        results.save(results.parse(document), tmp_path / "published.json")
+        results.write(results.document(results.parse(document)), tmp_path / "published.json")
 
 
 # ---- what is read ----

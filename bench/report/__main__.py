@@ -19,7 +19,7 @@ if not __package__:  # `python bench/report` looks for modules in this folder, b
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from report import compare, goals, page, quoted  # noqa: E402
-from report.results import Invalid, load, save  # noqa: E402
+from report.results import Invalid, document, load, write  # noqa: E402
 
 
 def html(options: argparse.Namespace) -> None:
@@ -34,8 +34,9 @@ def publish(options: argparse.Namespace) -> None:
     """The groups of the result take the place of those that were published before; the others stay."""
     old = load(quoted.PUBLISHED)
     result = old.renewed(load(options.result))
+    new = document(result)
     quoted.fill(result)
-    save(result, quoted.PUBLISHED)
+    write(new, quoted.PUBLISHED)
     compare.print_names("no longer published", compare.only_in(old, result))
 
 

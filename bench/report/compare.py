@@ -86,13 +86,17 @@ def changes(old: Result, new: Result, figure: str | None = None, least: float = 
                 yield Change(case, name, case.units[compared], *found, (before.rounds, case.rounds), least)
 
 
-def measured(result: Result) -> set[tuple[str, str, str]]:
-    return {(case.group, case.name, name) for case in result.cases for name in case.servers}
-
-
 def only_in(result: Result, other: Result) -> list[str]:
-    """What one result has and the other has not."""
-    return [f"{group}: {name}: {label(server)}" for group, name, server in sorted(measured(result) - measured(other))]
+    """What one result has and the other has not: groups, and of the groups that both have the cases and servers."""
+    found = []
+    for case in result.cases:
+        theirs = other.case(case.group, case.name)
+        if not other.group(case.group):
+            found.append(case.group)
+        else:
+            lacks = [name for name in case.servers if theirs is None or name not in theirs.servers]
+            found += [f"{case.group}: {case.name}: {label(name)}" for name in lacks]
+    return list(dict.fromkeys(found))
 
 
 # ---- output ----

@@ -354,13 +354,13 @@ def text(value: Any, depth: int = 0) -> str:
     return line[0] + ",".join(f"\n{' ' * depth} {part}" for part in parts) + line[-1]
 
 
+def document(result: Result) -> dict[str, Any]:
+    """As it is published: only what can be read again."""
+    found = {"format": PUBLISHED, "runs": [run_document(run) for run in result.runs]}
+    if parse(found) != result:
+        raise Invalid("it would not be the same when it is read again")
+    return found
+
+
 def write(document: Any, path: Path | str) -> None:
     Path(path).write_text(text(document) + "\n", encoding="utf-8")
-
-
-def save(result: Result, path: Path | str) -> None:
-    """As it is published. Written only if it can be read again."""
-    document = {"format": PUBLISHED, "runs": [run_document(run) for run in result.runs]}
-    if parse(document) != result:
-        raise Invalid("it would not be the same when it is read again")
-    write(document, path)
