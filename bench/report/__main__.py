@@ -1,11 +1,10 @@
 """Shows, compares and publishes the results of the suite.
 
-    python bench/report html FILE [RESULT]      one self-contained page
-    python bench/report png DIRECTORY [RESULT]  the charts, each for light and for dark pages
-    python bench/report goals [RESULT]          the goals of the project, and which of them a result reaches
-    python bench/report compare OLD NEW         what got better or worse, and whether that is more than noise
-    python bench/report publish RESULT          writes bench/report/published.json, README and docs
-    python bench/report check                   fails where README or docs say something else than the published result
+    python bench/report html FILE [RESULT]  one self-contained page
+    python bench/report goals [RESULT]      the goals of the project, and which of them a result reaches
+    python bench/report compare OLD NEW     what got better or worse, and whether that is more than noise
+    python bench/report publish RESULT      writes bench/report/published.json, README and docs
+    python bench/report check               fails where README or docs say something else than the published result
 
 Where no RESULT is named, it is the published one.
 """
@@ -24,10 +23,6 @@ from report.results import Invalid, document, load, write  # noqa: E402
 
 def html(options: argparse.Namespace) -> None:
     options.file.write_text(page.html(load(options.result)), encoding="utf-8")
-
-
-def png(options: argparse.Namespace) -> None:
-    page.pictures(load(options.result), options.directory)
 
 
 def publish(options: argparse.Namespace) -> None:
@@ -74,7 +69,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
             added.add_argument(path, type=Path)
         return added
 
-    for each in (command("html", html, "file"), command("png", png, "directory"), command("goals", show_goals)):
+    for each in (command("html", html, "file"), command("goals", show_goals)):
         each.add_argument("result", type=Path, nargs="?", default=quoted.PUBLISHED)
     command("publish", publish, "result")
     command("check", check)

@@ -1,4 +1,4 @@
-"""The report of a result: a page, and pictures."""
+"""The report of a result: one page, with all charts and figures."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -46,15 +46,3 @@ def html(result: Result) -> str:
         light=charts.variables(charts.LIGHT),
         dark=charts.variables(charts.DARK),
     )
-
-
-def pictures(result: Result, directory: Path) -> list[Path]:
-    from report import charts
-
-    directory.mkdir(parents=True, exist_ok=True)
-    written = []
-    for chart in charts.charts(result):
-        for theme in (charts.LIGHT, charts.DARK):
-            written.append(directory / f"{chart.name}-{theme.name}.png")
-            charts.png(chart, theme, written[-1])
-    return written
