@@ -214,6 +214,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
         return  # in the middle of a round some have done more than others
     terminalreporter.section("what a server spends")
     document = config.bench.document()
+    path = suite.save(document, config.getoption("save"))
     (run,) = results.parse(document).runs
     for case in run.cases:
         for line in tables.terminal_lines(case, screen_width(terminalreporter)):
@@ -222,5 +223,4 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     for missing in run.missing:
         where = f" in {missing.group}" if missing.group else ""
         terminalreporter.write_line(f"not measured{where}: {missing.server}: {missing.reason}")
-    path = suite.save(document, config.getoption("save"))
     terminalreporter.write_line(f"saved in {os.path.relpath(path)}")

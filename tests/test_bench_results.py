@@ -119,6 +119,12 @@ def test_what_is_published_has_a_line_for_each_server_and_no_rounds(document, tm
     assert not [line for line in lines if line.startswith('"rounds":[')]
 
 
+def test_a_published_server_without_the_cases_figure_is_refused(document):
+    published = results.document(results.parse(document))
+    published["runs"][0]["cases"][0]["servers"]["uvloop"][1] = []
+    refused(published, "uvloop: it lacks the case's figure, 'total_ns'")
+
+
 def test_the_published_result_is_small():
     assert PUBLISHED.stat().st_size < 100_000
 

@@ -260,7 +260,8 @@ def published(value: dict[str, Any], figure: str, units: dict[str, str]) -> tupl
         with reading(name):
             to = {other: summaries(own, its, rounds == 1) for other, its in ratios.items()}
             servers[name] = Server(base, summaries(units, figures, rounds == 1), to)
-            servers[name].figures[figure]  # each server has it
+            if figure not in servers[name].figures:
+                raise Invalid(f"it lacks the case's figure, {figure!r}")
     return rounds, servers
 
 
