@@ -19,7 +19,7 @@ if not sys.platform.startswith("linux"):
 import programs
 import servers
 import suite
-import table
+from report import results, tables
 from rounds import Options
 
 MOST_FILES = 20_000  # open at a time, in one process
@@ -213,13 +213,14 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if exitstatus == pytest.ExitCode.INTERRUPTED or not config.bench.has_measured():
         return  # in the middle of a round some have done more than others
     terminalreporter.section("what a server spends")
-    for case in config.bench.cases():
-        for line in table.lines(case, screen_width(terminalreporter)):
+    document = config.bench.document()
+    path = suite.save(document, config.getoption("save"))
+    (run,) = results.parse(document).runs
+    for case in run.cases:
+        for line in tables.terminal_lines(case, screen_width(terminalreporter)):
             terminalreporter.write_line(line)
         terminalreporter.write_line("")
-    run = config.bench.run()
     for missing in run.missing:
         where = f" in {missing.group}" if missing.group else ""
         terminalreporter.write_line(f"not measured{where}: {missing.server}: {missing.reason}")
-    path = suite.save(run, config.getoption("save"))
     terminalreporter.write_line(f"saved in {os.path.relpath(path)}")

@@ -3,21 +3,13 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
 import iocpcore
 import programs
 from iocpcore import _core
-
-
-def first_match(path, key):
-    with contextlib.suppress(OSError), open(path) as lines:
-        for line in lines:
-            name, _, value = line.partition(":")
-            if name.strip() == key:
-                return value.strip()
-    return None
 
 
 def read(path):
@@ -35,44 +27,42 @@ def said_by(*command):
     return next(iter(done.stdout.splitlines()), None)
 
 
-def without_unknown(values):
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def machine(placement):
-    flags = first_match("/proc/cpuinfo", "flags") or ""
-    return without_unknown(
-        {
-            "kernel": f"{platform.system()} {platform.release()}",
-            "cpu": first_match("/proc/cpuinfo", "model name") or platform.machine(),
-            "cpus": len(os.sched_getaffinity(0)),
-            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            "virtual": "hypervisor" in flags.split(),
-            "load_before": os.getloadavg()[0],
-            "cpus_used": placement,
-        }
-    )
-
-
 def package(name):
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
     return None
 
 
+def known(**values):
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def machine(placement):
+    cpu = dict(re.findall(r"^(flags|model name)\s*: (.*)$", read("/proc/cpuinfo") or "", re.M))
+    return known(
+        kernel=f"{platform.system()} {platform.release()}",
+        cpu=cpu.get("model name", platform.machine()),
+        cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        governor=read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        virtual="hypervisor" in cpu.get("flags", "").split(),
+        load_before=os.getloadavg()[0],
+        cpus_used=placement,
+    )
+
+
 def versions():
-    return without_unknown(
-        {
-            "iocpcore": iocpcore.__version__,
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-            "Cython": _core.cython_version,
+    return known(
+        iocpcore=iocpcore.__version__,
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        Cython=_core.cython_version,
+        liburing=said_by("pkg-config", "--modversion", "liburing"),
+        **{
             "compiler of iocpcore": _core.compiler,
             "compiler of the references": said_by(*programs.compiler(), "--version"),
-            "liburing": said_by("pkg-config", "--modversion", "liburing"),
             "redis-benchmark": said_by("redis-benchmark", "--version"),
-            **{name: package(name) for name in ("uvloop", "rsloop", "Twisted", "pytest-benchmark")},
-        }
+        },
+        **{name: package(name) for name in ("uvloop", "rsloop", "Twisted", "pytest-benchmark")},
     )
 
 

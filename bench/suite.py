@@ -1,5 +1,7 @@
 """One run of the suite: its cases as they are measured, and the document that is kept of them."""
 import datetime
+import json
+import re
 import shlex
 import sys
 import time
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import machine
 import programs
-import results
+from report import results
 from rounds import Comparison
 from servers import NotThis
 
@@ -35,14 +37,15 @@ class Suite:
 
     def lacks(self, server, reason, group=None):
         """It is not measured, in that group or in all; which is said once."""
-        missing = results.Missing(server, reason, group)
+        missing = {"server": server, "reason": reason} | ({"group": group} if group else {})
         if missing not in self.missing:
             self.missing.append(missing)
 
     def add(self, group, name, units, rounds, base=None):
         """A case that somebody else has measured. units: {figure: its unit}, the main one first. rounds: by server."""
-        servers = {server: results.Server(its) for server, its in rounds.items()}
-        self.other_cases.append(results.Case(group, name, next(iter(units)), units, servers, base))
+        servers = {server: {"rounds": its, "base": base} for server, its in rounds.items()}
+        head = {"group": group, "name": name, "figure": next(iter(units)), "units": units}
+        self.other_cases.append({**head, "servers": servers})
 
     def has_measured(self):
         return bool(self.comparisons or self.other_cases)
@@ -53,49 +56,50 @@ class Suite:
 
     def failures(self):
         return [
-            results.Missing(name, f"FAILED in {measure.name}: {failure}", measure.group)
+            {"server": name, "reason": f"FAILED in {measure.name}: {failure}", "group": measure.group}
             for measure, comparison in self.comparisons.items()
             for name, failure in comparison.failures.items()
         ]
 
-    def run(self):
-        return results.Run(
-            made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            command=command(),
-            cases=self.cases(),
-            machine=self.machine,
-            versions=machine.versions(),
-            missing=[*self.missing, *self.failures()],
-            commit=machine.commit(),
-            seconds=round(time.monotonic() - self.began, 1),
-        )
+    def document(self):
+        """The full result, which results.parse() reads."""
+        return {
+            "format": results.FULL,
+            "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "command": command(),
+            "commit": machine.commit(),
+            "seconds": round(time.monotonic() - self.began, 1),
+            "machine": self.machine,
+            "versions": machine.versions(),
+            "missing": [*self.missing, *self.failures()],
+            "cases": self.cases(),
+        }
 
 
 def as_case(comparison):
-    measure = comparison.measure
-    bases = comparison.bases()
-    return results.Case(
-        group=measure.group,
-        name=measure.name,
-        figure=measure.figure,
-        units=measure.units(),
-        better=measure.better,
-        parameters=measure.parameters(),
-        servers={name: results.Server(rounds, bases[name]) for name, rounds in comparison.rounds.items()},
-    )
+    measure, bases = comparison.measure, comparison.bases()
+    return {
+        "group": measure.group,
+        "name": measure.name,
+        "figure": measure.figure,
+        "units": measure.units(),
+        "better": measure.better,
+        "parameters": measure.parameters(),
+        "servers": {name: {"rounds": rounds, "base": bases[name]} for name, rounds in comparison.rounds.items()},
+    }
 
 
 def command():
     program = Path(sys.argv[0]).name
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # no machine's own paths
+    words = [re.sub(r"(^|=)/.*/", r"\1", word) for word in sys.argv[1:]]  # no machine's own paths
     return shlex.join(["python -m pytest" if program == "__main__.py" else program, *words]).replace(
         "'python -m pytest'", "python -m pytest"
     )
 
 
-def save(run, path=None):
+def save(document, path=None):
     """Where it was written; without a path a new file in build/bench/results."""
-    path = path or programs.BUILD / "results" / f"{run.made.replace(':', '')}.json"
+    path = path or programs.BUILD / "results" / f"{document['made'].replace(':', '')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    results.save(run, path)
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path

@@ -1,14 +1,13 @@
 """How late a time limit strikes: connections that idle until their idle_timeout, on each backend that can run here.
 
     python bench/timers.py             measures, and prints the table
-    python bench/timers.py --save      writes bench/timers.json too: docs/api.md shows it
+    python bench/timers.py --save      writes bench/report/timers.json too: docs/api.md shows it
 
 The time runs from before the connect, so that what is shown as late includes it, and none can seem to be early.
 """
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import socket
 import statistics
@@ -16,8 +15,7 @@ import threading
 import time
 
 import iocpcore
-import where
-from quoted import TIMERS
+from report import quoted, results, tables
 
 LIMITS = (0.05, 0.5, 2.0)  # seconds
 SESSIONS = 150  # for each limit
@@ -76,12 +74,12 @@ def measured(limits: tuple[float, ...] = LIMITS, sessions: int = SESSIONS) -> di
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="How late a time limit strikes, in milliseconds.")
-    parser.add_argument("--save", action="store_true", help=f"write {TIMERS.name}, which docs/api.md shows")
+    parser.add_argument("--save", action="store_true", help="write timers.json, which docs/api.md shows")
     options = parser.parse_args(arguments)
     columns = measured()
-    print(where.markdown(columns, {}))
+    print(tables.by_column(columns, {}))
     if options.save:
-        TIMERS.write_text(json.dumps(columns, indent=1) + "\n", encoding="utf-8")
+        results.write(columns, quoted.TIMERS)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Where the time of an echo goes, by counts that no neighbour disturbs: system calls, and instructions in user mode.
 
     python bench/where.py              measures, and prints both tables
-    python bench/where.py --save       writes bench/where.json too: docs/performance.md shows it
+    python bench/where.py --save       writes bench/report/where.json too: docs/performance.md shows it
 
 strace counts the calls of a server that is asked N and then 2N times; the difference divided by N is one echo's, and
 of churn one connection's. callgrind counts the instructions of counted.py's batches of 50 likewise, and says which
@@ -10,7 +10,6 @@ function of the core they are in, with all that it calls; those of raw C are cou
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -22,9 +21,9 @@ from collections import Counter
 from pathlib import Path
 
 import programs
+from report import quoted, results, tables
 from servers import SERVERS
 
-SAVED = Path(__file__).resolve().with_name("where.json")
 SHOWN = ("c-epoll", "c-uring", "iocpcore-epoll", "iocpcore-uring", "python-epoll", "python-uring", "uvloop", "asyncio")
 CONNECTIONS = 50
 PATIENCE = 120  # seconds
@@ -172,19 +171,9 @@ def instructions() -> dict[str, dict[str, float]]:
     return {name: {part: round(count) for part, count in column.items()} for name, column in columns.items()}
 
 
-# ---- tables ----
-
-
-def markdown(columns: dict[str, dict[str, float]], names: dict[str, str], none: str = "–") -> str:
-    rows = list(dict.fromkeys(row for column in columns.values() for row in column))
-    lines = [["", *(names.get(name, name) for name in columns)], ["---", *("---:" for _ in columns)]]
-    lines += [[row, *(f"{column[row]:,}" if column.get(row) else none for column in columns.values())] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Where the time of an echo goes: calls and instructions.")
-    parser.add_argument("--save", action="store_true", help=f"write {SAVED.name}, which docs/performance.md shows")
+    parser.add_argument("--save", action="store_true", help="write where.json, which docs/performance.md shows")
     options = parser.parse_args()
     found = {
         "instructions": instructions(),
@@ -192,9 +181,9 @@ def main() -> None:
         "churn": all_calls("churn", 1000),
     }
     for name, columns in found.items():
-        print(f"{name}\n{markdown(columns, {})}\n")
+        print(f"{name}\n{tables.by_column(columns, {})}\n")
     if options.save:
-        SAVED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        results.write(found, quoted.WHERE)
 
 
 if __name__ == "__main__":

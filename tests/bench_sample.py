@@ -1,8 +1,8 @@
-"""A result such as the suite writes, with invented figures: for the tests of those who read it."""
+"""A full result such as the suite saves, with invented figures: for the tests of what reads one."""
 
 import random
 
-import results
+from report import results
 
 COSTS = {  # of an echo: user and system, in ns
     "c-epoll": (90, 1270),
@@ -28,7 +28,11 @@ UNITS = {
 
 def measured(make, rounds):
     """{server: its rounds}; make gives the figures of one round."""
-    return {name: results.Server([make(*costs) for _ in range(rounds)]) for name, costs in COSTS.items()}
+    return {name: {"rounds": [make(*costs) for _ in range(rounds)]} for name, costs in COSTS.items()}
+
+
+def case(group, name, figure, units, servers, **more):
+    return {"group": group, "name": name, "figure": figure, "units": units, "servers": servers, **more}
 
 
 def echo(size, connections, chance, rounds):
@@ -41,15 +45,9 @@ def echo(size, connections, chance, rounds):
         tails = {"p50_us": connections * total / 900, "p99_us": connections * total / 600}
         return {"total_ns": total, "user_ns": user, "system_ns": system, "requests_per_s": 4e8 / total, **tails}
 
-    return results.Case(
-        group="echo",
-        name=f"echo {size} B x {connections}",
-        figure="total_ns",
-        units=UNITS,
-        servers=measured(one, rounds),
-        base="c-epoll",
-        parameters={"size": size, "connections": connections, "pipeline": 1},
-    )
+    parameters = {"size": size, "connections": connections, "pipeline": 1}
+    name = f"echo {size} B x {connections}"
+    return case("echo", name, "total_ns", UNITS, measured(one, rounds), base="c-epoll", parameters=parameters)
 
 
 def latency(group, name, chance, rounds):
@@ -57,17 +55,21 @@ def latency(group, name, chance, rounds):
         middle = (user + system) / 30 * chance.uniform(0.95, 1.05)
         return {"p50_us": middle, "p99_us": middle * (2 + user / 600), "p999_us": middle * (4 + user / 200)}
 
-    return results.Case(group, name, "p99_us", UNITS, measured(one, rounds), "c-epoll")
+    return case(group, name, "p99_us", UNITS, measured(one, rounds), base="c-epoll")
 
 
 def simple(group, name, figure, unit, factor, chance, rounds, **more):
     def one(user, system):
         return {figure: (user + 300) * factor * chance.uniform(0.98, 1.02)}
 
-    return results.Case(group, name, figure, {figure: unit}, measured(one, rounds), "c-epoll", **more)
+    return case(group, name, figure, {figure: unit}, measured(one, rounds), base="c-epoll", **more)
 
 
-def sample(rounds=5, seed=1):
+def sample(**how):
+    return results.parse(document(**how))
+
+
+def document(rounds=5, seed=1):
     chance = random.Random(seed)
     cases = [echo(14, connections, chance, rounds) for connections in (1, 50, 500, 5000)]
     cases += [echo(size, n, chance, rounds) for n in (1, 50, 500) for size in (1024, 10240, 102400)]
@@ -80,13 +82,14 @@ def sample(rounds=5, seed=1):
         simple("bulk", "64 MiB", "mib_per_s", "MiB/s", 2, chance, rounds, better="higher"),
         simple("start", "import", "import_ms", "ms", 0.1, chance, rounds),
     ]
-    return results.Run(
-        made="2026-01-02T03:04:05Z",
-        command="make bench",
-        cases=cases,
-        machine={"kernel": "Linux 6.18", "cpu": "a processor <of no name>", "cpus": 2, "load_before": 0.1},
-        versions={"python": "3.11.2", "uvloop": "0.22.1"},
-        missing=[results.Missing("rsloop", "no wheel for this <Python>")],
-        commit="abc1234",
-        seconds=271.5,
-    )
+    return {
+        "format": results.FULL,
+        "made": "2026-01-02T03:04:05Z",
+        "command": "make bench",
+        "commit": "abc1234",
+        "seconds": 271.5,
+        "machine": {"kernel": "Linux 6.18", "cpu": "a processor <of no name>", "cpus": 2, "load_before": 0.1},
+        "versions": {"python": "3.11.2", "uvloop": "0.22.1"},
+        "missing": [{"server": "rsloop", "reason": "no wheel for this <Python>"}],
+        "cases": cases,
+    }

@@ -164,6 +164,13 @@ def test_a_server_with_a_fault_fails_the_run(run, fault):
     assert "broken" not in document["cases"][0]["servers"]
 
 
+def test_the_command_that_a_result_names_has_no_path_of_this_machine(monkeypatch):
+    import suite
+
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "/home/me/test_echo.py", "--save=/tmp/result.json", "-q"])
+    assert suite.command() == "pytest test_echo.py --save=result.json -q"
+
+
 def test_a_server_that_is_not_known_is_refused(run):
     status, output, document = run(BENCH / "test_echo.py", "--servers=nobody")
     assert (status, document) == (4, None)
@@ -193,22 +200,21 @@ def test_the_command_says_how_to_install_what_the_suite_needs(tmp_path, monkeypa
 
 @pytest.mark.parametrize("room", [80, 44])
 def test_a_table_fits_a_narrow_terminal(room):
-    import results
-    import table
+    from report import results, tables
 
     figures = {"total_ns": 123456.0, "user_ns": 23456.0, "system_ns": 99999.0, "requests_per_s": 1234567.0,
                "attaches_per_packet": 0.25, "p50_us": 12345.0, "p99_us": 23456.0, "p999_us": 99999.0}
-    case = results.Case(
-        "echo", "echo 14 B x 50, 16 deep, and a name that is long", "total_ns",
-        dict.fromkeys(figures, "server CPU, ns a request"),
-        {name: results.Server([figures, figures], "c-epoll") for name in ("c-epoll", "uvloop, loop outside")},
-    )
-    lines = list(table.lines(case, room))
+    units = dict.fromkeys(figures, "server CPU, ns a request")
+    rounds = {name: [figures, figures] for name in ("c-epoll", "uvloop, loop outside")}
+    servers = results.summarised("total_ns", units, rounds, dict.fromkeys(rounds, "c-epoll"))
+    name = "echo 14 B x 50, 16 deep, and a name that is long"
+    case = results.Case("echo", name, "total_ns", units, servers, 2)
+    lines = list(tables.terminal_lines(case, room))
     assert max(map(len, lines)) <= room
     header = next(line for line in lines if "median" in line)
     assert header.split()[:2] == ["median", "x"]
-    assert " ".join(lines).endswith("p99.9 us")     # what is not shown is named
-    assert "no room for" not in "\n".join(table.lines(case))
+    assert " ".join(lines).endswith("p99.9 µs, attaches")     # what is not shown is named
+    assert "no room for" not in "\n".join(tables.terminal_lines(case))
 
 
 def command(*arguments, cwd):

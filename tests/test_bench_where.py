@@ -1,6 +1,7 @@
 """Where an echo's time goes: what strace and callgrind have written, read."""
 
 import where
+from report import tables
 
 STRACE = """\
     calls syscall
@@ -55,5 +56,5 @@ def test_a_native_echo_has_no_handlers_parts():
 
 
 def test_the_table_has_a_column_for_each_server_and_a_dash_where_there_is_nothing():
-    lines = where.markdown({"a": {"read": 1.0}, "b": {"write": 2000}}, {"a": "A"}).splitlines()
+    lines = tables.by_column({"a": {"read": 1.0}, "b": {"write": 2000}}, {"a": "A"}).splitlines()
     assert lines == ["|  | A | b |", "| --- | ---: | ---: |", "| read | 1.0 | – |", "| write | – | 2,000 |"]

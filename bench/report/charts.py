@@ -18,9 +18,9 @@ from typing import Any
 
 import matplotlib
 
-from looks import LOOKS, OTHER, in_order, label, look, number, size, split, times
-from results import Case, Run, Server, Summary
-from tables import base_label
+from report.looks import LOOKS, OTHER, in_order, label, look, number, size, split, times
+from report.results import PERCENTILE, Case, Result, Summary
+from report.tables import base_label
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -101,27 +101,27 @@ def servers_of(cases: Sequence[Case]) -> list[str]:
 # ---- bars of cost, a panel a case ----
 
 
-def user_share(server: Server) -> float | None:
-    """The user part of the total, of all rounds together: the kernel counts it in ticks too coarse for one round."""
-    user, total = server.values("user_ns"), server.values("total_ns")
-    return sum(user) / sum(total) if user and total and sum(total) else None
+def user_share(case: Case, name: str) -> float | None:
+    """The user part of the total."""
+    user, system = (case.servers[name].figures.get(figure) for figure in ("user_ns", "system_ns"))
+    if case.figure != "total_ns" or not user or not system or not user.middle + system.middle:
+        return None
+    return user.middle / (user.middle + system.middle)
 
 
 def draw_bar(axes: Axes, row: int, case: Case, name: str, theme: Theme) -> Summary:
-    server, colour = case.servers[name], theme.colour(name)
-    cost = server.summary(case.figure)
-    share = user_share(server) if case.figure == "total_ns" else None
-    user = cost.median * (1 if share is None else share)
+    cost, share, colour = case.cost(name), user_share(case, name), theme.colour(name)
+    user = cost.middle * (1 if share is None else share)
     axes.barh(row, user, 0.68, color=colour)
-    axes.barh(row, cost.median - user, 0.68, left=user, color=colour, alpha=SYSTEM_PART)
-    if cost.rounds > 1:
+    axes.barh(row, cost.middle - user, 0.68, left=user, color=colour, alpha=SYSTEM_PART)
+    if case.rounds > 1:
         axes.plot([cost.low, cost.high], [row, row], color=theme.text, linewidth=1, solid_capstyle="butt")
     return cost
 
 
 def bar_text(case: Case, name: str, cost: Summary) -> str:
     ratio = case.ratio(name)
-    return number(cost.median) + (f"   {times(ratio.median)}" if ratio and name != case.base_of(name) else "")
+    return number(cost.middle) + (f"   {times(ratio.middle)}" if ratio and name != case.base_of(name) else "")
 
 
 def panel(axes: Axes, case: Case, names: list[str], theme: Theme, labelled: bool) -> None:
@@ -132,7 +132,7 @@ def panel(axes: Axes, case: Case, names: list[str], theme: Theme, labelled: bool
             text, at = bar_text(case, name, costs[name]), costs[name].high + far * 0.02
             axes.text(at, row, text, va="center", fontsize=8, color=theme.text, bbox=behind(theme))
     if case.reference in costs:
-        axes.axvline(costs[case.reference].median, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
+        axes.axvline(costs[case.reference].middle, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
     bar_axes(axes, far, [label(name) if labelled else "" for name in names], theme)
     title(axes, case.name, theme)
 
@@ -163,7 +163,7 @@ def bars(cases: Sequence[Case], theme: Theme) -> Figure:
 def bars_note(cases: Sequence[Case]) -> str:
     units = list(dict.fromkeys(case.units[case.figure] for case in cases))
     parts = [" or ".join(units) + (", higher is better" if cases[0].better == "higher" else ", lower is better")]
-    if any(case.figure == "total_ns" and user_share(s) is not None for case in cases for s in case.servers.values()):
+    if any(user_share(case, name) is not None for case in cases for name in case.servers):
         parts.append("strong colour: user, pale: system")
     parts.append("thin line: lowest to highest round")
     if len(references := {case.reference for case in cases} - {None}) == 1:
@@ -200,12 +200,12 @@ def size_row(axes: Axes, cases: Sequence[Case | None], names: list[str], theme: 
             if not ratio:
                 continue
             at = group + (place - (len(names) - 1) / 2) * width
-            axes.bar(at, ratio.median, width * 0.9, color=theme.colour(name))
+            axes.bar(at, ratio.middle, width * 0.9, color=theme.colour(name))
             axes.annotate(
-                f"{ratio.median:.2f}", (at, ratio.median), (0, 4), textcoords="offset points", ha="center",
+                f"{ratio.middle:.2f}", (at, ratio.middle), (0, 4), textcoords="offset points", ha="center",
                 fontsize=6.4, color=theme.text, bbox=behind(theme),
             )
-            top = max(top, ratio.median)
+            top = max(top, ratio.middle)
     axes.axhline(1, color=theme.faint, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
     axes.tick_params(axis="x", labelcolor=theme.text)
     axes.set_xlim(-0.5, len(cases) - 0.5)
@@ -230,8 +230,8 @@ def percentiles(case: Case) -> dict[str, float]:
     """{figure: per cent} of those that every server has: p50_us is 50, p999_us is 99.9."""
     found = {}
     for figure in case.units:
-        digits = re.fullmatch(r"p(\d\d)(\d*)_us", figure)
-        if digits and all(server.values(figure) for server in case.servers.values()):
+        digits = PERCENTILE.fullmatch(figure)
+        if digits and all(figure in server.figures for server in case.servers.values()):
             found[figure] = float(f"{digits[1]}.{digits[2] or 0}")
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
 
@@ -250,7 +250,7 @@ def apart(values: list[float], gap: float) -> list[float]:
 
 def draw_line(axes: Axes, line: list[Summary], shift: float, colour: str) -> None:
     """Medians, and from the lowest to the highest round beside each, so that ranges do not hide each other."""
-    axes.plot(range(len(line)), [s.median for s in line], color=colour, linewidth=1.8, marker="o", markersize=3.5)
+    axes.plot(range(len(line)), [s.middle for s in line], color=colour, linewidth=1.8, marker="o", markersize=3.5)
     beside = [place + shift for place in range(len(line))]
     axes.vlines(beside, [s.low for s in line], [s.high for s in line], color=colour, linewidth=0.8, alpha=0.6)
 
@@ -273,16 +273,16 @@ def label_lines(axes: Axes, lines: dict[str, list[Summary]], theme: Theme) -> No
     """At their ends, moved apart, with a thin line from each end to its label."""
     low, high = axes.get_ylim()
     last = max(len(line) for line in lines.values()) - 1
-    ends = [math.log10(line[-1].median) for line in lines.values()]
+    ends = [math.log10(line[-1].middle) for line in lines.values()]
     for (name, line), end in zip(lines.items(), apart(ends, math.log10(high / low) * 0.058), strict=True):
-        axes.plot((last + 0.08, last + 0.2), (line[-1].median, 10**end), color=theme.colour(name), linewidth=0.8)
-        text = f"{label(split(name)[0])}  {milliseconds(float(f'{line[-1].median:.3g}'))}"
+        axes.plot((last + 0.08, last + 0.2), (line[-1].middle, 10**end), color=theme.colour(name), linewidth=0.8)
+        text = f"{label(split(name)[0])}  {milliseconds(float(f'{line[-1].middle:.3g}'))}"
         axes.text(last + 0.22, 10**end, text, va="center", fontsize=8, color=theme.text, bbox=behind(theme))
 
 
 def latency_panel(axes: Axes, case: Case, names: list[str], theme: Theme, room: float) -> None:
     shares = percentiles(case)
-    lines = {name: [case.servers[name].summary(figure) for figure in shares] for name in names}
+    lines = {name: [case.servers[name].figures[figure] for figure in shares] for name in names}
     for place, (name, line) in enumerate(lines.items()):
         draw_line(axes, line, (place - (len(lines) - 1) / 2) * 0.014, theme.colour(name))
     scale(axes, theme)
@@ -319,18 +319,19 @@ def list_of(cases: Sequence[Case], theme: Theme) -> Figure:
     costs = [draw_bar(axes, row, case, *case.servers, theme) for row, case in enumerate(cases)]
     far = max(cost.high for cost in costs)
     for row, cost in enumerate(costs):
-        axes.text(cost.high + far * 0.02, row, number(cost.median), va="center", fontsize=8, color=theme.text)
+        axes.text(cost.high + far * 0.02, row, number(cost.middle), va="center", fontsize=8, color=theme.text)
     bar_axes(axes, far, [case.name for case in cases], theme)
     note(figure, bars_note(cases), theme)
     return figure
 
 
-# ---- the charts of a run ----
+# ---- the charts of a result ----
 
 
 @dataclass(frozen=True)
 class Chart:
     name: str
+    group: str
     title: str
     draw: Callable[[Theme], Figure]
 
@@ -345,17 +346,18 @@ def smallest(cases: Sequence[Case]) -> list[Case]:
     return sorted((c for c in cases if has(c, size=least)), key=lambda c: c.parameters["connections"])
 
 
-def echo_charts(run: Run) -> list[Chart]:
-    cases = [case for case in run.group("echo") if {"size", "connections", "pipeline"} <= case.parameters.keys()]
+def echo_charts(result: Result) -> list[Chart]:
+    cases = [case for case in result.group("echo") if {"size", "connections", "pipeline"} <= case.parameters.keys()]
     plain = [case for case in cases if has(case, pipeline=1)]
     piped = [case for case in cases if not has(case, pipeline=1)]
     found = []
     if plain:
-        found.append(Chart("echo", "CPU per request", lambda theme: bars(smallest(plain), theme)))
+        found.append(Chart("echo", "echo", "CPU per request", lambda theme: bars(smallest(plain), theme)))
     if len(plain) > len({case.parameters["connections"] for case in plain}):
-        found.append(Chart("sizes", "CPU per request by message size", lambda theme: by_size(plain, theme)))
+        found.append(Chart("sizes", "echo", "CPU per request by message size", lambda theme: by_size(plain, theme)))
     if piped:
-        found.append(Chart("pipelined", "CPU per request, pipelined", lambda theme: bars(smallest(piped), theme)))
+        heading = "CPU per request, pipelined"
+        found.append(Chart("pipelined", "echo", heading, lambda theme: bars(smallest(piped), theme)))
     return found
 
 
@@ -376,22 +378,22 @@ GROUPS = {
 }
 
 
-def group_chart(run: Run, group: str) -> Chart | None:
-    cases = run.group(group)
+def group_chart(result: Result, group: str) -> Chart | None:
+    cases = result.group(group)
     if not cases:
         return None
     heading = GROUPS.get(group, group)
     if any(percentiles(case) and case.figure in percentiles(case) for case in cases):
-        return Chart(group, heading, lambda theme: latency(cases, theme))
+        return Chart(group, group, heading, lambda theme: latency(cases, theme))
     if len(cases) > 1 and all(len(case.servers) == 1 for case in cases):
-        return Chart(group, heading, lambda theme: list_of(cases, theme))
-    return Chart(group, heading, lambda theme: bars(cases, theme))
+        return Chart(group, group, heading, lambda theme: list_of(cases, theme))
+    return Chart(group, group, heading, lambda theme: bars(cases, theme))
 
 
-def charts(run: Run) -> list[Chart]:
-    groups = dict.fromkeys([*GROUPS, *(case.group for case in run.cases)])
-    others = [group_chart(run, group) for group in groups if group != "echo"]
-    return echo_charts(run) + [chart for chart in others if chart]
+def charts(result: Result) -> list[Chart]:
+    groups = dict.fromkeys([*GROUPS, *(case.group for case in result.cases)])
+    others = [group_chart(result, group) for group in groups if group != "echo"]
+    return echo_charts(result) + [chart for chart in others if chart]
 
 
 # ---- as files ----

@@ -1,68 +1,59 @@
 """The goals of the project, and which of them a result reaches.
 
-    python bench/goals.py [result.json]       default: the published one
-
 Each goal is a limit for a median over the rounds; a ratio is taken round by round, as everywhere. The user part of CPU
 time is sampled by timer ticks, and so is compared as a mean of all rounds. What a result does not hold is said to be
 not measured: the cases of 5,000 and 10,000 connections are in a --full run only.
 """
 from __future__ import annotations
 
-import argparse
-import statistics
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from looks import label, number, times
-from results import Case, Invalid, Run, Summary, load, summary
+from report.looks import label, number, times
+from report.results import Case, Result, Summary
+from report.tables import markdown
 
-PUBLISHED = Path(__file__).resolve().parent / "published.json"
 BACKENDS = {"epoll": "epoll", "uring": "io_uring"}
 WINDOWS = "Windows, under wine"
 ECHO = "echo 14 B x {}".format
 
-# ---- what a goal can be about: each takes a case, the server, and whom it is compared with ----
+# ---- what a goal can be about: each takes a case, the server, and the server that it is compared with ----
 
-Measured = list[float] | None
-
-
-def total(case: Case, server: str, base: str) -> Measured:
-    return case.ratios(server, base)
+Measure = Callable[[Case, str, str], Summary | None]
 
 
-def user_part(case: Case, server: str, base: str) -> Measured:
+def ratio_of(figure: str | None = None) -> Measure:
+    return lambda case, server, base: case.ratio(server, base, figure)
+
+
+def figure_of(figure: str) -> Measure:
+    return lambda case, server, base: case.servers[server].figures.get(figure)
+
+
+def both(case: Case, figure: str, *names: str) -> list[Summary | None]:
+    return [case.servers[name].figures.get(figure) for name in names]
+
+
+def user_part(case: Case, server: str, base: str) -> Summary | None:
     """None where a round has none: with so few requests it fell between the ticks, and other rounds say nothing."""
-    mine, others = (case.servers[name].values("user_ns") for name in (server, base))
-    return [statistics.mean(mine) / statistics.mean(others)] if mine and others and all(mine + others) else None
+    mine, others = both(case, "user_ns", server, base)
+    return Summary(mine.middle / others.middle) if mine and others and mine.low and others.low else None
 
 
-def p50(case: Case, server: str, base: str) -> Measured:
-    return case.ratios(server, base, "p50_us")
+def kept(case: Case, server: str, base: str) -> Summary | None:
+    """Of what the connections took, the part that is not given back. The case has one round."""
+    left, full = (case.servers[server].figures.get(f"{figure}_per_connection") for figure in ("kept", "bytes"))
+    return Summary(left.middle / full.middle) if left and full and full.middle else None
 
 
-def p99(case: Case, server: str, base: str) -> Measured:
-    return case.ratios(server, base, "p99_us")
+def more_calls(case: Case, server: str, base: str) -> Summary | None:
+    """This case has one round too."""
+    mine, others = both(case, "calls_per_echo", server, base)
+    return Summary(mine.middle - others.middle) if mine and others else None
 
 
-def attaches(case: Case, server: str, base: str) -> Measured:
-    return case.servers[server].values("attaches_per_packet")
-
-
-def size(case: Case, server: str, base: str) -> Measured:
-    return case.servers[server].values("bytes_per_connection")
-
-
-def kept(case: Case, server: str, base: str) -> Measured:
-    """Of what the connections took, the part that is not given back."""
-    left, full = (case.servers[server].values(f"{figure}_per_connection") for figure in ("kept", "bytes"))
-    return [a / b for a, b in zip(left, full, strict=True)] if left and full and all(full) else None
-
-
-def more_calls(case: Case, server: str, base: str) -> Measured:
-    mine, others = (case.servers[name].values("calls_per_echo") for name in (server, base))
-    return [a - b for a, b in zip(mine, others, strict=True)] if mine and others else None
+total, p50, p99 = ratio_of(), ratio_of("p50_us"), ratio_of("p99_us")
+attaches, size = figure_of("attaches_per_packet"), figure_of("bytes_per_connection")
 
 
 def ratio(value: float) -> str:
@@ -74,26 +65,15 @@ def share(value: float) -> str:
     return f"{value:.1%}".replace("%", " %")
 
 
-def count(value: float) -> str:
-    return f"{value:+.2f}"
-
-
-TEXTS: dict[Callable[[Case, str, str], Measured], Callable[[float], str]] = {
-    total: ratio,
-    user_part: ratio,
-    p50: ratio,
-    p99: ratio,
-    attaches: number,
-    size: number,
-    kept: share,
-    more_calls: count,
+TEXTS: dict[Measure, Callable[[float], str]] = {  # of other measures: ratio
+    attaches: number, size: number, kept: share, more_calls: "{:+.2f}".format,
 }
 
 
 @dataclass(frozen=True)
 class Goal:
     title: str
-    measure: Callable[[Case, str, str], Measured]
+    measure: Measure
     limit: float
     group: str
     case: str
@@ -109,7 +89,7 @@ class Goal:
         return {"": WINDOWS if self.group == "wine" else BACKENDS["uring"]}
 
     def text(self, value: float) -> str:
-        return TEXTS[self.measure](value)
+        return TEXTS.get(self.measure, ratio)(value)
 
     @property
     def wanted(self) -> str:
@@ -178,45 +158,44 @@ class Outcome:
     def verdict(self) -> str:
         if self.found is None:
             return "not measured"
-        return "reached" if self.found.median <= self.goal.limit else "missed"
+        return "reached" if self.found.middle <= self.goal.limit else "missed"
 
     @property
     def text(self) -> str:
-        return f"{self.goal.text(self.found.median)}, {self.verdict}" if self.found else self.verdict
+        return f"{self.goal.text(self.found.middle)}, {self.verdict}" if self.found else self.verdict
 
 
-def why_not(run: Run, goal: Goal, names: tuple[str, ...]) -> str:
-    case = run.case(goal.group, goal.case)
+def why_not(result: Result, goal: Goal, names: tuple[str, ...]) -> str:
+    case = result.case(goal.group, goal.case)
     if case is None:
         return f"it has no case {goal.case!r}"
-    absent = set(names) - case.servers.keys()
-    reasons = [f"{label(each.server)}: {each.reason}" for each in run.missing if each.server in absent]
+    absent, missing = set(names) - case.servers.keys(), result.run_of(goal.group).missing
+    missing = [each for each in missing if each.server in absent and each.group in (None, goal.group)]
+    reasons = [f"{label(each.server)}: {each.reason}" for each in missing]
     return "; ".join(reasons) or "its figures are not in the result, or too coarse"
 
 
-def outcome(run: Run, goal: Goal, backend: str) -> Outcome:
-    case, names = run.case(goal.group, goal.case), (goal.server.format(backend), goal.base.format(backend))
-    values = goal.measure(case, *names) if case and all(name in case.servers for name in names) else None
-    if not values:
-        return Outcome(goal, goal.columns[backend], None, why_not(run, goal, names))
-    return Outcome(goal, goal.columns[backend], summary(values))
+def outcome(result: Result, goal: Goal, backend: str) -> Outcome:
+    case, names = result.case(goal.group, goal.case), (goal.server.format(backend), goal.base.format(backend))
+    found = goal.measure(case, *names) if case and all(name in case.servers for name in names) else None
+    return Outcome(goal, goal.columns[backend], found, "" if found else why_not(result, goal, names))
 
 
-def outcomes(run: Run, goal: Goal) -> list[Outcome]:
-    return [outcome(run, goal, backend) for backend in goal.columns]
+def outcomes(result: Result, goal: Goal) -> list[Outcome]:
+    return [outcome(result, goal, backend) for backend in goal.columns]
 
 
 # ---- output ----
 
 
-def table(run: Run) -> str:
+def table(result: Result) -> str:
     """For a page: a row for each goal, a column for each backend."""
     headings = [*BACKENDS.values(), WINDOWS]
-    lines = [["", "goal", *headings], ["---"] * (2 + len(headings))]
+    lines = [["", "goal", *headings]]
     for goal in GOALS:
-        cells = {each.column: each.text for each in outcomes(run, goal)}
+        cells = {each.column: each.text for each in outcomes(result, goal)}
         lines.append([goal.title, goal.wanted.replace("<=", "≤"), *(cells.get(heading, "") for heading in headings)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines, "---")
 
 
 def figure(of: Outcome) -> str:
@@ -224,30 +203,15 @@ def figure(of: Outcome) -> str:
     found, text = of.found, of.goal.text
     if found is None:
         return of.why_not
-    spread = f" ({text(found.low)} to {text(found.high)})" if found.rounds > 1 else ""
-    return text(found.median) + spread
+    spread = f" ({text(found.low)} to {text(found.high)})" if found.low != found.high else ""
+    return text(found.middle) + spread
 
 
-def lines(run: Run) -> Iterator[str]:
-    found = [each for goal in GOALS for each in outcomes(run, goal)]
+def lines(result: Result) -> Iterator[str]:
+    found = [each for goal in GOALS for each in outcomes(result, goal)]
     names = [f"{each.goal.title}, {each.column}" for each in found]
     widths = max(map(len, names)), max(len(each.goal.wanted) for each in found)
     for name, each in zip(names, found, strict=True):
         yield f"{each.verdict:12}  {name:{widths[0]}}  {each.goal.wanted:{widths[1]}}  {figure(each)}"
     verdicts = [each.verdict for each in found]
     yield ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("reached", "missed", "not measured"))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("result", type=Path, nargs="?", default=PUBLISHED)
-    options = parser.parse_args(arguments)
-    try:
-        run = load(options.result)
-    except Invalid as problem:
-        sys.exit(f"goals: {problem}")
-    print("\n".join(lines(run)))
-
-
-if __name__ == "__main__":
-    main()
