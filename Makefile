@@ -37,10 +37,10 @@ bench: build/$(VARIANT)/installed
 lint: .venv/ready
 	PATH=$$PWD/.venv/bin:$$PATH && ruff check && cython-lint iocpcore tests
 
-# Annotations, and the stub against the module that is installed.
+# Annotations, and the stubs against the modules that are installed.
 types: build/$(VARIANT)/installed
 	.venv/bin/python -m mypy
-	.venv/bin/python -m mypy.stubtest iocpcore._core
+	.venv/bin/python -m mypy.stubtest iocpcore._core iocpcore._pitfalls
 
 docs: build/$(VARIANT)/installed
 	.venv/bin/python -m sphinx -q -W --keep-going -d build/docs/.doctrees docs build/docs

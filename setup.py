@@ -1,4 +1,4 @@
-"""The one extension module; picks the sources of the platform it is built for. The metadata is in pyproject.toml.
+"""The extension modules; picks the sources of the platform they are built for. The metadata is in pyproject.toml.
 
 IOCPCORE_WERROR=1 in the environment makes warnings errors.
 """
@@ -31,23 +31,23 @@ def liburing():
     return compiling, [archive] if os.path.exists(archive) else linking
 
 
-def windows(core):
-    core.libraries += ["ws2_32", "mswsock"]
+def windows(module):
+    module.libraries += ["ws2_32", "mswsock"]
 
 
-def linux(core):
-    core.sources += [f"iocpcore/calls/linux/{name}.c" for name in ("port", "socket", "epoll")]
-    core.extra_compile_args += ["-std=gnu11", "-fvisibility=hidden"]
+def linux(module):
+    module.sources += [f"iocpcore/calls/linux/{name}.c" for name in ("port", "socket", "epoll")]
+    module.extra_compile_args += ["-std=gnu11", "-fvisibility=hidden"]
     if "gcc" in (os.environ.get("CC") or sysconfig.get_config_var("CC")):
         # Core and calls are compiled apart, but every byte crosses between them: inlined there, an echo costs 4 % less.
-        core.extra_compile_args += ["-flto=auto"]
-        core.extra_link_args += ["-flto=auto"]
+        module.extra_compile_args += ["-flto=auto"]
+        module.extra_link_args += ["-flto=auto"]
     uring = liburing()
     if uring:
-        core.sources += ["iocpcore/calls/linux/uring.c"]
-        core.define_macros += [("IOCPCORE_URING", "1")]
-        core.extra_compile_args += uring[0]
-        core.extra_link_args += uring[1]
+        module.sources += ["iocpcore/calls/linux/uring.c"]
+        module.define_macros += [("IOCPCORE_URING", "1")]
+        module.extra_compile_args += uring[0]
+        module.extra_link_args += uring[1]
 
 
 def what_is_missing():
@@ -90,26 +90,22 @@ class BuildOnLinux(build_ext):
 
 
 FOLDERS = ["iocpcore"] + [f"iocpcore/{name}" for name in ("calls", "loop", "stream", "ends")]
-core = Extension(
-    "iocpcore._core",
-    sources=["iocpcore/_core.pyx"],
-    include_dirs=FOLDERS,
-    depends=["setup.py"] + sorted(file for kind in ("[hc]", "px[di]")
-                                  for file in glob(f"iocpcore/**/*.{kind}", recursive=True)),
-)
+SOURCES = sorted(file for kind in ("[hc]", "px[di]") for file in glob(f"iocpcore/**/*.{kind}", recursive=True))
+modules = [Extension(f"iocpcore.{name}", [f"iocpcore/{name}.pyx"], include_dirs=FOLDERS, depends=["setup.py", *SOURCES])
+           for name in ("_core", "_pitfalls")]
 # A cross build runs on Linux: the suffix of the module says where it will run, sys.platform does not.
 suffix = os.environ.get("SETUPTOOLS_EXT_SUFFIX") or sysconfig.get_config_var("EXT_SUFFIX")
 if suffix.endswith(".pyd"):
-    windows(core)
-    commands = {}
+    prepare, commands = windows, {}
 elif "linux" in suffix:
-    linux(core)
-    commands = {"build_ext": BuildOnLinux}
+    prepare, commands = linux, {"build_ext": BuildOnLinux}
 else:
     raise SystemExit(f"iocpcore runs on Windows and Linux only, not where modules end in {suffix}")
-if "linux" in suffix or "gcc" in os.environ.get("CC", ""):
-    core.extra_compile_args += ["-Wall", "-Wextra"]
-    if os.environ.get("IOCPCORE_WERROR"):
-        core.extra_compile_args += ["-Werror"]
+for module in modules:
+    prepare(module)
+    if "linux" in suffix or "gcc" in os.environ.get("CC", ""):
+        module.extra_compile_args += ["-Wall", "-Wextra"]
+        if os.environ.get("IOCPCORE_WERROR"):
+            module.extra_compile_args += ["-Werror"]
 
-setup(ext_modules=cythonize([core], include_path=FOLDERS, build_dir="build/cython"), cmdclass=commands)
+setup(ext_modules=cythonize(modules, include_path=FOLDERS, build_dir="build/cython"), cmdclass=commands)

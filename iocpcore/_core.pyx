@@ -59,7 +59,6 @@ from inbox cimport (
 from link cimport link_drop, link_finishes, link_give, link_hold, link_new, link_queued, link_received, link_sent
 from listener cimport do_adopt, do_listen, do_unlisten, listen as listen_here, unlisten as unlisten_here
 from load cimport PATTERN_PERIOD, latency_of, load_init, load_over
-from pitfalls cimport pitfall_run
 from port cimport KEY_OPERATION
 from python cimport python_init
 from request cimport (
@@ -1117,11 +1116,6 @@ cdef bint free_workers(Worker *native, int count):
 cdef dict in_seconds(dict row):
     """What the worker counts in nanoseconds, as Python has all times."""
     return {**row, "callback_time": row["callback_time"] / 1e9}
-
-
-def _pitfall(str name, bint wrong, stage):
-    """One scenario of `iocpcore pitfalls`: (what its peer had to see, what it saw)."""
-    return pitfall_run(name, wrong, stage)
 
 
 cdef Message *connect_message(int family, tuple address) except NULL:

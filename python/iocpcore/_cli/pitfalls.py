@@ -1,6 +1,6 @@
 """`iocpcore pitfalls`: four ways to get a completion port wrong, and how to get each right, over real sockets.
 
-The servers are native (iocpcore/pitfalls.pxd). Each pitfall runs in a process of its own, which prints its steps as
+The servers are native (iocpcore/_pitfalls.pyx). Each pitfall runs in a process of its own, which prints its steps as
 lines of JSON: `python -m iocpcore._cli.pitfalls NAME BACKEND`.
 """
 
@@ -17,7 +17,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import Proactor, _core
+from .. import Proactor, _pitfalls
 from .common import DONE, Failed, refusals
 from .output import print_json, print_line, print_table, rich_console, written
 
@@ -228,7 +228,7 @@ def tell_story(name: str, backend: str) -> None:
     """The right version first: the wrong one may leave anything behind."""
     for version in ("right", "wrong"):
         stage = Stage(backend, version)
-        expected, seen = _core._pitfall(name, version == "wrong", stage)
+        expected, seen = _pitfalls.run(name, version == "wrong", stage)
         print_json({"version": version, "expected": expected, "seen": seen})
         stage.end()
 

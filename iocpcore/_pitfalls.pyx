@@ -1,11 +1,13 @@
-# The four classic mistakes with a completion port, each made and avoided: the servers behind `iocpcore pitfalls`.
-#
-# A scenario is a small server in the raw calls. `wrong` chooses its version; `stage` is the world around it: it makes
-# the connections, whose other end is a plain socket, and hears the story. A scenario returns what its peer had to
-# see, and what it saw.
-# Ownership: memory that the kernel may write to is freed only where nothing is in flight any more. A scenario that
-# raises leaves it to the end of its process.
-# Threads: one, with the GIL: the process has nothing else to do.
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
+"""The four classic mistakes with a completion port, each made and avoided: the servers behind `iocpcore pitfalls`.
+
+An extension module of its own, in the raw calls: nothing here is a part of the core, and the core knows nothing of it.
+A scenario is a small server. `wrong` chooses its version; `stage` is the world around it: it makes the connections,
+whose other end is a plain socket, and hears the story. A scenario returns what its peer had to see, and what it saw.
+Ownership: memory that the kernel may write to is freed only where nothing is in flight any more. A scenario that raises
+leaves it to the end of its process.
+Threads: one, with the GIL: the process has nothing else to do.
+"""
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from iocp cimport (
@@ -34,11 +36,11 @@ cdef struct Connection:
 
 # ---- the calls, with their errors as exceptions: here only the mistakes are to go wrong ----
 
-cdef inline int pitfall_raise(str call, int error) except -1:
+cdef int pitfall_raise(str call, int error) except -1:
     raise OSError(error, f"{call}: {pitfall_error(error)}")
 
 
-cdef inline str pitfall_error(int error):
+cdef str pitfall_error(int error):
     """The number, and the system's words where it has any."""
     cdef char text[512]
     iocp_error_text(error, text, sizeof(text))
@@ -47,7 +49,7 @@ cdef inline str pitfall_error(int error):
     return number if words == number else f"{number}, {words}"
 
 
-cdef inline HANDLE pitfall_port(object stage) except NULL:
+cdef HANDLE pitfall_port(object stage) except NULL:
     cdef HANDLE port
     cdef int error = iocp_startup()
     if error != 0:
@@ -58,14 +60,14 @@ cdef inline HANDLE pitfall_port(object stage) except NULL:
     return port
 
 
-cdef inline void *pitfall_memory(size_t size) except NULL:
+cdef void *pitfall_memory(size_t size) except NULL:
     cdef void *memory = calloc(1, size)
     if memory == NULL:
         raise MemoryError()
     return memory
 
 
-cdef inline object pitfall_connect(object stage, HANDLE port, Connection *connection):
+cdef object pitfall_connect(object stage, HANDLE port, Connection *connection):
     """A new connection, in this memory, on the port; the peer's socket."""
     peer, descriptor = stage.connect()
     connection.socket = <SOCKET> <ULONG_PTR> descriptor
@@ -74,7 +76,7 @@ cdef inline object pitfall_connect(object stage, HANDLE port, Connection *connec
     return peer
 
 
-cdef inline int pitfall_receive(Connection *connection) except -1:
+cdef int pitfall_receive(Connection *connection) except -1:
     cdef WSABUF buffer
     cdef DWORD flags = 0
     buffer.buf = connection.data
@@ -86,7 +88,7 @@ cdef inline int pitfall_receive(Connection *connection) except -1:
     return 0
 
 
-cdef inline int pitfall_send(SOCKET socket, OVERLAPPED *overlapped, char *data, size_t length) except -1:
+cdef int pitfall_send(SOCKET socket, OVERLAPPED *overlapped, char *data, size_t length) except -1:
     cdef WSABUF buffer
     buffer.buf = data
     buffer.len = <ULONG> length
@@ -95,32 +97,32 @@ cdef inline int pitfall_send(SOCKET socket, OVERLAPPED *overlapped, char *data, 
     return 0
 
 
-cdef inline BOOL pitfall_dequeue(HANDLE port, OVERLAPPED_ENTRY *packet, DWORD milliseconds) noexcept:
+cdef BOOL pitfall_dequeue(HANDLE port, OVERLAPPED_ENTRY *packet, DWORD milliseconds) noexcept:
     """One packet; the dequeue's own result."""
     cdef ULONG count = 0
     return GetQueuedCompletionStatusEx(port, packet, 1, &count, milliseconds, 0)
 
 
-cdef inline int pitfall_packet(HANDLE port, OVERLAPPED_ENTRY *packet) except -1:
+cdef int pitfall_packet(HANDLE port, OVERLAPPED_ENTRY *packet) except -1:
     """One packet, which must come."""
     if not pitfall_dequeue(port, packet, SOON):
         pitfall_raise("GetQueuedCompletionStatusEx", <int> GetLastError())
     return 0
 
 
-cdef inline int pitfall_success(OVERLAPPED_ENTRY *packet) except -1:
+cdef int pitfall_success(OVERLAPPED_ENTRY *packet) except -1:
     if iocp_status(packet) != 0:
         pitfall_raise("an operation", iocp_status(packet))
     return 0
 
 
-cdef inline str pitfall_text(bytes data):
+cdef str pitfall_text(bytes data):
     return f'"{data.decode()}"' if data else "nothing"
 
 
 # ---- 1: freed in flight ----
 
-cdef inline tuple pitfall_use_after_free(bint wrong, object stage):
+cdef tuple pitfall_use_after_free(bint wrong, object stage):
     """A pool of one slot. A's is given to B; then A's receive ends, and its packet points to the slot."""
     cdef HANDLE port = pitfall_port(stage)
     cdef Connection *slot = <Connection *> pitfall_memory(sizeof(Connection))
@@ -165,7 +167,7 @@ cdef inline tuple pitfall_use_after_free(bint wrong, object stage):
     return 'B reads "hello"', f"B reads {pitfall_text(seen)}{'' if seen else ': its connection is gone'}"
 
 
-cdef inline int pitfall_late_order(HANDLE port, Connection *slot, object tell) except -1:
+cdef int pitfall_late_order(HANDLE port, Connection *slot, object tell) except -1:
     """Someone who still believes in A has it closed, by slot and generation."""
     cdef OVERLAPPED_ENTRY packet
     PostQueuedCompletionStatus(port, 1, KEY_CLOSE, NULL)
@@ -177,7 +179,7 @@ cdef inline int pitfall_late_order(HANDLE port, Connection *slot, object tell) e
     return 0
 
 
-cdef inline int pitfall_echo(HANDLE port, Connection *connection) except -1:
+cdef int pitfall_echo(HANDLE port, Connection *connection) except -1:
     """Receive and send back once, with a zeroed OVERLAPPED each time."""
     cdef OVERLAPPED_ENTRY packet
     memset(&connection.overlapped, 0, sizeof(OVERLAPPED))
@@ -192,7 +194,7 @@ cdef inline int pitfall_echo(HANDLE port, Connection *connection) except -1:
 
 # ---- 2: a send's buffer is written to in flight ----
 
-cdef inline tuple pitfall_send_buffer(bint wrong, object stage):
+cdef tuple pitfall_send_buffer(bint wrong, object stage):
     """Two messages, of A's and of B's; the second is written while the first is in flight."""
     cdef HANDLE port = pitfall_port(stage)
     cdef Connection *connection = <Connection *> pitfall_memory(sizeof(Connection))
@@ -228,7 +230,7 @@ cdef inline tuple pitfall_send_buffer(bint wrong, object stage):
     return f"The first message is {MESSAGE:,} A", f"The first message is {pitfall_runs(received)}"
 
 
-cdef inline object pitfall_read_message(HANDLE port, object stage, object peer):
+cdef object pitfall_read_message(HANDLE port, object stage, object peer):
     """Let the peer read and the send go on, by turns, until its packet has come; what the peer has read."""
     cdef OVERLAPPED_ENTRY packet
     sent = False
@@ -241,14 +243,14 @@ cdef inline object pitfall_read_message(HANDLE port, object stage, object peer):
     return received
 
 
-cdef inline str pitfall_runs(object message):
+cdef str pitfall_runs(object message):
     good = len(message) - len(message.lstrip(b"A"))
     return f"{good:,} A" if good == len(message) else f"{good:,} A and then {message.count(b'B'):,} B"
 
 
 # ---- 3: an OVERLAPPED used again as it was ----
 
-cdef inline tuple pitfall_stale_overlapped(bint wrong, object stage):
+cdef tuple pitfall_stale_overlapped(bint wrong, object stage):
     """An echo of two messages, "one" and "two". The OVERLAPPED of the first receive serves the first send, too."""
     cdef HANDLE port = pitfall_port(stage)
     cdef Connection *connection = <Connection *> pitfall_memory(sizeof(Connection))
@@ -279,7 +281,7 @@ cdef inline tuple pitfall_stale_overlapped(bint wrong, object stage):
     return 'The peer reads "onetwo"', f"The peer reads {pitfall_text(seen)}"
 
 
-cdef inline int pitfall_first_receive(HANDLE port, Connection *connection, object stage, object peer) except -1:
+cdef int pitfall_first_receive(HANDLE port, Connection *connection, object stage, object peer) except -1:
     """Where there are events, one ends this receive, and there is no packet: so says the lowest bit of hEvent."""
     cdef ULONG_PTR quiet = stage.event | 1
     cdef OVERLAPPED_ENTRY packet
@@ -299,7 +301,7 @@ cdef inline int pitfall_first_receive(HANDLE port, Connection *connection, objec
     return 0
 
 
-cdef inline bint pitfall_all_sent(HANDLE port, unsigned int left, object tell) except -1:
+cdef bint pitfall_all_sent(HANDLE port, unsigned int left, object tell) except -1:
     """Wait for the send's packet; whether the server takes the message for sent, and goes back to receiving."""
     cdef OVERLAPPED_ENTRY packet
     cdef unsigned int length = left
@@ -318,7 +320,7 @@ cdef inline bint pitfall_all_sent(HANDLE port, unsigned int left, object tell) e
 
 # ---- 4: the dequeue's result is not looked at ----
 
-cdef inline tuple pitfall_unchecked_dequeue(bint wrong, object stage):
+cdef tuple pitfall_unchecked_dequeue(bint wrong, object stage):
     """A desk that adds records of 3 bytes to a balance. A client pays 10, once, and its connection breaks."""
     cdef HANDLE port = pitfall_port(stage)
     cdef Connection *connection = <Connection *> pitfall_memory(sizeof(Connection))
@@ -360,14 +362,15 @@ cdef inline tuple pitfall_unchecked_dequeue(bint wrong, object stage):
     return "The balance is 10, after one payment of 10", f"The balance is {balance}, after one payment of 10"
 
 
-cdef inline int pitfall_record(Connection *connection) except? -1:
+cdef int pitfall_record(Connection *connection) except? -1:
     """What the record in its buffer is worth."""
     return int(connection.data[:3])
 
 
 # ---- all of them ----
 
-cdef inline tuple pitfall_run(str name, bint wrong, object stage):
+def run(str name, bint wrong, stage):
+    """One scenario: (what its peer had to see, what it saw)."""
     if name == "use-after-free":
         return pitfall_use_after_free(wrong, stage)
     if name == "send-buffer":

@@ -1,0 +1,5 @@
+from typing import Final
+
+__test__: Final[dict[str, str]]  # Cython's
+
+def run(name: str, wrong: bool, stage: object) -> tuple[str, str]: ...
