@@ -10,6 +10,7 @@ pytestmark = pytest.mark.skipif(not CORE.exists(), reason="the sources of iocpco
 
 LAYERS = ["calls", "loop", "stream", "ends", "iocpcore"]  # the last: what puts them together, in the top folder
 ALL = {"tuning", "structs"}  # numbers and data: every layer's
+KINDS = {".pxd", ".pxi", ".pyx", ".h", ".c", ".py", ".diff"}
 STEPS = {"accept", "connect", "receive", "send", "close"}
 FILES = {file.stem: file for file in CORE.rglob("*.pxd")}
 every_file = pytest.mark.parametrize("name", sorted(FILES))
@@ -48,3 +49,15 @@ def test_no_file_imports_itself_by_way_of_others(name):
 def test_only_the_tuning_knows_of_the_simulated_build():
     asked = [file.name for file in CORE.rglob("*.*") if re.search("mutant|IOCPCORE_SIMULATED", file.read_text("utf-8"))]
     assert asked == ["tuning.h"]
+
+
+@pytest.mark.parametrize("page", ["design.md", "lifetime.md"])
+def test_the_functions_and_files_that_a_page_names_are_there(page):
+    text = (CORE.parent / "docs" / page).read_text(encoding="utf-8")
+    folders = [CORE, CORE.parent / "tests", CORE.parent / "python"]
+    sources = [file for folder in folders for file in folder.rglob("*.*") if file.suffix in KINDS]
+    code = "".join(file.read_text(encoding="utf-8") for file in sources)
+    named = set(re.findall(r"`(\w+)\(\)`", text)) - {"start_x", "on_x", "io_uring_enter"}
+    assert [name for name in sorted(named) if not re.search(rf"\b{name}\(", code)] == []
+    files = set(re.findall(r"`[\w/]*?(\w+\.(?:pxd|pxi|h|c|py|diff))`", text))
+    assert files - {file.name for file in sources} == set()

@@ -2,17 +2,17 @@
 #
 # Ownership: what was received stays in session.input until on_receive has had it.
 # Threads: the session's worker.
-from call cimport call
+from call cimport schedule_call
 from handler cimport handler_init
 from structs cimport CALL_CONNECT, CALL_RECEIVE, Handler, Session, Worker
 
 cdef inline bint python_opened(Worker *worker, Session *session) noexcept nogil:
-    call(worker, &session.item, CALL_CONNECT)
+    schedule_call(worker, &session.item, CALL_CONNECT)
     return True
 
 
 cdef inline bint python_data(Worker *worker, Session *session) noexcept nogil:
-    call(worker, &session.item, CALL_RECEIVE)
+    schedule_call(worker, &session.item, CALL_RECEIVE)
     return True
 
 

@@ -14,7 +14,7 @@ from tuning cimport GIL_TIME, MUCH
 from warn cimport warnings_are_due
 
 
-cdef inline void call(Worker *worker, Item *item, unsigned char what) noexcept nogil:
+cdef inline void schedule_call(Worker *worker, Item *item, unsigned char what) noexcept nogil:
     """That is due: bits of enum Call."""
     item.calls |= what
     if item.calling:
@@ -29,7 +29,7 @@ cdef inline void call(Worker *worker, Item *item, unsigned char what) noexcept n
     worker.calls_tail = item
 
 
-cdef inline void call_with_message(Worker *worker, Message *message) noexcept nogil:
+cdef inline void schedule_message(Worker *worker, Message *message) noexcept nogil:
     """Python is to be told what the message says; the worker's from now on."""
     message.next = NULL
     if worker.python_head == NULL:
@@ -79,5 +79,5 @@ cdef inline bint much_to_tell(Worker *worker) noexcept nogil:
 
 cdef inline bint do_call(Worker *worker, Message *message) noexcept nogil:
     """Python's function."""
-    call_with_message(worker, message)
+    schedule_message(worker, message)
     return False

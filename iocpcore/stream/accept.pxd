@@ -60,7 +60,7 @@ cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
     error = call_accept(listener, accept)
     if operation_started(worker, error, False) != FAILED:
         return 0
-    end_accept(accept)
+    accept_ended(accept)
     discard_placeholder(accept)
     return error
 
@@ -86,7 +86,7 @@ cdef inline void discard_placeholder(Accept *accept) noexcept nogil:
         accept.placeholder = INVALID_SOCKET
 
 
-cdef inline void end_accept(Accept *accept) noexcept nogil:
+cdef inline void accept_ended(Accept *accept) noexcept nogil:
     """The kernel has given the operation back."""
     accept.in_flight = 0
     accept.listener.in_flight -= 1
@@ -179,7 +179,7 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
     """An accept has ended, with 0 or an error number: the connected socket, or INVALID_SOCKET."""
     cdef Listener *listener = accept.listener
     cdef SOCKET socket
-    end_accept(accept)
+    accept_ended(accept)
     if status != 0:
         discard_placeholder(accept)
         if not (listener.closing and status_cancelled(status)):

@@ -45,7 +45,7 @@ cdef inline void finish(Worker *worker, Session *session, unsigned char reason) 
     timer_set(worker, &session.item, worker.now + time_to_finish(session))
 
 
-cdef inline void send_end(Worker *worker, Session *session) noexcept nogil:
+cdef inline void shut_sending(Worker *worker, Session *session) noexcept nogil:
     """The queue is empty: tell the peer that this was all. If it fails the peer is gone: a receive will say so."""
     session.end_sent = 1
     session.closing_at = worker.now

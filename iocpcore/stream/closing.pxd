@@ -5,11 +5,11 @@
 from libc.stdint cimport uint64_t
 from iocp cimport ERROR_OPERATION_ABORTED, WSAETIMEDOUT, InterlockedExchange
 from call cimport calls_are_due
-from close cimport abort_session, close_session, close_undrained, send_end
+from close cimport abort_session, close_session, close_undrained, shut_sending
 from inbox cimport inbox_shut, run_inbox
 from listener cimport refuse_waiting, serve_granted, unlisten
 from session cimport session_at, session_slots
-from shutdown cimport drain_is_over, expect_shutdown, has_given_up, tell_shutdowns
+from shutdown cimport drain_has_ended, drain_time_is_over, expect_shutdown, tell_shutdowns
 from steps cimport advance, must_be_told, tell_end
 from structs cimport (
     BROKEN, BY_ERROR, BY_US, CLOSING, CONNECTING, LEFT_BEHIND, NOT_BROKEN, TROUBLE_DEQUEUE, Listener, Session, Worker)
@@ -46,7 +46,7 @@ cdef inline void close_sessions(Worker *worker) noexcept nogil:
         if session.state == CONNECTING:
             session.error = ERROR_OPERATION_ABORTED if session.queue_head != NULL else 0
             abort_session(worker, session, BY_US)
-        elif has_given_up(worker):
+        elif drain_has_ended(worker):
             end_session(worker, session)
         else:
             expect_shutdown(worker, session)
@@ -62,13 +62,13 @@ cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
         abort_session(worker, session, BY_US)
         return
     if not session.end_sent:
-        send_end(worker, session)
+        shut_sending(worker, session)
     close_session(worker, session, session.reason)
 
 
-cdef inline bint must_give_up(Worker *worker) noexcept nogil:
+cdef inline bint must_end_drain(Worker *worker) noexcept nogil:
     """The drain time is over, and whoever wants to know has been told so."""
-    return drain_is_over(worker) and worker.shutdown_over
+    return drain_time_is_over(worker) and worker.shutdown_over
 
 
 cdef inline void close_listeners(Worker *worker) noexcept nogil:
@@ -82,7 +82,7 @@ cdef inline void close_listeners(Worker *worker) noexcept nogil:
         listener = after
 
 
-cdef inline void give_up(Worker *worker) noexcept nogil:
+cdef inline void end_drain(Worker *worker) noexcept nogil:
     """The drain time is over."""
     worker.close_at = 0
     worker.done = done_by(worker)
@@ -93,7 +93,7 @@ cdef inline void give_up(Worker *worker) noexcept nogil:
 
 
 cdef inline uint64_t done_by(Worker *worker) noexcept nogil:
-    """Grows with whatever gets done. From give_up() on nothing begins, so that it grows for a bounded time."""
+    """Grows with whatever gets done. From end_drain() on nothing begins, so that it grows for a bounded time."""
     return worker.stats.packets + worker.stats.callbacks + worker.stats.undrained
 
 
@@ -109,9 +109,9 @@ cdef inline void go_on_closing(Worker *worker) noexcept nogil:
     """At the end of each turn."""
     if worker.leave_at != 0:
         leave_later(worker)
-    elif must_give_up(worker):
-        give_up(worker)
-    elif worker.shutdown_due or drain_is_over(worker):
+    elif must_end_drain(worker):
+        end_drain(worker)
+    elif worker.shutdown_due or drain_time_is_over(worker):
         tell_shutdowns(worker)
 
 
@@ -130,7 +130,7 @@ cdef inline void on_broken_port(Worker *worker) noexcept nogil:
     break_sessions(worker)
     inbox_shut(worker, False)
     close_worker(worker, worker.now)
-    give_up(worker)
+    end_drain(worker)
     run_inbox(worker)
 
 

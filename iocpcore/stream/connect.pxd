@@ -46,12 +46,12 @@ cdef inline Started start_connect(Worker *worker, Session *session, const SOCKAD
     error = call_connect(session, address, length)
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
-        end_connect(session)
+        connect_ended(session)
         session.error = error
     return started
 
 
-cdef inline void end_connect(Session *session) noexcept nogil:
+cdef inline void connect_ended(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     item_drop(&session.item)
 

@@ -79,10 +79,10 @@ cdef inline bint is_stalled(Worker *worker, Session *session) noexcept nogil:
 cdef inline void end_sparing(Worker *worker, Session *session) noexcept nogil:
     """A session that finishes was spared for what came now, and that was not its peer's end: it has had its time."""
     if deadline_of(session) <= worker.seen_at and not is_spared(worker, session):
-        give_up_session(worker, session)
+        time_out(worker, session)
 
 
-cdef inline void give_up_session(Worker *worker, Session *session) noexcept nogil:
+cdef inline void time_out(Worker *worker, Session *session) noexcept nogil:
     """When all was sent, and nobody wants to wait for the peer's end, that is no timeout."""
     if session.state == FINISHING and session.end_sent:
         close_session(worker, session, BY_TIMEOUT if session.handler.settings.linger != 0 else session.reason)

@@ -14,7 +14,7 @@ from inbox cimport inbox_put, message_about, message_free
 from place cimport leave_place, served, take_granted, take_place, take_waiting, wait_for_place, wake_all_granted
 from port cimport operation_bind, port_associate, port_associate_given
 from session cimport introduce
-from shutdown cimport has_given_up
+from shutdown cimport drain_has_ended
 from status cimport status_exhausted
 from steps cimport begin_session, opened
 from structs cimport OPEN, TROUBLE_ACCEPT, Accept, Handler, Listener, Message, Operation, Session, Waiting, Worker
@@ -26,7 +26,7 @@ from warn cimport report_trouble
 
 # ---- choosing a worker ----
 
-cdef inline int load_of(Listener *listener, Worker *worker) noexcept nogil:
+cdef inline int worker_load(Listener *listener, Worker *worker) noexcept nogil:
     """How many sessions it has; as good as infinitely many if it is not to serve this listener's."""
     if not listener.serving[worker.index // 64] >> (worker.index % 64) & 1:
         return 0x7FFFFFFF
@@ -37,10 +37,10 @@ cdef inline Worker *reserve_place(Worker *worker, Listener *listener) noexcept n
     """The worker with the fewest sessions, this one if it is among them; its count includes the place from now on."""
     cdef Worker *best = worker
     cdef Worker *peer
-    cdef int i, load, least = load_of(listener, worker)
+    cdef int i, load, least = worker_load(listener, worker)
     for i in range(worker.peer_count):
         peer = &worker.peers[i]
-        load = load_of(listener, peer)
+        load = worker_load(listener, peer)
         if load < least:
             best = peer
             least = load
@@ -87,7 +87,7 @@ cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener,
     cdef Session *session = NULL
     if listener == NULL:
         iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
-    worker.error = ERROR_OPERATION_ABORTED if has_given_up(worker) else associate_fresh(worker, listener, socket)
+    worker.error = ERROR_OPERATION_ABORTED if drain_has_ended(worker) else associate_fresh(worker, listener, socket)
     if worker.error == 0:
         session = begin_session(worker, socket, OPEN, handler, listener)
         worker.error = WSAENOBUFS
@@ -107,9 +107,9 @@ cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener,
 
 cdef inline void serve(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
     """Hand it over if there is a place; else refuse it, or let it wait for one."""
-    if not has_given_up(worker) and take_place(worker, listener):
+    if not drain_has_ended(worker) and take_place(worker, listener):
         hand_over(worker, listener, socket)
-    elif has_given_up(worker) or listener.refuses or not wait_for_place(worker, listener, socket):
+    elif drain_has_ended(worker) or listener.refuses or not wait_for_place(worker, listener, socket):
         closesocket(socket)
         count_refused(worker, listener)
 
@@ -246,7 +246,7 @@ cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil
     """The connections that wait in the system for an accept: closing the socket would reset them."""
     cdef SOCKET socket
     cdef int error, _taken
-    for _taken in range(0 if has_given_up(worker) else BACKLOG_MOST):
+    for _taken in range(0 if drain_has_ended(worker) else BACKLOG_MOST):
         socket = iocp_accept_waiting(listener.socket)
         error = WSAGetLastError()
         if socket == INVALID_SOCKET:

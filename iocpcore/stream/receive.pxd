@@ -107,14 +107,14 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     error = call_receive(session, received)
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
-        end_receive(session)
+        receive_ended(session)
         session.error = error
         return FAILED
     session.data_waits = 0
     return started
 
 
-cdef inline void end_receive(Session *session) noexcept nogil:
+cdef inline void receive_ended(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.receiving = 0
     item_drop(&session.item)
@@ -180,7 +180,7 @@ cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
-    """A receive has ended, with 0 or an error number. Its operation is over when end_receive() was called, later."""
+    """A receive has ended, with 0 or an error number. Its operation is over when receive_ended() was called, later."""
     cdef bint waiting = session.waiting
     cdef bint yielding = session.yielding
     session.waiting = 0

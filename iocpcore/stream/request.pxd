@@ -6,7 +6,7 @@ from iocp cimport (
     ERROR_OPERATION_ABORTED, INVALID_SOCKET, SOCKET, WSAENOBUFS, InterlockedDecrement, WSAGetLastError, closesocket,
     iocp_socket)
 from buffer cimport buffer_release
-from call cimport call
+from call cimport schedule_call
 from close cimport abort_session, close_session, finish
 from connect cimport start_connect
 from send cimport enqueue_merged
@@ -52,7 +52,7 @@ cdef inline void request_abort(Worker *worker, Session *session) noexcept nogil:
 cdef inline void request_resume(Worker *worker, Session *session) noexcept nogil:
     session.paused -= 1
     if session.item.calls and (not worker.closing or goes_on(session)):
-        call(worker, &session.item, 0)    # what came in the meantime
+        schedule_call(worker, &session.item, 0)    # what came in the meantime
 
 
 cdef inline void request_close(Worker *worker, Session *session) noexcept nogil:

@@ -117,7 +117,7 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
         error = WSAGetLastError()
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
-        end_send(session)
+        send_ended(session)
         session.error = error
     elif started == PENDING:
         await_progress(worker, session)
@@ -143,7 +143,7 @@ cdef inline bint peer_takes(Worker *worker, Session *session) noexcept nogil:
     return True
 
 
-cdef inline void end_send(Session *session) noexcept nogil:
+cdef inline void send_ended(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.sending = 0
     item_drop(&session.item)

@@ -13,7 +13,7 @@ from iocp cimport (
     INVALID_SOCKET, SOCKET, InterlockedDecrement, InterlockedIncrement, closesocket, iocp_break_off, iocp_give_pages,
     iocp_has_forked, iocp_linger_zero, iocp_shutdown_send, iocp_take_pages)
 from buffer cimport buffer_release, chain_release
-from call cimport call_with_message
+from call cimport schedule_message
 from link cimport link_drop, link_finish
 from place cimport leave_place
 from structs cimport (
@@ -189,7 +189,7 @@ cdef inline bint others_may_hold(Session *session) noexcept nogil:
     return session.listener == NULL or iocp_has_forked() or session.worker.broken != NOT_BROKEN
 
 
-cdef inline void end_connection(Session *session) noexcept nogil:
+cdef inline void tell_peer_of_end(Session *session) noexcept nogil:
     """For whoever else may hold its socket."""
     if session.resets:
         iocp_break_off(session.socket)
@@ -200,7 +200,7 @@ cdef inline void end_connection(Session *session) noexcept nogil:
 cdef inline void session_close_socket(Session *session) noexcept nogil:
     if session.socket != INVALID_SOCKET:
         if others_may_hold(session):
-            end_connection(session)
+            tell_peer_of_end(session)
         closesocket(session.socket)
         session.socket = INVALID_SOCKET
 
@@ -258,7 +258,7 @@ cdef inline bint introduce(Worker *worker, Message *message, Session *session) n
     if session == NULL:
         link_finish(message.link)
         message.error = worker.error
-        call_with_message(worker, message)
+        schedule_message(worker, message)
         return False
     session.python = message.python
     session.link = message.link

@@ -3,18 +3,18 @@
 # Ownership: none is taken.
 # Threads: the session's worker.
 from iocp cimport iocp_has_come
-from call cimport call
+from call cimport schedule_call
 from receive cimport RECEIVED_NOTHING, Received
 from session cimport session_at, session_slots
 from structs cimport CALL_CONNECT, CALL_RECEIVE, CALL_SHUTDOWN, OPEN, Session, Worker
 
 
-cdef inline bint has_given_up(Worker *worker) noexcept nogil:
+cdef inline bint drain_has_ended(Worker *worker) noexcept nogil:
     """It closes, and the drain time is over."""
     return worker.closing and worker.close_at == 0
 
 
-cdef inline bint drain_is_over(Worker *worker) noexcept nogil:
+cdef inline bint drain_time_is_over(Worker *worker) noexcept nogil:
     return worker.close_at != 0 and worker.close_at <= worker.now
 
 
@@ -31,7 +31,7 @@ cdef inline void expect_shutdown(Worker *worker, Session *session) noexcept nogi
 cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
     session.shutdown_due = 0
     if session.state == OPEN:
-        call(worker, &session.item, CALL_SHUTDOWN)
+        schedule_call(worker, &session.item, CALL_SHUTDOWN)
 
 
 cdef inline void go_on_to_shutdown(Worker *worker, Session *session, Received received) noexcept nogil:
@@ -57,7 +57,7 @@ cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
     One receive is waited for, not until there is nothing more: a peer that floods always has more. Once the drain is
     over none is: on_shutdown comes to whoever wants it, though there was no time at all.
     """
-    cdef bint is_over = drain_is_over(worker)
+    cdef bint is_over = drain_time_is_over(worker)
     cdef Session *session
     cdef unsigned int i
     worker.shutdown_due = 0

@@ -8,14 +8,14 @@
 from libc.stdint cimport uint64_t
 from iocp cimport (
     DWORD, HANDLE, SOCKET, ULONG_PTR, WSAENOBUFS, CancelIoEx, iocp_keep_alive, iocp_no_delay, iocp_now, unlikely)
-from call cimport call
-from close cimport abort_session, close_session, close_undrained, finish, send_end
-from connect cimport end_connect, on_connect
-from deadline cimport deadline_of, end_sparing, give_up_session, have_ended, is_spared, is_too_late
+from call cimport schedule_call
+from close cimport abort_session, close_session, close_undrained, finish, shut_sending
+from connect cimport connect_ended, on_connect
+from deadline cimport deadline_of, end_sparing, have_ended, is_spared, is_too_late, time_out
 from port cimport operation_bind
 from receive cimport (
-    RECEIVED_DATA, RECEIVED_ERROR, Received, end_receive, on_receive, reclaims, release_input, start_receive)
-from send cimport end_send, on_send, queue_above_water, queue_drained, start_send
+    RECEIVED_DATA, RECEIVED_ERROR, Received, on_receive, receive_ended, reclaims, release_input, start_receive)
+from send cimport on_send, queue_above_water, queue_drained, send_ended, start_send
 from session cimport session_close_socket, session_open, session_releasable, session_release
 from shutdown cimport expect_shutdown, go_on_to_shutdown, goes_on
 from status cimport status_exhausted
@@ -68,10 +68,10 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
             close_session(worker, session, session.reason)      # which sends our end
             return True
         if not session.end_sent:
-            send_end(worker, session)
+            shut_sending(worker, session)
             return True
     elif session.ending and not session.end_sent:
-        send_end(worker, session)
+        shut_sending(worker, session)
         return True
     if session.peer_ended:
         return session.state == OPEN and step_end(worker, session)    # else the queue is going out: nothing will come
@@ -112,7 +112,7 @@ cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:
     if session.handler.wants & CALL_END:
         if not session.end_told:
             session.end_told = 1
-            call(worker, &session.item, CALL_END)
+            schedule_call(worker, &session.item, CALL_END)
             return False
         if not session.end_sent or session.item.calls & CALL_END:
             return False
@@ -167,7 +167,7 @@ cdef inline int cost_of(DWORD bytes) noexcept nogil:
 cdef inline void received_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     cdef Received received
     if session.state == CLOSING:    # after our own close any status means closed
-        end_receive(session)
+        receive_ended(session)
         return
     received = on_receive(worker, session, status, bytes)
     if received == RECEIVED_DATA:
@@ -179,7 +179,7 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
             abort_session(worker, session, BY_US)
     elif received == RECEIVED_ERROR:
         close_session(worker, session, BY_ERROR)
-    end_receive(session)
+    receive_ended(session)
     if unlikely(session.shutdown_due):
         go_on_to_shutdown(worker, session, received)
     if session.state == FINISHING and received == RECEIVED_DATA:
@@ -198,7 +198,7 @@ cdef inline void sent_or_failed(Worker *worker, Session *session, int status, DW
     if not on_send(worker, session, status, bytes):
         close_session(worker, session, BY_ERROR)
     tell_drained(worker, session)
-    end_send(session)
+    send_ended(session)
 
 
 cdef inline void send_completed(Worker *worker, Operation *operation, int status, DWORD bytes) noexcept nogil:
@@ -212,7 +212,7 @@ cdef inline void tell_drained(Worker *worker, Session *session) noexcept nogil:
     if session.link == NULL or not queue_drained(session):
         return
     if session.handler.wants & CALL_DRAIN:
-        call(worker, &session.item, CALL_DRAIN)
+        schedule_call(worker, &session.item, CALL_DRAIN)
 
 
 cdef inline void connected_or_failed(Worker *worker, Session *session, int status) noexcept nogil:
@@ -224,7 +224,7 @@ cdef inline void connected_or_failed(Worker *worker, Session *session, int statu
             opened(worker, session)
             if session.leaving and session.state == OPEN:
                 finish(worker, session, BY_US)
-    end_connect(session)
+    connect_ended(session)
 
 
 cdef inline void connect_completed(Worker *worker, Operation *operation, int status, DWORD _bytes) noexcept nogil:
@@ -281,7 +281,7 @@ cdef inline void tell_end(Worker *worker, Session *session) noexcept nogil:
         return
     count_end(worker, session)
     session_close_socket(session)
-    call(worker, &session.item, CALL_CLOSE)
+    schedule_call(worker, &session.item, CALL_CLOSE)
 
 
 cdef inline void release(Worker *worker, Session *session) noexcept nogil:
@@ -350,7 +350,7 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
             if deadline_of(session) <= worker.seen_at:
                 timer_set(worker, &session.item, worker.seen_at + SPARE_TIME)
             return
-        give_up_session(worker, session)
+        time_out(worker, session)
         advance(worker, session)
     else:
         session.yielding = 1
@@ -376,7 +376,7 @@ cdef inline void session_start_due(Worker *worker, Item *item) noexcept nogil:
 cdef inline void session_told(Worker *worker, Item *item) noexcept nogil:
     cdef Session *session = <Session *> item
     if calls_for_now(session):
-        call(worker, item, 0)
+        schedule_call(worker, item, 0)
     advance(worker, session)
 
 
