@@ -48,10 +48,11 @@ from iocp cimport (
     iocp_own_name, iocp_peer_name, iocp_process_id, iocp_read32, iocp_read64, iocp_startup, iocp_submit, iocp_unclaim,
     iocp_was_connected, sockaddr_in, sockaddr_in6)
 from accept cimport listener_init
-from buffer cimport buffer_copy, buffer_pin, chain_cut, chain_length
+from buffer cimport buffer_copy, buffer_pin, chain_length
 from call cimport do_call
 from close cimport abort_session
 from closing cimport worker_over
+from door cimport input_consumed, input_discard
 from echo cimport echo_init
 from handler cimport handler_init
 from inbox cimport (

@@ -530,25 +530,26 @@ cdef inline void deliver_call(Worker *worker, NativeSession *native, Session ses
 
 
 cdef bytes input_of(Worker *worker, NativeSession *native):
-    """What has come, in one piece. Of its buffers one is kept for the next receive."""
-    cdef Buffer *buffer = native.input
+    """What has come, in one piece."""
+    cdef Buffer *buffer = native.inbound
     cdef bytes data
     cdef char *to
     if buffer.next == NULL:
-        return PyBytes_FromStringAndSize(buffer.data, buffer.length)
-    data = PyBytes_FromStringAndSize(NULL, chain_length(buffer))
-    to = PyBytes_AS_STRING(data)
-    while buffer != NULL:
-        memcpy(to, buffer.data, buffer.length)
-        to += buffer.length
-        buffer = buffer.next
-    chain_cut(worker, native.input)
+        data = PyBytes_FromStringAndSize(buffer.data, buffer.length)
+    else:
+        data = PyBytes_FromStringAndSize(NULL, chain_length(buffer))
+        to = PyBytes_AS_STRING(data)
+        while buffer != NULL:
+            memcpy(to, buffer.data, buffer.length)
+            to += buffer.length
+            buffer = buffer.next
+    input_consumed(worker, native)
     return data
 
 
 cdef inline void deliver_data(Worker *worker, NativeSession *native, Session session) noexcept:
     if not is_to_hear(native, session) or session.handler.on_receive is None:
-        worker.stats.bytes_discarded += chain_length(native.input)
+        input_discard(worker, native)
         return
     if session.paused:
         native.item.calls |= CALL_RECEIVE

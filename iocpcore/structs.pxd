@@ -163,7 +163,8 @@ cdef struct Session:
     unsigned char close_told    # CALL_CLOSE is over, or will never be
     int error                   # the system's number of what ended it, or 0
     unsigned int queue_buffers
-    Buffer *input               # received into: a chain
+    Buffer *posted              # the kernel fills it, or will: a chain
+    Buffer *inbound             # received, and not yet taken: a chain
     Buffer *queue_head          # to be sent, the part that is in flight included
     Buffer *queue_tail
     size_t queue_bytes
@@ -302,8 +303,8 @@ cdef struct Load:
 # What becomes of a session's bytes. Each is called in the worker's thread, without the GIL.
 cdef struct SessionOps:
     bint (*opened)(Worker *, Session *) noexcept nogil      # there is a connection; False: no memory to serve it
-    bint (*data)(Worker *, Session *) noexcept nogil        # session.input has come; False: abort the session
-    void (*discarded)(Worker *, Session *) noexcept nogil   # session.input came after finish()
+    bint (*data)(Worker *, Session *) noexcept nogil        # session.inbound has come; False: abort the session
+    void (*discarded)(Worker *, Session *) noexcept nogil   # session.inbound came after finish()
     void (*closed)(Worker *, Session *) noexcept nogil      # once, when nothing of it is in flight any more
     void (*refused)(Worker *, Handler *, int error) noexcept nogil  # a session that was to connect never came to be
     bint throttled              # above the high-water mark nothing more is received: it would be queued, too

@@ -3,13 +3,13 @@
 # Ownership: what was received moves to the send queue as it is, without a copy.
 # Threads: the session's worker.
 from iocp cimport unlikely
+from door cimport input_take
 from handler cimport handler_init
 from send cimport enqueue, enqueue_chain
 from structs cimport Buffer, Handler, Session, Worker
 
 cdef inline bint echo_data(Worker *worker, Session *session) noexcept nogil:
-    cdef Buffer *input = session.input
-    session.input = NULL
+    cdef Buffer *input = input_take(session)
     if unlikely(input.next != NULL):
         enqueue_chain(worker, session, input)
     else:

@@ -3,7 +3,7 @@
 # The other files here change what becomes of the bytes: each has an init that sets its functions in handler.ops.
 # Ownership: a handler outlives the sessions that refer to it.
 # Threads: the session's worker; handler_init() any.
-from buffer cimport chain_length
+from door cimport input_consumed, input_discard
 from structs cimport Handler, Session, Worker
 from tuning cimport RECEIVE_DEFAULT
 
@@ -11,12 +11,9 @@ cdef inline bint nothing_opened(Worker *_worker, Session *_session) noexcept nog
     return True
 
 
-cdef inline bint forget_data(Worker *_worker, Session *_session) noexcept nogil:
+cdef inline bint forget_data(Worker *worker, Session *session) noexcept nogil:
+    input_consumed(worker, session)
     return True
-
-
-cdef inline void discarded(Worker *worker, Session *session) noexcept nogil:
-    worker.stats.bytes_discarded += chain_length(session.input)
 
 
 cdef inline void nothing_closed(Worker *_worker, Session *_session) noexcept nogil:
@@ -30,7 +27,7 @@ cdef inline void nothing_refused(Worker *_worker, Handler *_handler, int _error)
 cdef inline void handler_init(Handler *handler) noexcept nogil:
     handler.ops.opened = nothing_opened
     handler.ops.data = forget_data
-    handler.ops.discarded = discarded
+    handler.ops.discarded = input_discard
     handler.ops.closed = nothing_closed
     handler.ops.refused = nothing_refused
     handler.settings.linger = 5000000000

@@ -9,7 +9,8 @@ from cpython.pythread cimport PyThread_release_lock
 from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now
 from buffer cimport buffer_borrow, chain_length
 from close cimport finish
-from handler cimport discarded, handler_init
+from door cimport input_consumed, input_discard
+from handler cimport handler_init
 from send cimport enqueue
 from structs cimport BY_US, LATENCY_BUCKETS, LATENCY_OCTAVE, Buffer, Handler, Load, LoadRow, Session, Worker
 
@@ -153,14 +154,15 @@ cdef inline bint load_data(Worker *worker, Session *session) noexcept nogil:
     """False if a byte is wrong, or one too many."""
     cdef Load *load = session.handler.load
     cdef LoadSession *own = <LoadSession *> session.handler_data
-    cdef Buffer *input = session.input
+    cdef Buffer *input = session.inbound
     while input != NULL:
         if not load_matches(load, own, input):
             load_count_mismatch(worker, load)
             return False
         own.received += input.length
         input = input.next
-    load_count_echoes(worker, load, own, chain_length(session.input))
+    load_count_echoes(worker, load, own, chain_length(session.inbound))
+    input_consumed(worker, session)
     if own.echoed < load.messages:
         return load_fill(worker, session)
     finish(worker, session, BY_US)
@@ -186,7 +188,7 @@ cdef inline void load_over(Load *load) noexcept nogil:
 cdef inline void load_discarded(Worker *worker, Session *session) noexcept nogil:
     """It came after finish(). If all answers had come by then, this is one byte too many."""
     cdef LoadSession *own = <LoadSession *> session.handler_data
-    discarded(worker, session)
+    input_discard(worker, session)
     if own.echoed == session.handler.load.messages:
         load_count_mismatch(worker, session.handler.load)
 

@@ -1,6 +1,6 @@
 # A handler in Python: notes what its callbacks are to be told.
 #
-# Ownership: what was received stays in session.input until on_receive has had it.
+# Ownership: what was received stays in session.inbound until on_receive has had it.
 # Threads: the session's worker.
 from call cimport schedule_call
 from handler cimport handler_init

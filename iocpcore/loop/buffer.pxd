@@ -1,6 +1,6 @@
 # Buffers: what is received into and what is sent from, in chains.
 #
-# Ownership: a buffer has one owner: a pool, a session's `input`, a session's send queue, or a message. Echoing
+# Ownership: a buffer has one owner: a pool, a session's `posted` or `inbound`, its send queue, or a message. Echoing
 # moves it from input to queue without a copy. One that an operation refers to is in flight, and its owner keeps it till
 # the packet. A pinned one, once released, waits until the worker has the GIL.
 # Threads: pools belong to their worker; buffer_copy() and buffer_pin() are for any.

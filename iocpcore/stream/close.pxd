@@ -5,7 +5,7 @@
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
 from iocp cimport HANDLE, INVALID_SOCKET, ULONG_PTR, CancelIoEx, iocp_shutdown_send, iocp_taken
-from buffer cimport chain_length
+from door cimport input_discard
 from link cimport link_finish
 from session cimport session_close_socket, session_reset_at_close
 from structs cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
@@ -21,7 +21,7 @@ cdef inline void cancel_operations(Session *session) noexcept nogil:
 cdef inline void drop_calls(Worker *worker, Session *session) noexcept nogil:
     """What is due to its handler, but for on_close, will not be told."""
     if session.item.calls & CALL_RECEIVE:
-        worker.stats.bytes_discarded += chain_length(session.input)
+        input_discard(worker, session)
     session.item.calls = 0
 
 

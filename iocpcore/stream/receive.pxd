@@ -2,7 +2,7 @@
 #
 # One buffer as a rule. After a receive that fills all of its buffers the next has four times as many, after one that
 # leaves three quarters empty half: a large message comes in few pieces, and whoever says little holds little.
-# Ownership: the posted buffers are session.input, a chain; the kernel writes to all of them until the packet. Those
+# Ownership: the posted buffers are session.posted, a chain; the kernel writes to all of them until the packet. Those
 # that stay empty go back then. A session holds itself in flight meanwhile. An idle session, one of many, or one that
 # receives much first posts a zero-byte receive, which holds no buffer.
 # Threads: the session's worker.
@@ -16,7 +16,7 @@ from structs cimport FAILED, Buffer, Session, Started, Worker
 from tuning cimport CONTENDED_MORE, IDLE_TIME, LARGE_TIME, RECEIVE_GATHER, RECEIVE_SIZE, SELDOM
 
 cdef enum Received:
-    RECEIVED_DATA       # in session.input
+    RECEIVED_DATA       # in session.inbound
     RECEIVED_NOTHING    # the buffer was given back, or the zero-byte receive says that there is something
     RECEIVED_END        # the peer has finished sending
     RECEIVED_ERROR      # session.error says why
@@ -27,15 +27,15 @@ cdef inline bint reclaims(Worker *worker) noexcept nogil:
     return worker.reclaims
 
 
-cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
+cdef inline bint take_posted(Worker *worker, Session *session) noexcept nogil:
     """Have something to receive into; False without memory."""
-    if session.input == NULL:
-        session.input = buffer_take(worker)
-        if session.input == NULL:
+    if session.posted == NULL:
+        session.posted = buffer_take(worker)
+        if session.posted == NULL:
             return False
         if session.more_buffers == 0:
             return True
-    elif session.more_buffers == 0 and session.input.next == NULL:
+    elif session.more_buffers == 0 and session.posted.next == NULL:
         return True
     take_more(worker, session)
     return True
@@ -43,7 +43,7 @@ cdef inline bint take_input(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
     """As many as are wanted beside the first, and no more; few while others wait. Without memory fewer will do."""
-    cdef Buffer *last = session.input
+    cdef Buffer *last = session.posted
     cdef int _more, most = session.more_buffers
     if worker.contended:
         most = min(most, CONTENDED_MORE)
@@ -59,7 +59,7 @@ cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
 cdef inline int receive_into_several(Session *session, DWORD *received) noexcept nogil:
     """As call_receive(), which is for one."""
     cdef WSABUF buffers[RECEIVE_GATHER]
-    cdef Buffer *buffer = session.input
+    cdef Buffer *buffer = session.posted
     cdef unsigned int left = session.handler.settings.receive_size
     cdef DWORD flags = 0
     cdef DWORD count = 0
@@ -80,10 +80,10 @@ cdef inline int call_receive(Session *session, DWORD *received) noexcept nogil:
     cdef DWORD flags = 0
     buffer.buf = NULL
     buffer.len = 0
-    if session.input != NULL:
-        if session.input.next != NULL:
+    if session.posted != NULL:
+        if session.posted.next != NULL:
             return receive_into_several(session, received)
-        buffer.buf = session.input.data
+        buffer.buf = session.posted.data
         buffer.len = min(session.handler.settings.receive_size, RECEIVE_SIZE)
     if WSARecv(session.socket, &buffer, 1, received, &flags, &session.item.operation.overlapped, NULL) == 0:
         return 0
@@ -95,9 +95,9 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     cdef int error
     cdef Started started
     if waiting:
-        release_input(worker, session)
+        release_posted(worker, session)
         session.filled = 0
-    elif not take_input(worker, session):
+    elif not take_posted(worker, session):
         session.error = WSAENOBUFS
         return FAILED
     operation_begin(worker, &session.item.operation)
@@ -120,13 +120,13 @@ cdef inline void receive_ended(Session *session) noexcept nogil:
     item_drop(&session.item)
 
 
-cdef inline void release_input(Worker *worker, Session *session) noexcept nogil:
-    chain_release(worker, session.input)
-    session.input = NULL
+cdef inline void release_posted(Worker *worker, Session *session) noexcept nogil:
+    chain_release(worker, session.posted)
+    session.posted = NULL
 
 
-cdef inline unsigned int input_count(Session *session) noexcept nogil:
-    cdef Buffer *buffer = session.input.next
+cdef inline unsigned int posted_count(Session *session) noexcept nogil:
+    cdef Buffer *buffer = session.posted.next
     cdef unsigned int count = 1
     while buffer != NULL:
         count += 1
@@ -144,7 +144,7 @@ cdef inline unsigned int buffers_for(unsigned int bytes) noexcept nogil:
 cdef inline void plan_next(Session *session, unsigned int bytes) noexcept nogil:
     """How many buffers the next receive is to have, after one that brought so many bytes into these."""
     cdef unsigned int most = session.handler.settings.receive_size
-    cdef unsigned int count = input_count(session)
+    cdef unsigned int count = posted_count(session)
     cdef unsigned int room = min(count * RECEIVE_SIZE, most)
     cdef bint full = bytes == room
     if full:
@@ -157,7 +157,7 @@ cdef inline void plan_next(Session *session, unsigned int bytes) noexcept nogil:
 
 cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) noexcept nogil:
     """Of several buffers, or a full one: note what each holds, give back those that hold nothing."""
-    cdef Buffer *buffer = session.input
+    cdef Buffer *buffer = session.posted
     plan_next(session, bytes)
     if bytes > RECEIVE_SIZE:
         worker.large_until = worker.now + LARGE_TIME
@@ -189,7 +189,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     if unlikely(yielding):
         session.seldom = SELDOM
         if status_cancelled(status) and reclaims(worker):
-            release_input(worker, session)
+            release_posted(worker, session)
             session.more_buffers = 0
             return RECEIVED_NOTHING
     if status != 0:
@@ -201,11 +201,13 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.active_at = worker.now
     if bytes == 0:
         session.peer_ended = 1
-        release_input(worker, session)  # it may go on sending for long
+        release_posted(worker, session)  # it may go on sending for long
         return RECEIVED_END
-    session.input.length = bytes
-    if unlikely(bytes >= RECEIVE_SIZE or session.input.next != NULL):
+    session.posted.length = bytes
+    if unlikely(bytes >= RECEIVE_SIZE or session.posted.next != NULL):
         divide(worker, session, bytes)
+    session.inbound = session.posted
+    session.posted = NULL
     worker.stats.bytes_received += bytes
     if session.link != NULL:
         link_count_received(session.link, bytes)

@@ -212,8 +212,9 @@ cdef inline void session_reset_at_close(Session *session) noexcept nogil:
 
 cdef inline void session_free_buffers(Worker *worker, Session *session) noexcept nogil:
     cdef Buffer *buffer
-    chain_release(worker, session.input)
-    session.input = NULL
+    chain_release(worker, session.posted)
+    chain_release(worker, session.inbound)
+    session.posted = session.inbound = NULL
     while session.queue_head != NULL:
         buffer = session.queue_head
         session.queue_head = buffer.next

@@ -14,7 +14,7 @@ from connect cimport connect_ended, on_connect
 from deadline cimport deadline_of, end_sparing, have_ended, is_spared, is_too_late, time_out
 from port cimport operation_bind
 from receive cimport (
-    RECEIVED_DATA, RECEIVED_ERROR, Received, on_receive, receive_ended, reclaims, release_input, start_receive)
+    RECEIVED_DATA, RECEIVED_ERROR, Received, on_receive, receive_ended, reclaims, release_posted, start_receive)
 from send cimport on_send, queue_above_water, queue_drained, send_ended, start_send
 from session cimport session_close_socket, session_open, session_releasable, session_release
 from shutdown cimport expect_shutdown, go_on_to_shutdown, goes_on
@@ -96,8 +96,7 @@ cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
     """It may be paused for long."""
-    if not session.item.calls & CALL_RECEIVE:
-        release_input(worker, session)
+    release_posted(worker, session)
 
 
 cdef inline bint wants_data(Session *session) noexcept nogil:

@@ -330,7 +330,7 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
         if session.listener != NULL and session.listener.holds <= 0:
             sim_violation("worker %d: nobody holds the listener of the session in slot %u", worker.index, i)
         queued += session.queue_bytes
-        buffers += count_pooled(session.input)
+        buffers += count_pooled(session.posted) + count_pooled(session.inbound)
         buffers += count_pooled(session.queue_head)
     if sessions != <int> worker.sessions.active or sessions != worker.stats.active:
         sim_violation("worker %d: it has %d sessions, and counts %u", worker.index, sessions, worker.sessions.active)
