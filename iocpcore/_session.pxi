@@ -463,7 +463,7 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
     if due & CALL_CLOSE and not worker.abandoned:
         native.close_told = 1
         native.python = NULL
-        if native.active_at == 0:
+        if not native.connected:
             warn_unheard(worker, session, native.error)
         native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
         native.ops = &nobody.native.ops

@@ -122,6 +122,14 @@ cdef enum SessionState:
     FINISHING       # sends what is queued, ends its sending side, discards input until the peer's end
     CLOSING         # starts nothing more; waits until nothing is in flight
 
+# Of a session's one receive. From RECEIVE_POSTED on it is in flight.
+cdef enum ReceiveState:
+    RECEIVE_NONE
+    RECEIVE_DUE         # there is data: a receive of zero bytes has said so, and none with a buffer has begun since
+    RECEIVE_POSTED      # into buffers
+    RECEIVE_YIELDING    # ... and it is idle, and its buffer is to go back: it was cancelled, where that may be
+    RECEIVE_WAITING     # of zero bytes: it holds no buffer
+
 cdef enum CloseReason:
     BY_US
     BY_PEER         # the peer has ended, and we have answered
@@ -145,14 +153,12 @@ cdef struct Session:
     unsigned char state
     unsigned char reason
     unsigned char skips         # inline successes post no packet
-    unsigned char receiving     # a receive is in flight
-    unsigned char waiting       # ... of zero bytes: it holds no buffer
-    unsigned char yielding      # it is idle, and its buffer is to go back: its receive was cancelled, where that may be
+    unsigned char receive       # enum ReceiveState
     unsigned char filled        # what came last filled all its room, and the next has more: the rest is there as a rule
-    unsigned char data_waits    # a receive of zero bytes has said so, and none with a buffer has begun since
     unsigned char more_buffers  # beside the first, to receive into: as many as what came before has asked for
     unsigned char seldom        # it has been idle of late: so many receives more wait without a buffer
     unsigned char sending       # a send is in flight
+    unsigned char connected
     unsigned char peer_ended
     unsigned char end_sent
     unsigned char resets        # closing its socket is to break the connection off
@@ -168,7 +174,7 @@ cdef struct Session:
     Buffer *queue_head          # to be sent, the part that is in flight included
     Buffer *queue_tail
     size_t queue_bytes
-    uint64_t active_at          # when it last received, nanoseconds; 0: it is not connected yet
+    uint64_t active_at          # when it last received, nanoseconds
     uint64_t sent_at            # when its sending last made progress; while it connects: when that began
     uint64_t taken              # bytes that the peer's system had when a send that pends was begun, or last looked at
     uint64_t closing_at         # when its end last made progress

@@ -64,6 +64,7 @@ cdef inline bint on_connect(Worker *worker, Session *session, int status) noexce
         session.error = status
         return False
     session.state = OPEN
+    session.connected = 1
     session.active_at = worker.now
     session.sent_at = worker.now
     worker.stats.connected += 1

@@ -7,7 +7,8 @@ from libc.stdint cimport uint64_t
 from iocp cimport WSAETIMEDOUT, iocp_has_come, iocp_has_ended
 from close cimport close_session, time_to_finish
 from send cimport peer_takes
-from structs cimport BY_TIMEOUT, CLOSING, CONNECTING, FINISHING, OPEN, Session, Worker
+from session cimport is_receiving
+from structs cimport BY_TIMEOUT, CLOSING, CONNECTING, FINISHING, OPEN, RECEIVE_POSTED, Session, Worker
 from timer cimport earlier
 from tuning cimport DRAIN_TIME, IDLE_TIME
 
@@ -43,7 +44,7 @@ cdef inline uint64_t stalled_deadline(Session *session) noexcept nogil:
 
 cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
     """When an open session is to give its receive buffer back, 0: it has none, or is about to."""
-    if session.receiving and not session.waiting and not session.yielding:
+    if session.receive == RECEIVE_POSTED:
         return session.active_at + IDLE_TIME
     return 0
 
@@ -67,7 +68,7 @@ cdef inline bint is_spared(Worker *worker, Session *session) noexcept nogil:
         return False
     if session.item.ready or session.item.calling:
         return True
-    return session.receiving and iocp_has_come(session.socket, &session.item.operation.overlapped)
+    return is_receiving(session) and iocp_has_come(session.socket, &session.item.operation.overlapped)
 
 
 cdef inline bint is_stalled(Worker *worker, Session *session) noexcept nogil:

@@ -12,7 +12,9 @@ from item cimport item_drop, item_hold
 from link cimport link_count_received
 from port cimport operation_begin, operation_started
 from status cimport status_cancelled
-from structs cimport FAILED, Buffer, Session, Started, Worker
+from structs cimport (
+    FAILED, RECEIVE_DUE, RECEIVE_NONE, RECEIVE_POSTED, RECEIVE_WAITING, RECEIVE_YIELDING, Buffer, Session, Started,
+    Worker)
 from tuning cimport CONTENDED_MORE, IDLE_TIME, LARGE_TIME, RECEIVE_GATHER, RECEIVE_SIZE, SELDOM
 
 cdef enum Received:
@@ -94,6 +96,7 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
     """Post a receive: into buffers, or of zero bytes if it is only `waiting`. INLINE: `received` bytes are there."""
     cdef int error
     cdef Started started
+    cdef unsigned char before = session.receive
     if waiting:
         release_posted(worker, session)
         session.filled = 0
@@ -101,22 +104,19 @@ cdef inline Started start_receive(Worker *worker, Session *session, bint waiting
         session.error = WSAENOBUFS
         return FAILED
     operation_begin(worker, &session.item.operation)
-    session.receiving = 1
-    session.waiting = waiting
+    session.receive = RECEIVE_WAITING if waiting else RECEIVE_POSTED
     item_hold(&session.item)
     error = call_receive(session, received)
     started = operation_started(worker, error, session.skips)
     if started == FAILED:
+        session.receive = before
         receive_ended(session)
         session.error = error
-        return FAILED
-    session.data_waits = 0
     return started
 
 
 cdef inline void receive_ended(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
-    session.receiving = 0
     item_drop(&session.item)
 
 
@@ -171,7 +171,7 @@ cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) no
 
 cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
     """There is data to receive. A session that was idle is likely to be so again: it leaves the buffers to others."""
-    session.data_waits = 1
+    session.receive = RECEIVE_DUE
     if worker.now - session.active_at >= IDLE_TIME:
         session.seldom = SELDOM
     elif session.seldom != 0:
@@ -181,12 +181,10 @@ cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     """A receive has ended, with 0 or an error number. Its operation is over when receive_ended() was called, later."""
-    cdef bint waiting = session.waiting
-    cdef bint yielding = session.yielding
-    session.waiting = 0
-    session.yielding = 0
+    cdef unsigned char was = session.receive
+    session.receive = RECEIVE_NONE
     session.filled = 0
-    if unlikely(yielding):
+    if unlikely(was == RECEIVE_YIELDING):
         session.seldom = SELDOM
         if status_cancelled(status) and reclaims(worker):
             release_posted(worker, session)
@@ -195,7 +193,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     if status != 0:
         session.error = status
         return RECEIVED_ERROR
-    if waiting:
+    if was == RECEIVE_WAITING:
         note_waiting(worker, session)
         return RECEIVED_NOTHING
     session.active_at = worker.now

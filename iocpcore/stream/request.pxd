@@ -118,7 +118,6 @@ cdef inline Session *session_to_connect(Worker *worker, Message *message) noexce
     if session == NULL:
         closesocket(socket)
         return NULL
-    session.active_at = 0
     return session
 
 

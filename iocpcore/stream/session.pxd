@@ -17,7 +17,8 @@ from call cimport schedule_message
 from link cimport link_drop, link_finish
 from place cimport leave_place
 from structs cimport (
-    CLOSING, FREE, NOT_BROKEN, Buffer, Handler, Item, Listener, Message, Session, SessionSlab, SessionTable, Worker)
+    CLOSING, FREE, NOT_BROKEN, OPEN, RECEIVE_POSTED, Buffer, Handler, Item, Listener, Message, Session, SessionSlab,
+    SessionTable, Worker)
 from timer cimport timer_drop, timers_reserve
 from tuning cimport RELEASED_SPOILT, SLAB_SESSIONS, TRIM_TIME
 
@@ -173,11 +174,17 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     session.listener = listener
     if listener != NULL:
         InterlockedIncrement(&listener.holds)
+    session.connected = state == OPEN
     session.active_at = worker.now
     session.sent_at = worker.now
     worker.sessions.active += 1
     worker.stats.active += 1
     return session
+
+
+cdef inline bint is_receiving(Session *session) noexcept nogil:
+    """Is its receive in flight?"""
+    return session.receive >= RECEIVE_POSTED
 
 
 cdef inline bint session_releasable(Session *session) noexcept nogil:
@@ -193,7 +200,7 @@ cdef inline void tell_peer_of_end(Session *session) noexcept nogil:
     """For whoever else may hold its socket."""
     if session.resets:
         iocp_break_off(session.socket)
-    elif not session.end_sent and session.active_at != 0:
+    elif not session.end_sent and session.connected:
         iocp_shutdown_send(session.socket)
 
 

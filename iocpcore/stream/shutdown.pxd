@@ -5,8 +5,8 @@
 from iocp cimport iocp_has_come
 from call cimport schedule_call
 from receive cimport RECEIVED_NOTHING, Received
-from session cimport session_at, session_slots
-from structs cimport CALL_CONNECT, CALL_RECEIVE, CALL_SHUTDOWN, OPEN, Session, Worker
+from session cimport is_receiving, session_at, session_slots
+from structs cimport CALL_CONNECT, CALL_RECEIVE, CALL_SHUTDOWN, OPEN, RECEIVE_DUE, Session, Worker
 
 
 cdef inline bint drain_has_ended(Worker *worker) noexcept nogil:
@@ -46,9 +46,11 @@ cdef inline bint is_to_hear(Session *session) noexcept nogil:
     """Has its peer sent something that its handler is yet to be told of?"""
     if session.state != OPEN or session.paused or session.peer_ended:
         return False
-    if session.receiving:
+    if is_receiving(session):
         return iocp_has_come(session.socket, &session.item.operation.overlapped)
-    return session.data_waits or session.item.ready or session.item.calls & (CALL_CONNECT | CALL_RECEIVE) != 0
+    if session.receive == RECEIVE_DUE or session.item.ready:
+        return True
+    return session.item.calls & (CALL_CONNECT | CALL_RECEIVE) != 0
 
 
 cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
@@ -68,5 +70,5 @@ cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
             continue
         if is_over or not is_to_hear(session):
             tell_shutdown(worker, session)
-        elif not session.receiving:
+        elif not is_receiving(session):
             worker.shutdown_due = 1     # something may wait that it is yet to receive: look again

@@ -16,13 +16,13 @@ from port cimport operation_bind
 from receive cimport (
     RECEIVED_DATA, RECEIVED_ERROR, Received, on_receive, receive_ended, reclaims, release_posted, start_receive)
 from send cimport on_send, queue_above_water, queue_drained, send_ended, start_send
-from session cimport session_close_socket, session_open, session_releasable, session_release
+from session cimport is_receiving, session_close_socket, session_open, session_releasable, session_release
 from shutdown cimport expect_shutdown, go_on_to_shutdown, goes_on
 from status cimport status_exhausted
 from structs cimport (
     BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CLOSING,
-    CONNECTING, FAILED, FINISHING, INLINE, OPEN, PENDING, TROUBLE_CONNECT, Handler, Item, ItemOps, Listener, Operation,
-    Session, Settings, Started, Worker)
+    CONNECTING, FAILED, FINISHING, INLINE, OPEN, PENDING, RECEIVE_DUE, RECEIVE_NONE, RECEIVE_YIELDING, TROUBLE_CONNECT,
+    Handler, Item, ItemOps, Listener, Operation, Session, Settings, Started, Worker)
 from timer cimport timer_set
 from tuning cimport CONTENDED_TIME, IDLE_TIME, LITTLE, RECEIVE_SIZE, SELDOM, SHORT_TURN, SPARE_TIME, STEP
 from turn cimport round_is_over, wait_for_turn, whole_turn
@@ -75,7 +75,7 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
         return True
     if session.peer_ended:
         return session.state == OPEN and step_end(worker, session)    # else the queue is going out: nothing will come
-    if session.receiving:
+    if is_receiving(session):
         return False
     if not wants_data(session):
         hold_no_empty_buffer(worker, session)
@@ -90,8 +90,8 @@ cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
     nothing. And what is large would come whenever the system has it, for many sessions in one dequeue: so each receives
     in its turn, into pages that the cache still has.
     """
-    return not session.data_waits and ((session.more_buffers | session.seldom) != 0
-                                       or worker.stats.buffers_used > worker.buffers_enough)
+    return session.receive != RECEIVE_DUE and (
+        (session.more_buffers | session.seldom) != 0 or worker.stats.buffers_used > worker.buffers_enough)
 
 
 cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
@@ -152,7 +152,7 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
 
 cdef inline void receive_refused(Worker *worker, Session *session, bint waiting) noexcept nogil:
     """For want of memory: the next receive is of zero bytes, which locks no pages. A second refusal closes."""
-    if waiting or session.data_waits or not status_exhausted(session.error):
+    if waiting or session.receive == RECEIVE_DUE or not status_exhausted(session.error):
         close_session(worker, session, BY_ERROR)
         return
     session.error = 0
@@ -166,6 +166,7 @@ cdef inline int cost_of(DWORD bytes) noexcept nogil:
 cdef inline void received_or_failed(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
     cdef Received received
     if session.state == CLOSING:    # after our own close any status means closed
+        session.receive = RECEIVE_NONE
         receive_ended(session)
         return
     received = on_receive(worker, session, status, bytes)
@@ -291,7 +292,7 @@ cdef inline void release(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void count_end(Worker *worker, Session *session) noexcept nogil:
-    if session.active_at == 0:  # it never was connected
+    if not session.connected:
         count_connect_failure(worker, session.error)
     elif session.reason == BY_PEER:
         worker.stats.closed_by_peer += 1
@@ -318,7 +319,7 @@ cdef inline bint moves_much(Session *session) noexcept nogil:
 
 cdef inline bint is_large(Session *session) noexcept nogil:
     """Is what it does next likely to be? To wait for much, without a buffer, is not."""
-    return session.queue_bytes > RECEIVE_SIZE or (session.data_waits and session.more_buffers != 0)
+    return session.queue_bytes > RECEIVE_SIZE or (session.receive == RECEIVE_DUE and session.more_buffers != 0)
 
 
 cdef inline bint others_first(Worker *worker, Session *session) noexcept nogil:
@@ -352,7 +353,7 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
         time_out(worker, session)
         advance(worker, session)
     else:
-        session.yielding = 1
+        session.receive = RECEIVE_YIELDING
         if reclaims(worker):
             CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, &session.item.operation.overlapped)
 

@@ -67,7 +67,7 @@ cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
 
 cdef bint has_come(NativeSession *native) noexcept:
     """Something for its receive, or that has ended."""
-    return native.receiving and iocp_has_come(native.socket, &native.item.operation.overlapped)
+    return is_receiving(native) and iocp_has_come(native.socket, &native.item.operation.overlapped)
 
 
 cdef bint will_be_told(Worker *worker, NativeSession *native) noexcept:
@@ -78,7 +78,7 @@ cdef bint will_be_told(Worker *worker, NativeSession *native) noexcept:
 cdef void check_heard(NativeSession *native, Talk talk) noexcept:
     """In on_shutdown: what its peer had sent when closing began was told before, but while it was paused."""
     cdef Worker *worker = native.worker
-    if talk.listens and not talk.heard and not talk.was_paused and not worker.shutdown_over and native.receiving:
+    if talk.listens and not talk.heard and not talk.was_paused and not worker.shutdown_over and is_receiving(native):
         must(not sim_came_by(&native.item.operation.overlapped, worker.closing_since), talk,
              "on_shutdown came before what its peer had sent")
 

@@ -23,10 +23,10 @@ from listener cimport accept_completed
 from place cimport has_place
 from port cimport port_associate
 from request cimport session_takes, still_takes
-from session cimport session_at, session_slots
+from session cimport is_receiving, session_at, session_slots
 from structs cimport (
-    BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, Operation, SessionSlab,
-    TimerHeap, Waiting)
+    BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, RECEIVE_WAITING,
+    RECEIVE_YIELDING, Operation, SessionSlab, TimerHeap, Waiting)
 from timer cimport timer_first
 from tuning cimport ACCEPTS, IDLE_TIME, ROUND, SEND_LIMIT, SLAB_SESSIONS, STEP, TURN
 
@@ -385,7 +385,7 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
         if session == NULL:
             continue
         deadline = deadline_of(session)
-        if deadline <= worker.now or (session.yielding and worker.reclaims):
+        if deadline <= worker.now or (session.receive == RECEIVE_YIELDING and worker.reclaims):
             continue
         if session.item.ready or session.item.calling:
             continue
@@ -441,7 +441,7 @@ cdef void check_spared(Worker *worker, uint64_t began) noexcept nogil:
             continue
         if session.closing_at < began or session.handler.settings.send_timeout != 0:
             continue
-        if not session.receiving or session.sending or session.queue_head != NULL or session.active_at == 0:
+        if not is_receiving(session) or session.sending or session.queue_head != NULL or not session.connected:
             continue
         if session.reason == BY_US or session.sent_at >= session.closing_at:    # a drain, or send_timeout, was over
             continue
@@ -716,7 +716,9 @@ cdef bint somebody_is_idle(Run *run) noexcept nogil:
     for k in range(run.count):
         for i in range(session_slots(&run.workers[k])):
             session = session_at(&run.workers[k], i)
-            if session != NULL and session.state == OPEN and session.receiving and not session.waiting:
+            if session == NULL or session.state != OPEN:
+                continue
+            if is_receiving(session) and session.receive != RECEIVE_WAITING:
                 if session.active_at + IDLE_TIME <= sim_now():
                     return True
     return False
