@@ -1,6 +1,7 @@
 """The core's folders are layers: a file imports from its own and from those below, and no step knows another."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,16 @@ def test_only_the_tuning_knows_of_the_simulated_build():
 @pytest.mark.parametrize("page", ["design.md", "lifetime.md"])
 def test_the_functions_and_files_that_a_page_names_are_there(page):
     text = (CORE.parent / "docs" / page).read_text(encoding="utf-8")
-    folders = [CORE, CORE.parent / "tests", CORE.parent / "python"]
+    folders = [CORE, *(CORE.parent / name for name in ("tests", "tools", "python"))]
     sources = [file for folder in folders for file in folder.rglob("*.*") if file.suffix in KINDS]
     code = "".join(file.read_text(encoding="utf-8") for file in sources)
     named = set(re.findall(r"`(\w+)\(\)`", text)) - {"start_x", "on_x", "io_uring_enter"}
     assert [name for name in sorted(named) if not re.search(rf"\b{name}\(", code)] == []
     files = set(re.findall(r"`[\w/]*?(\w+\.(?:pxd|pxi|h|c|py|diff))`", text))
     assert files - {file.name for file in sources} == set()
+
+
+def test_the_picture_of_the_folders_is_made_from_the_imports():
+    tool = runpy.run_path(str(CORE.parent / "tools" / "house.py"))
+    assert set(tool["LAYERS"]) == {file.parent.name for file in FILES.values()}
+    assert tool["PICTURE"].read_text(encoding="utf-8") == tool["picture"](), "tools/house.py draws it anew"
