@@ -224,7 +224,7 @@ cdef class Proactor:
 
     def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=DRAIN):
         if self.native != NULL or self.closing:
-            raise RuntimeError("a proactor is made once")
+            raise RuntimeError("Proactor.__init__() was called twice")
         cdef int i, chosen
         _start_up()
         cdef uint64_t threads = whole("workers", workers, 0, WORKERS_MOST)
@@ -286,7 +286,7 @@ cdef class Proactor:
         if self.process_id != process_id:
             self.raise_failure()    # it has ended by sys.exit()
             logging.getLogger("iocpcore").error(
-                "a callback that forked has returned in the child: the proactor stays with the parent")
+                "a callback that called fork() has returned in the child process: the proactor belongs to the parent")
 
     @property
     def workers(self):
@@ -302,42 +302,43 @@ cdef class Proactor:
         """listen(handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None, max_sessions=None,
                when_full="wait", workers=None, **options)
 
-        Accept connections for the handler; returns armed, with the accepts posted. With workers=0 the first thread that
-        listens or polls is the one that polls; in another, listen() waits until that polls.
+        Accept connections for the handler. When it returns, the accepts are posted. With workers=0 the first thread
+        that calls listen() or poll() is the one that polls; in another thread listen() waits until that one polls.
 
         - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
         - port: 0 lets the system choose.
-        - sock: pass sock.dup() to keep yours; the object that is given is as good as closed from now on. A TCP socket
-          without TLS that listens already, or is bound, instead of host and port. On Linux it is made non-blocking, for
-          all who hold it; its sessions' SO_LINGER is switched off, its own stays. Who has a duplicate listens on when
-          this listener closes.
-        - shared: other processes, or other proactors, listen on sock too; each connection goes to one of them, as the
-          system chooses. On Windows all but one must say so; on Linux it is the same either way.
-        - backlog: connections the system holds until they are accepted; None: as many as is reasonable there. Windows
-          takes at most 200 if a number is given.
-        - max_sessions: served at a time.
-        - when_full: "wait", others are served when there is a place, or "refuse", they are closed at once.
-        - workers: numbers of those that serve its sessions; None: all.
+        - sock: a TCP socket without TLS that listens already, or is bound, instead of host and port. The listener owns
+          it and closes it: pass sock.dup() to keep yours. Another holder's duplicate goes on listening after that. On
+          Linux the socket becomes non-blocking for all its holders. SO_LINGER is switched off for its sessions, and
+          stays as it is for the socket.
+        - shared: other processes, or other proactors, listen on sock too. The system chooses which of them gets a
+          connection. On Windows all but one must say so. On Linux it decides only whether close() leaves the system's
+          queue to the others.
+        - backlog: how many connections the system holds until they are accepted; None: a number that suits the system.
+          Windows takes at most 200 if a number is given.
+        - max_sessions: how many sessions are served at a time.
+        - when_full: "wait", further connections are served when there is a place, or "refuse", they are closed at once.
+        - workers: the numbers of the workers that serve its sessions; None: all.
 
-        Options, of each session:
+        Options, for each session:
 
-        - idle_timeout (seconds, None): closed, with a TimeoutError, when it has neither received nor sent anything for
-          so long, also while it is paused.
-        - send_timeout (seconds, None): closed when its peer has taken nothing of what is queued for so long; while it
-          finishes, None means 30. Whether it takes some is seen at most so often, so that a peer that stops has up to
-          twice the time; on Windows it is seen when 256 KiB are gone.
-        - linger (seconds, 5.0): for its peer to end, after we have.
+        - idle_timeout (seconds, None): close the session, with a TimeoutError, when it has neither received nor sent
+          anything for so long, also while it is paused.
+        - send_timeout (seconds, None): close the session when its peer has taken nothing of what is queued for so long;
+          while the session finishes, None means 30. Progress is sampled once per timeout: a stalled peer is closed
+          after one to two timeouts. On Windows progress shows once per 256 KiB.
+        - linger (seconds, 5.0): how long to wait for the peer's end after ours.
         - keep_alive: None, or (idle, interval, probes) in seconds, seconds and a number that Windows ignores.
-        - no_delay (True): small segments go out at once.
-        - receive_size (bytes, 131072; at most 262144): of one receive, and so of one on_receive, at most. A session has
-          room for 16 KiB, and for more only while what comes fills that.
-        - high_water, low_water (bytes, 65536 and 16384): above the first send() says so and a native echo stops
-          receiving, at the second on_drain follows.
-        - send_limit (bytes, 64 MiB; None: none): with so many queued send() raises.
+        - no_delay (True): small segments go out at once (TCP_NODELAY).
+        - receive_size (bytes, 131072; at most 262144): the most that one receive, and so one on_receive, brings. A
+          session has room for 16 KiB, and for more only while its peer fills that.
+        - high_water, low_water (bytes, 65536 and 16384): with more than high_water bytes queued send() returns False
+          and a native echo stops receiving; on_drain follows when low_water is reached.
+        - send_limit (bytes, 64 MiB; None: no limit): with so many bytes queued send() raises.
 
-        Raises OSError with the system's number if the address is in use or cannot be resolved, or if sock is another
-        port's already: on Windows without shared.
+        Raises OSError with the system's number if the address is in use or cannot be resolved, or, on Windows and
+        without shared, if sock belongs to a completion port already.
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
         """
         self.check()
@@ -350,9 +351,9 @@ cdef class Proactor:
         listener.native.shared = truth("shared", shared)
         listener.native.given = sock is not None
         if shared and sock is None:
-            raise ValueError("shared is for a given sock")
+            raise ValueError("shared needs a sock")
         if sock is not None and (host, port) != ("127.0.0.1", 0):
-            raise ValueError("a given sock has its own host and port")
+            raise ValueError("sock and host or port were given: a sock has its own address")
         serving = self.serving(listener, workers)
         if backlog is not None:
             backlog = whole("backlog", backlog, 1, 65535)
@@ -395,7 +396,7 @@ cdef class Proactor:
         """
         self.check()
         if as_native(handler) is not None or isinstance(handler, Load):
-            raise TypeError("connect() wants an object with callbacks; the native client is a Load")
+            raise TypeError("connect() takes an object with callbacks; the native client is a Load")
         cdef Handler made = handler_for(handler, "connect", options)
         if timeout is not None:
             made.native.settings.connect_timeout = max(<uint64_t> 1, nanoseconds("timeout", timeout))
@@ -576,7 +577,7 @@ cdef class Proactor:
         if self.process_id == 0:
             raise RuntimeError("Proactor.__init__() was not called")
         if self.process_id != iocp_process_id():
-            raise RuntimeError("this proactor belongs to the process that forked: make a new one here")
+            raise RuntimeError("this proactor belongs to the parent process; make a new one after fork")
         return 0
 
     cdef int check(self) except -1:

@@ -35,7 +35,7 @@ cdef class Load(Handler):
 
     def __init__(self, connections=50, messages=1000, size=64, pipeline=1):
         if self.native.load != NULL:
-            raise RuntimeError("a load is made once")
+            raise RuntimeError("Load.__init__() was called twice")
         if isinstance(size, tuple) and len(size) != 2:
             raise ValueError(f"size must be a number or (least, most), not {size}")
         least, most = size if isinstance(size, tuple) else (size, size)

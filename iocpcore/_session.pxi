@@ -205,7 +205,7 @@ cdef class Session:
         if self.is_closed():
             return NULL
         if self.proactor.process_id != process_id:
-            raise RuntimeError("this session belongs to the process that forked")
+            raise RuntimeError("this session belongs to the parent process")
         return &self.proactor.native[self.worker]
 
     cdef NativeSession *here(self, Worker *worker) noexcept:

@@ -528,7 +528,7 @@ proactor.close()
     )
     lines = output.splitlines()
     assert len(lines) == 6
-    assert all("process that forked" in line for line in lines[:4])
+    assert all("belongs to the parent process" in line for line in lines[:4])
     assert lines[4:] == ["b'child'", "b'parent'"]
 
 
@@ -1201,7 +1201,7 @@ with socket.create_connection(proactor.listen(Echo()).address, timeout=30) as pe
 """
     )
     lines = output.splitlines()
-    assert "process that forked" in lines[0]
+    assert "belongs to the parent process" in lines[0]
     assert lines[1:] == ["b'fork'"]
 
 
