@@ -117,7 +117,7 @@ def test_several_threads_may_wait_for_a_load(proactor, echo):
 
 def test_a_load_is_made_once():
     load = iocpcore.Load(connections=1)
-    with pytest.raises(RuntimeError, match="once"):
+    with pytest.raises(RuntimeError, match="twice"):
         load.__init__(pipeline=60000)
 
 
