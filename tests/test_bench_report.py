@@ -280,3 +280,11 @@ def test_publishing_a_group_names_the_cases_that_are_no_longer_there(root, monke
 
 def test_the_pages_of_this_checkout_are_in_line_with_the_published_result():
     assert quoted.stale(results.load(quoted.PUBLISHED)) == []
+
+
+def test_a_page_belongs_to_sphinx_by_its_place_in_the_checkout_whatever_that_is_called(tmp_path):
+    checkout = tmp_path / "docs"
+    (checkout / "docs").mkdir(parents=True)
+    (checkout / "README.md").touch()
+    assert quoted.belongs_to_sphinx(checkout / "docs" / "index.md")
+    assert not quoted.belongs_to_sphinx(checkout / "README.md")

@@ -59,7 +59,7 @@ def figure(result: Result, words: list[str], page: Path) -> str:
     name = words[0]
     made = tables.source(result.run_of(found(group_of(result, name), f"chart {name!r}")))
     light, dark = (from_page(picture(name, theme, page_root(page)), page) for theme in ("light", "dark"))
-    if page.parent.name == "docs":  # Sphinx copies only the pictures that it knows of
+    if belongs_to_sphinx(page):  # which copies only the pictures that it knows of
         images = "".join(
             f"```{{image}} {path}\n:class: only-{theme}\n:alt: {ALT}\n```\n"
             for theme, path in (("light", light), ("dark", dark))
@@ -188,6 +188,10 @@ def from_page(path: Path, page: Path) -> str:
 def page_root(page: Path) -> Path:
     """The checkout that the page belongs to."""
     return next(folder for folder in page.parents if (folder / "README.md").exists() and (folder / "docs").exists())
+
+
+def belongs_to_sphinx(page: Path) -> bool:
+    return page.parent == page_root(page) / "docs"
 
 
 def picture(name: str, theme: str, root: Path) -> Path:
