@@ -89,7 +89,7 @@ class BuildOnLinux(build_ext):
                   file=sys.stderr)
 
 
-FOLDERS = ["iocpcore"] + [f"iocpcore/{name}" for name in ("calls", "loop", "stream", "ends")]
+FOLDERS = sorted({os.path.dirname(file) for file in glob("iocpcore/**/*.pxd", recursive=True)})
 SOURCES = sorted(file for kind in ("[hc]", "px[di]") for file in glob(f"iocpcore/**/*.{kind}", recursive=True))
 modules = [Extension(f"iocpcore.{name}", [f"iocpcore/{name}.pyx"], include_dirs=FOLDERS, depends=["setup.py", *SOURCES])
            for name in ("_core", "_pitfalls")]

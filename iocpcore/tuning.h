@@ -76,6 +76,7 @@
 #define SEND_GATHER 16        /* WSABUFs of one WSASend */
 #define SEND_LIMIT 262144     /* of one WSASend: more would show no progress for too long */
 
+#define LINGER_DEFAULT TUNED_SECONDS(5) /* for the peer to end after us, if nothing else is wanted */
 #define STALL_TIME TUNED_SECONDS(30) /* without a send_timeout: a finishing session whose peer reads nothing is ended */
 #define DRAIN_TIME TUNED_SECONDS(1)  /* that cancelled operations may take to end */
 #define LEAVE_TIME (2 * DRAIN_TIME)  /* without progress after its drain: then a worker leaves what has not ended */

@@ -26,6 +26,7 @@ cdef extern from "tuning.h" nogil:
     const uint64_t LARGE_TIME
     const size_t LEAST_TIMERS
     const uint64_t LEAVE_TIME
+    const uint64_t LINGER_DEFAULT
     const unsigned int LITTLE
     const unsigned int MUCH
     const unsigned int RECEIVE_DEFAULT

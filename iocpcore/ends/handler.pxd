@@ -5,7 +5,7 @@
 # Threads: the session's worker; handler_init() any.
 from door cimport input_consumed, input_discard
 from structs cimport Handler, Session, Worker
-from tuning cimport RECEIVE_DEFAULT
+from tuning cimport LINGER_DEFAULT, RECEIVE_DEFAULT
 
 cdef inline bint nothing_opened(Worker *_worker, Session *_session) noexcept nogil:
     return True
@@ -30,7 +30,7 @@ cdef inline void handler_init(Handler *handler) noexcept nogil:
     handler.ops.discarded = input_discard
     handler.ops.closed = nothing_closed
     handler.ops.refused = nothing_refused
-    handler.settings.linger = 5000000000
+    handler.settings.linger = LINGER_DEFAULT
     handler.settings.high_water = 65536
     handler.settings.low_water = 16384
     handler.settings.send_limit = 64 << 20

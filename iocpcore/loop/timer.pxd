@@ -1,10 +1,10 @@
-# Deadlines of sessions: a heap per worker, looked at between batches.
+# Deadlines of items: a heap per worker, looked at between batches.
 #
-# Lazy: activity moves no timer. A session stamps itself, and when its old deadline comes it is asked again. A session
-# has one entry at most, and knows its place: an earlier deadline moves it, and the session's end takes it out. There is
-# room for all sessions before they are made, so that setting a timer cannot fail.
-# Ownership: an entry refers to a session that is not released; timer_drop() comes before that. The entries have pages
-# of the system: in the C library's heap each doubling would leave a hole.
+# Lazy: activity moves no timer. An item stamps itself, and when its old deadline comes it is asked again. An item has
+# one entry at most, and knows its place: an earlier deadline moves the entry, and the item's end takes it out. There is
+# room for all sessions, which are the items of today, before they are made: so setting a timer cannot fail.
+# Ownership: an entry refers to an item that is not released; timer_drop() comes before that. The entries have pages of
+# the system: in the C library's heap each doubling would leave a hole.
 # Threads: a heap belongs to its worker.
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
