@@ -71,8 +71,7 @@ def patched(core):
             except PatchError as error:
                 raise PatchError(f"{patch.name}, {file}: {error}") from None
     for file, code in sources.items():
-        if "mutant(" in code and not file.endswith(".pxi"):
+        if file == "_core.pyx" or ("mutant(" in code and file.endswith(".pxd")):
             sources[file] = put_on_top(code, "from mutant cimport *\n")
-    sources["_core.pyx"] = put_on_top(sources["_core.pyx"], "from mutant cimport *\n")
     sources["mutant.pxd"] = MUTANT.format(names="\n    ".join(["NO_FAULT", *faults()]))
     return sources
