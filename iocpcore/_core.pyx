@@ -52,7 +52,7 @@ from buffer cimport buffer_copy, buffer_pin, chain_length
 from call cimport do_call
 from close cimport abort_session
 from closing cimport worker_over
-from door cimport input_consumed, input_discard
+from door cimport input_consumed, input_discard, session_write, session_write_copy
 from echo cimport echo_init
 from handler cimport handler_init
 from inbox cimport (
@@ -65,7 +65,6 @@ from python cimport python_init
 from request cimport (
     do_connect, do_request, do_send, request_abort, request_close, request_end, request_pause, request_resume,
     session_do)
-from send cimport enqueue, enqueue_bytes
 from session cimport session_resolve
 from stats cimport Stats as StatsRow
 from steps cimport send_early

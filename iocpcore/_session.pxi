@@ -249,11 +249,12 @@ cdef class Session:
                        void *pinned) except -1:
         cdef Buffer *buffer
         if pinned == NULL:
-            if not enqueue_bytes(worker, native, data, length):
+            if not session_write_copy(worker, native, data, length):
                 raise MemoryError()
         else:
             buffer = pin(pinned, data, length)
-            enqueue(worker, native, buffer)
+            if not session_write(worker, native, buffer):
+                raise MemoryError()
         defer(worker, &native.item)
         return 0
 

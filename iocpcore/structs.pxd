@@ -78,6 +78,7 @@ cdef struct Buffer:
     Buffer *next
     char *data              # the bytes that count
     size_t length           # how many
+    unsigned int extra      # in the send queue: how many of them a layer has added; the rest are the user's
     char *end               # of the storage behind it
     void *pinned            # the Python object
     Slab *slab              # that it is part of
@@ -146,6 +147,8 @@ cdef struct Session:
     Handler *handler
     const SessionOps *ops
     void *handler_data
+    const LayerOps *layer       # between the user's bytes and the wire's; NULL: they are the same
+    void *layer_data
     Link *link                  # NULL: its handler is native
     void *python                # the Python object, held from on_connect till on_close
     uint64_t generation         # no other session of the worker has it: (slot, generation) names one for ever
@@ -163,6 +166,7 @@ cdef struct Session:
     unsigned char end_sent
     unsigned char resets        # closing its socket is to break the connection off
     unsigned char ending        # the sending side is to end when the queue is empty
+    unsigned char last_word     # the layer has queued what it says before that
     unsigned char leaving       # it is to finish as soon as it is connected
     unsigned char shutdown_due  # CALL_SHUTDOWN is to come, after what its peer has sent by now
     unsigned char end_told      # CALL_END is due or over
@@ -170,10 +174,11 @@ cdef struct Session:
     int error                   # the system's number of what ended it, or 0
     unsigned int queue_buffers
     Buffer *posted              # the kernel fills it, or will: a chain
-    Buffer *inbound             # received, and not yet taken: a chain
+    Buffer *inbound             # received, and not yet taken: a chain of pooled buffers
     Buffer *queue_head          # to be sent, the part that is in flight included
     Buffer *queue_tail
     size_t queue_bytes
+    size_t queue_extra          # of them, those that a layer has added
     uint64_t active_at          # when it last received, nanoseconds
     uint64_t sent_at            # when its sending last made progress; while it connects: when that began
     uint64_t taken              # bytes that the peer's system had when a send that pends was begun, or last looked at
@@ -306,6 +311,28 @@ cdef struct Load:
     LONG remaining              # any thread: connections that are not over
     PyThread_type_lock done     # released when none is
 
+# What has become of a receive.
+cdef enum Received:
+    RECEIVED_DATA       # in session.inbound
+    RECEIVED_NOTHING    # the buffer was given back, or the zero-byte receive says that there is something
+    RECEIVED_PART       # of something that the layer cannot give to the handler before the rest has come
+    RECEIVED_END        # the peer has finished sending
+    RECEIVED_ERROR      # session.error says why
+
+# A layer stands between the user's bytes and those on the wire: TLS, for example. Each is called in the worker's
+# thread, without the GIL. False: memory is short, and nothing has been done.
+#
+# write() queues the user's bytes in their form on the wire. read() finds the wire's bytes in session.inbound, leaves
+# the user's there, and sets session.peer_ended if the peer says that it sends no more. end() queues our own last word.
+# ended() is called when the peer's system has ended the connection without one: False makes that an error.
+cdef struct LayerOps:
+    bint (*open)(Worker *, Session *) noexcept nogil        # make layer_data
+    bint (*write)(Worker *, Session *, const char *data, size_t length) noexcept nogil
+    Received (*read)(Worker *, Session *) noexcept nogil
+    bint (*end)(Worker *, Session *) noexcept nogil
+    bint (*ended)(Worker *, Session *) noexcept nogil
+    void (*close)(Worker *, Session *) noexcept nogil       # free layer_data
+
 # What becomes of a session's bytes. Each is called in the worker's thread, without the GIL.
 cdef struct SessionOps:
     bint (*opened)(Worker *, Session *) noexcept nogil      # there is a connection; False: no memory to serve it
@@ -317,6 +344,7 @@ cdef struct SessionOps:
 
 cdef struct Handler:
     SessionOps ops
+    const LayerOps *layer       # of its sessions; NULL: none
     unsigned char wants         # bits of enum Call: the callbacks there are
     bint wants_names            # its accepts bring the addresses of both ends
     Load *load

@@ -2,19 +2,12 @@
 #
 # Ownership: what was received moves to the send queue as it is, without a copy.
 # Threads: the session's worker.
-from iocp cimport unlikely
-from door cimport input_take
+from door cimport input_take, session_write
 from handler cimport handler_init
-from send cimport enqueue, enqueue_chain
-from structs cimport Buffer, Handler, Session, Worker
+from structs cimport Handler, Session, Worker
 
 cdef inline bint echo_data(Worker *worker, Session *session) noexcept nogil:
-    cdef Buffer *input = input_take(session)
-    if unlikely(input.next != NULL):
-        enqueue_chain(worker, session, input)
-    else:
-        enqueue(worker, session, input)
-    return True
+    return session_write(worker, session, input_take(session))
 
 
 cdef inline void echo_init(Handler *handler) noexcept nogil:

@@ -9,9 +9,8 @@ from cpython.pythread cimport PyThread_release_lock
 from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockExclusive, iocp_now
 from buffer cimport buffer_borrow, chain_length
 from close cimport finish
-from door cimport input_consumed, input_discard
+from door cimport input_consumed, input_discard, session_write
 from handler cimport handler_init
-from send cimport enqueue
 from structs cimport BY_US, LATENCY_BUCKETS, LATENCY_OCTAVE, Buffer, Handler, Load, LoadRow, Session, Worker
 
 cdef enum:
@@ -73,9 +72,8 @@ cdef inline bint load_queue(Worker *worker, Session *session, LoadSession *own, 
     while size > 0:
         step = min(size, <uint64_t> PATTERN_PERIOD)
         buffer = buffer_borrow(worker, pattern + (own.offset + own.queued) % PATTERN_PERIOD, <unsigned int> step)
-        if buffer == NULL:
+        if buffer == NULL or not session_write(worker, session, buffer):
             return False
-        enqueue(worker, session, buffer)
         own.queued += step
         size -= step
     return True

@@ -49,6 +49,7 @@ cdef inline Buffer *pool_take(BufferPool *pool) noexcept nogil:
     buffer.next = NULL
     buffer.data = buffer.end - pool.size
     buffer.length = 0
+    buffer.extra = 0
     buffer.slab.used += 1
     return buffer
 
@@ -110,6 +111,7 @@ cdef inline Buffer *buffer_new(unsigned char kind, size_t size) noexcept nogil:
     buffer.next = NULL
     buffer.data = <char *> (buffer + 1)
     buffer.length = 0
+    buffer.extra = 0
     buffer.end = buffer.data + size
     return buffer
 
@@ -181,6 +183,7 @@ cdef inline Buffer *buffer_borrow(Worker *worker, const char *data, unsigned int
     buffer.next = NULL
     buffer.data = <char *> data
     buffer.length = length
+    buffer.extra = 0
     return buffer
 
 

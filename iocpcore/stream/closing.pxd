@@ -8,9 +8,10 @@ from call cimport calls_are_due
 from close cimport abort_session, close_session, close_undrained, shut_sending
 from inbox cimport inbox_shut, run_inbox
 from listener cimport refuse_waiting, serve_granted, unlisten
+from queue cimport queue_unsent
 from session cimport session_at, session_slots
 from shutdown cimport drain_has_ended, drain_time_is_over, expect_shutdown, tell_shutdowns
-from steps cimport advance, must_be_told, tell_end
+from steps cimport advance, must_be_told, say_last_word_now, tell_end
 from structs cimport (
     BROKEN, BY_ERROR, BY_US, CLOSING, CONNECTING, LEFT_BEHIND, NOT_BROKEN, TROUBLE_DEQUEUE, Listener, Session, Worker)
 from tuning cimport LEAVE_TIME
@@ -44,7 +45,7 @@ cdef inline void close_sessions(Worker *worker) noexcept nogil:
         if session == NULL:
             continue
         if session.state == CONNECTING:
-            session.error = ERROR_OPERATION_ABORTED if session.queue_head != NULL else 0
+            session.error = ERROR_OPERATION_ABORTED if queue_unsent(session) != 0 else 0
             abort_session(worker, session, BY_US)
         elif drain_has_ended(worker):
             end_session(worker, session)
@@ -57,11 +58,12 @@ cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
     """Its time is over. With bytes unsent it is reset; if all is sent, a slow peer may still read that."""
     if session.state == CLOSING:
         return
-    if session.queue_head != NULL:
+    if queue_unsent(session) != 0:
         session.error = WSAETIMEDOUT
         abort_session(worker, session, BY_US)
         return
-    if not session.end_sent:
+    say_last_word_now(worker, session)
+    if session.state != CLOSING and session.queue_head == NULL and not session.end_sent:
         shut_sending(worker, session)
     close_session(worker, session, session.reason)
 

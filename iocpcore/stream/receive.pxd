@@ -9,20 +9,12 @@
 from iocp cimport DWORD, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from buffer cimport buffer_take, chain_cut, chain_release
 from item cimport item_drop, item_hold
-from link cimport link_count_received
 from port cimport operation_begin, operation_started
 from status cimport status_cancelled
 from structs cimport (
-    FAILED, RECEIVE_DUE, RECEIVE_NONE, RECEIVE_POSTED, RECEIVE_WAITING, RECEIVE_YIELDING, Buffer, Session, Started,
-    Worker)
+    FAILED, RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, RECEIVED_NOTHING, RECEIVE_DUE, RECEIVE_NONE, RECEIVE_POSTED,
+    RECEIVE_WAITING, RECEIVE_YIELDING, Buffer, Received, Session, Started, Worker)
 from tuning cimport CONTENDED_MORE, IDLE_TIME, LARGE_TIME, RECEIVE_GATHER, RECEIVE_SIZE, SELDOM
-
-cdef enum Received:
-    RECEIVED_DATA       # in session.inbound
-    RECEIVED_NOTHING    # the buffer was given back, or the zero-byte receive says that there is something
-    RECEIVED_END        # the peer has finished sending
-    RECEIVED_ERROR      # session.error says why
-
 
 cdef inline bint reclaims(Worker *worker) noexcept nogil:
     """Is an idle session's receive cancelled, so that its buffer can go back?"""
@@ -180,7 +172,10 @@ cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
-    """A receive has ended, with 0 or an error number. Its operation is over when receive_ended() was called, later."""
+    """A receive has ended, with 0 or an error number; what came from the wire is in session.inbound.
+
+    Its operation is over when receive_ended() is called, later.
+    """
     cdef unsigned char was = session.receive
     session.receive = RECEIVE_NONE
     session.filled = 0
@@ -207,6 +202,4 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.inbound = session.posted
     session.posted = NULL
     worker.stats.bytes_received += bytes
-    if session.link != NULL:
-        link_count_received(session.link, bytes)
     return RECEIVED_DATA

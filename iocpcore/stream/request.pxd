@@ -6,10 +6,11 @@ from iocp cimport (
     ERROR_OPERATION_ABORTED, INVALID_SOCKET, SOCKET, WSAENOBUFS, InterlockedDecrement, WSAGetLastError, closesocket,
     iocp_socket)
 from buffer cimport buffer_release
+from door cimport session_write
 from call cimport schedule_call
 from close cimport abort_session, close_session, finish
 from connect cimport start_connect
-from send cimport enqueue_merged
+from queue cimport queue_unsent
 from session cimport introduce, session_resolve
 from shutdown cimport goes_on
 from steps cimport advance, begin_session, connected_or_failed, count_connect_failure
@@ -58,7 +59,7 @@ cdef inline void request_resume(Worker *worker, Session *session) noexcept nogil
 cdef inline void request_close(Worker *worker, Session *session) noexcept nogil:
     if session.state == OPEN:
         finish(worker, session, BY_US)
-    elif session.state == CONNECTING and session.queue_head != NULL:
+    elif session.state == CONNECTING and queue_unsent(session) != 0:
         session.leaving = 1     # once it is connected, and has sent that
     elif session.state == CONNECTING:
         close_session(worker, session, BY_US)
@@ -71,13 +72,17 @@ cdef inline bint session_takes(Session *session) noexcept nogil:
 
 cdef inline bint still_takes(Session *session) noexcept nogil:
     """Of what was sent before anybody could know that it finishes."""
-    return session_takes(session) or (session.state == FINISHING and not session.end_sent and not session.ending)
+    return session_takes(session) or (
+        session.state == FINISHING and not (session.end_sent or session.last_word or session.ending))
 
 
 cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
     """What comes too late is counted; its link goes on counting it as queued."""
     if session != NULL and still_takes(session):
-        enqueue_merged(worker, session, buffer)
+        buffer.next = NULL
+        if not session_write(worker, session, buffer):
+            session.error = WSAENOBUFS
+            abort_session(worker, session, BY_ERROR)
         defer(worker, &session.item)
         return
     worker.stats.bytes_unsent += buffer.length

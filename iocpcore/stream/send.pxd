@@ -1,83 +1,17 @@
-# The send step: enqueue() appends to a session's queue, start_send() hands its front to the kernel in one gathered
-# WSASend, on_send() takes what became of it.
+# The send step: start_send() hands the front of a session's queue to the kernel in one gathered WSASend, on_send()
+# takes what became of it.
 #
-# Ownership: queued buffers belong to the session. Those that a send in flight refers to stay at the queue's head,
-# unchanged, until its packet; at most one send is in flight, so order is the order of enqueue().
+# Ownership: the buffers that a send in flight refers to stay at the queue's head, unchanged, until its packet; at most
+# one send is in flight, so order is the order of the queue.
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
-from iocp cimport DWORD, WSABUF, InterlockedExchange, WSAGetLastError, WSASend, iocp_read32, iocp_read64, iocp_taken
-from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
+from iocp cimport DWORD, WSABUF, WSAGetLastError, WSASend, iocp_taken
 from item cimport item_drop, item_hold
-from link cimport link_count_sent, link_queued
 from port cimport operation_begin, operation_started
-from structs cimport CLOSING, COPIED, FAILED, FINISHING, PENDING, Buffer, Link, Session, Started, Worker
+from queue cimport consume
+from structs cimport CLOSING, FAILED, FINISHING, PENDING, Buffer, Session, Started, Worker
 from timer cimport timer_set
 from tuning cimport SEND_GATHER, SEND_LIMIT
-
-
-cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """The queue owns the buffer from now on. A buffer without bytes would be a send that says nothing: not queued."""
-    if buffer.length == 0:
-        buffer_release(worker, buffer)
-        return
-    buffer.next = NULL
-    if session.queue_head == NULL:
-        session.queue_head = buffer
-    else:
-        session.queue_tail.next = buffer
-    session.queue_tail = buffer
-    session.queue_buffers += 1
-    session.queue_bytes += buffer.length
-    worker.stats.bytes_queued += buffer.length
-
-
-cdef inline void enqueue_chain(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    cdef Buffer *after
-    while buffer != NULL:
-        after = buffer.next
-        enqueue(worker, session, buffer)
-        buffer = after
-
-
-cdef inline void enqueue_merged(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """As enqueue(); a small copy joins the one before it: so a hundred of them are one WSABUF."""
-    cdef Buffer *tail = session.queue_tail
-    if session.queue_head == NULL or buffer.kind != COPIED or not buffer_has_room(tail, buffer.length):
-        enqueue(worker, session, buffer)
-        return
-    enqueue_bytes(worker, session, buffer.data, buffer.length)
-    buffer_release(worker, buffer)
-
-
-cdef inline bint enqueue_bytes(Worker *worker, Session *session, const char *data, size_t length) noexcept nogil:
-    """Append a copy; False without memory."""
-    cdef Buffer *tail = session.queue_tail
-    if session.queue_head == NULL or not buffer_has_room(tail, length):
-        tail = buffer_copy_here(worker, data, length)
-        if tail == NULL:
-            return False
-        enqueue(worker, session, tail)
-        return True
-    buffer_append(tail, data, length)
-    session.queue_bytes += length
-    worker.stats.bytes_queued += length
-    return True
-
-
-cdef inline bint queue_above_water(Session *session) noexcept nogil:
-    """Buffers count too: a peer that sends single bytes would fill memory with nearly empty ones."""
-    return session.queue_bytes >= session.handler.settings.high_water or session.queue_buffers >= SEND_GATHER
-
-
-cdef inline bint queue_drained(Session *session) noexcept nogil:
-    """A sender was told to wait, and need not any more. Asked once for each time."""
-    cdef Link *link = session.link
-    if not iocp_read32(&link.above):
-        return False
-    if link_queued(link) > <size_t> iocp_read64(&link.low_water):
-        return False
-    InterlockedExchange(&link.above, 0)
-    return True
 
 
 cdef inline DWORD gather(Session *session, WSABUF *wsabufs) noexcept nogil:
@@ -147,30 +81,6 @@ cdef inline void send_ended(Session *session) noexcept nogil:
     """The kernel has given the operation back."""
     session.sending = 0
     item_drop(&session.item)
-
-
-cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcept nogil:
-    """So many bytes of the queue's front have gone."""
-    cdef Buffer *buffer
-    cdef size_t step
-    session.queue_bytes -= bytes
-    if bytes > 0:
-        session.sent_at = worker.now
-        if session.link != NULL:
-            link_count_sent(session.link, bytes)
-    worker.stats.bytes_queued -= bytes
-    worker.stats.bytes_sent += bytes
-    while bytes > 0:
-        buffer = session.queue_head
-        step = min(buffer.length, bytes)
-        bytes -= step
-        if step < buffer.length:
-            buffer.data += step
-            buffer.length -= step
-            return
-        session.queue_head = buffer.next
-        session.queue_buffers -= 1
-        buffer_release(worker, buffer)
 
 
 cdef inline bint on_send(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:

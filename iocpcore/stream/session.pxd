@@ -12,12 +12,13 @@ from libc.string cimport memset
 from iocp cimport (
     INVALID_SOCKET, SOCKET, InterlockedDecrement, InterlockedIncrement, closesocket, iocp_break_off, iocp_give_pages,
     iocp_has_forked, iocp_linger_zero, iocp_shutdown_send, iocp_take_pages)
-from buffer cimport buffer_release, chain_release
+from buffer cimport chain_release
 from call cimport schedule_message
 from link cimport link_drop, link_finish
 from place cimport leave_place
+from queue cimport queue_free
 from structs cimport (
-    CLOSING, FREE, NOT_BROKEN, OPEN, RECEIVE_POSTED, Buffer, Handler, Item, Listener, Message, Session, SessionSlab,
+    CLOSING, FREE, NOT_BROKEN, OPEN, RECEIVE_POSTED, Handler, Item, Listener, Message, Session, SessionSlab,
     SessionTable, Worker)
 from timer cimport timer_drop, timers_reserve
 from tuning cimport RELEASED_SPOILT, SLAB_SESSIONS, TRIM_TIME
@@ -165,6 +166,10 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     cdef Session *session = session_take(worker)
     if session == NULL:
         return NULL
+    session.layer = handler.layer
+    if session.layer != NULL and not session.layer.open(worker, session):
+        session_give_back(worker, session)
+        return NULL
     session.worker = worker
     session.socket = socket
     session.state = state
@@ -218,25 +223,18 @@ cdef inline void session_reset_at_close(Session *session) noexcept nogil:
 
 
 cdef inline void session_free_buffers(Worker *worker, Session *session) noexcept nogil:
-    cdef Buffer *buffer
     chain_release(worker, session.posted)
     chain_release(worker, session.inbound)
     session.posted = session.inbound = NULL
-    while session.queue_head != NULL:
-        buffer = session.queue_head
-        session.queue_head = buffer.next
-        worker.stats.bytes_unsent += buffer.length
-        worker.stats.bytes_queued -= buffer.length
-        buffer_release(worker, buffer)
-    session.queue_tail = NULL
-    session.queue_buffers = 0
-    session.queue_bytes = 0
+    queue_free(worker, session)
 
 
 cdef inline void session_release(Worker *worker, Session *session) noexcept nogil:
     """Only if session_releasable()."""
     session_close_socket(session)
     session_free_buffers(worker, session)
+    if session.layer != NULL:
+        session.layer.close(worker, session)
     if session.link != NULL:
         link_drop(session.link)
     timer_drop(worker, &session.item)

@@ -4,9 +4,10 @@
 # Threads: the session's worker.
 from iocp cimport iocp_has_come
 from call cimport schedule_call
-from receive cimport RECEIVED_NOTHING, Received
 from session cimport is_receiving, session_at, session_slots
-from structs cimport CALL_CONNECT, CALL_RECEIVE, CALL_SHUTDOWN, OPEN, RECEIVE_DUE, Session, Worker
+from structs cimport (
+    CALL_CONNECT, CALL_RECEIVE, CALL_SHUTDOWN, OPEN, RECEIVED_NOTHING, RECEIVED_PART, RECEIVE_DUE, Received, Session,
+    Worker)
 
 
 cdef inline bint drain_has_ended(Worker *worker) noexcept nogil:
@@ -35,8 +36,8 @@ cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void go_on_to_shutdown(Worker *worker, Session *session, Received received) noexcept nogil:
-    """The receive that was waited for has ended. One without data, cancelled or of zero bytes, does not count."""
-    if received != RECEIVED_NOTHING:
+    """The receive that was waited for has ended. One that gave the handler nothing does not count."""
+    if received != RECEIVED_NOTHING and received != RECEIVED_PART:
         tell_shutdown(worker, session)
     else:
         worker.shutdown_due = 1     # look again

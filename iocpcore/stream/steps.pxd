@@ -13,16 +13,18 @@ from close cimport abort_session, close_session, close_undrained, finish, shut_s
 from connect cimport connect_ended, on_connect
 from deadline cimport deadline_of, end_sparing, have_ended, is_spared, is_too_late, time_out
 from port cimport operation_bind
-from receive cimport (
-    RECEIVED_DATA, RECEIVED_ERROR, Received, on_receive, receive_ended, reclaims, release_posted, start_receive)
-from send cimport on_send, queue_above_water, queue_drained, send_ended, start_send
+from door cimport input_arrived, input_ended
+from queue cimport queue_above_water, queue_drained
+from receive cimport on_receive, receive_ended, reclaims, release_posted, start_receive
+from send cimport on_send, send_ended, start_send
 from session cimport is_receiving, session_close_socket, session_open, session_releasable, session_release
 from shutdown cimport expect_shutdown, go_on_to_shutdown, goes_on
 from status cimport status_exhausted
 from structs cimport (
     BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CLOSING,
-    CONNECTING, FAILED, FINISHING, INLINE, OPEN, PENDING, RECEIVE_DUE, RECEIVE_NONE, RECEIVE_YIELDING, TROUBLE_CONNECT,
-    Handler, Item, ItemOps, Listener, Operation, Session, Settings, Started, Worker)
+    CONNECTING, FAILED, FINISHING, INLINE, OPEN, PENDING, RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, RECEIVED_PART,
+    RECEIVE_DUE, RECEIVE_NONE, RECEIVE_YIELDING, TROUBLE_CONNECT, Handler, Item, ItemOps, Listener, Operation, Received,
+    Session, Settings, Started, Worker)
 from timer cimport timer_set
 from tuning cimport CONTENDED_TIME, IDLE_TIME, LITTLE, RECEIVE_SIZE, SELDOM, SHORT_TURN, SPARE_TIME, STEP
 from turn cimport round_is_over, wait_for_turn, whole_turn
@@ -63,18 +65,19 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
     if session.queue_head != NULL:
         if not session.sending:
             return step_send(worker, session)
-    elif session.state == FINISHING:
-        if session.peer_ended:
+    elif session.state == FINISHING or session.ending:
+        if unlikely(session.layer != NULL) and not session.last_word:
+            say_last_word(worker, session)
+            return True
+        if session.state == FINISHING and session.peer_ended:
             close_session(worker, session, session.reason)      # which sends our end
             return True
         if not session.end_sent:
             shut_sending(worker, session)
             return True
-    elif session.ending and not session.end_sent:
-        shut_sending(worker, session)
-        return True
     if session.peer_ended:
-        return session.state == OPEN and step_end(worker, session)    # else the queue is going out: nothing will come
+        # Where the session finishes, its queue is going out: nothing will come. A layer's end may come with data.
+        return session.state == OPEN and has_heard_all(session) and step_end(worker, session)
     if is_receiving(session):
         return False
     if not wants_data(session):
@@ -99,9 +102,14 @@ cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept
     release_posted(worker, session)
 
 
+cdef inline bint has_heard_all(Session *session) noexcept nogil:
+    """Has its handler taken what came before?"""
+    return session.item.calls & (CALL_CONNECT | CALL_RECEIVE) == 0
+
+
 cdef inline bint wants_data(Session *session) noexcept nogil:
     """Has its handler taken what came before, and does it want more?"""
-    if session.item.calls & (CALL_CONNECT | CALL_RECEIVE):
+    if not has_heard_all(session):
         return False
     return session.state == FINISHING or not (session.paused or (session.ops.throttled and queue_above_water(session)))
 
@@ -129,6 +137,22 @@ cdef inline int step_send(Worker *worker, Session *session) noexcept nogil:
     elif started == FAILED:
         close_session(worker, session, BY_ERROR)
     return cost_of(sent)
+
+
+cdef inline void say_last_word(Worker *worker, Session *session) noexcept nogil:
+    """The user's bytes have gone, and nothing comes behind this."""
+    session.last_word = 1
+    if not session.layer.end(worker, session):
+        session.error = WSAENOBUFS
+        abort_session(worker, session, BY_ERROR)
+
+
+cdef inline void say_last_word_now(Worker *worker, Session *session) noexcept nogil:
+    """As say_last_word(), where nobody will wait until it has gone."""
+    if session.layer != NULL and not session.last_word:
+        say_last_word(worker, session)
+        if session.queue_head != NULL:
+            step_send(worker, session)
 
 
 cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
@@ -173,6 +197,10 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
     if received == RECEIVED_DATA:
         if worker.now < worker.large_until:
             note_contention(worker, session, bytes)
+        received = input_arrived(worker, session, bytes)
+    elif unlikely(received == RECEIVED_END):
+        received = input_ended(worker, session)
+    if received == RECEIVED_DATA:
         if unlikely(session.state == FINISHING):
             session.ops.discarded(worker, session)
         elif not session.ops.data(worker, session):
@@ -182,7 +210,7 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
     receive_ended(session)
     if unlikely(session.shutdown_due):
         go_on_to_shutdown(worker, session, received)
-    if session.state == FINISHING and received == RECEIVED_DATA:
+    if session.state == FINISHING and (received == RECEIVED_DATA or received == RECEIVED_PART):
         end_sparing(worker, session)
 
 

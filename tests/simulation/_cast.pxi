@@ -190,6 +190,7 @@ cdef class Cast:
         cdef Actor actor = new_actor(self, False, True)
         options = choose_options(self.run, -1)
         handler = handler_for(new_handler(actor), "connect", options)
+        use_layer(&handler.native)
         if sim_below(2):
             handler.native.settings.connect_timeout = sim_scale(1000000, 4000000000)
         session = self.proactor.connect_session(handler, _socket.AF_INET, ("127.0.0.1", 9), None)
@@ -381,6 +382,7 @@ cdef void make_listener(Run *run, int i) noexcept:
         if sim_one_in(4):
             options["send_limit"] = sim_scale(1, 20000)
     listener.handler = handler_for(new_handler(actor), "listen", options)
+    use_layer(&listener.handler.native)
     listener.native.handler = &listener.handler.native
     listener.proactor = cast.proactor
     listener.address = ("127.0.0.1", i)

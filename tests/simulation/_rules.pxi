@@ -54,7 +54,7 @@ cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
     """While its worker closes it is told, and not finished while it is paused; and what was sent to it is there."""
     cdef Worker *worker = native.worker
     if native.state != CONNECTING and still_takes(native):
-        must(link_queued(native.link) == native.queue_bytes + bytes_for(worker, native.link), talk,
+        must(link_queued(native.link) == queue_unsent(native) + bytes_for(worker, native.link), talk,
              "what send() took is neither queued nor on its way")
     if native.state == OPEN:
         if worker.closing and talk.shutdown_told and talk.connected:

@@ -18,15 +18,19 @@ from cpython.pythread cimport NOWAIT_LOCK
 from iocp cimport (
     HANDLE, INFINITE, INVALID_SOCKET, LONG, OVERLAPPED, InterlockedDecrement, closesocket, iocp_has_come,
     iocp_open_port)
+from buffer cimport buffer_append, buffer_has_room, buffer_take, chain_release
 from deadline cimport deadline_of
+from door cimport input_take
 from listener cimport accept_completed
 from place cimport has_place
 from port cimport port_associate
+from queue cimport enqueue_sealed, queue_unsent
 from request cimport session_takes, still_takes
 from session cimport is_receiving, session_at, session_slots
 from structs cimport (
-    BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, RECEIVE_WAITING,
-    RECEIVE_YIELDING, Operation, SessionSlab, TimerHeap, Waiting)
+    BY_PEER, BY_TIMEOUT, BY_US, CLOSING, CONNECTING, FINISHING, FREE, OPEN, PINNED, POOLED, RECEIVED_DATA, RECEIVED_END,
+    RECEIVED_ERROR, RECEIVED_PART, RECEIVE_WAITING, RECEIVE_YIELDING, LayerOps, Operation, Received, SessionSlab,
+    TimerHeap, Waiting)
 from timer cimport timer_first
 from tuning cimport ACCEPTS, IDLE_TIME, ROUND, SEND_LIMIT, SLAB_SESSIONS, STEP, TURN
 
@@ -43,9 +47,11 @@ cdef extern from "simulated.h" nogil:
         uint64_t calls
         uint64_t bytes
         uint64_t python
+        uint64_t layer
     unsigned int sim_mutant
     const char *sim_whim_name(int whim)
     bint sim_as_windows()
+    bint sim_layered()
     void sim_begin(uint64_t seed, const sim_limits *limits, size_t operation_size, int telling)
     void sim_shuffle()
     void sim_end()
@@ -195,6 +201,7 @@ for _i in range(LISTENERS):
     unlistened[_i] = PyThread_allocate_lock()
 
 
+include "_layer.pxi"
 include "_handlers.pxi"
 include "_cast.pxi"
 include "_rules.pxi"
@@ -233,6 +240,11 @@ cdef void native_listener(Run *run, int i) noexcept nogil:
     place.listener.handler = &run.echo
 
 
+cdef void use_layer(NativeHandler *handler) noexcept nogil:
+    if sim_layered():
+        handler.layer = &layer_ops
+
+
 cdef void prepare_place(Run *run, int i) noexcept nogil:
     cdef Place *place = &run.places[i]
     place.opens_at = sim_scale(1, 1000) if i > 0 and sim_below(2) else 0
@@ -256,6 +268,7 @@ cdef void prepare_place(Run *run, int i) noexcept nogil:
 cdef void prepare_places(Run *run) noexcept nogil:
     cdef int i
     echo_init(&run.echo)
+    use_layer(&run.echo)
     run.place_count = <int> min(1 + sim_below(LISTENERS) * sim_below(2), run.limits.listeners)
     sim_make_memory_scarce(False)
     if sim_one_in(6):
@@ -280,6 +293,7 @@ cdef void prepare_load(Run *run) noexcept nogil:
     run.load.done = done
     run.load.remaining = run.calls
     load_init(&run.caller, &run.load)
+    use_layer(&run.caller)
 
 
 cdef bint begin(Run *run) noexcept nogil:
@@ -330,7 +344,8 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
         if session.listener != NULL and session.listener.holds <= 0:
             sim_violation("worker %d: nobody holds the listener of the session in slot %u", worker.index, i)
         queued += session.queue_bytes
-        buffers += count_pooled(session.posted) + count_pooled(session.inbound)
+        check_queue(worker, session)
+        buffers += count_pooled(session.posted) + count_pooled(session.inbound) + count_parts(session)
         buffers += count_pooled(session.queue_head)
     if sessions != <int> worker.sessions.active or sessions != worker.stats.active:
         sim_violation("worker %d: it has %d sessions, and counts %u", worker.index, sessions, worker.sessions.active)
@@ -340,6 +355,20 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
     if <int> queued != worker.stats.bytes_queued:
         sim_violation("worker %d: it has queued %d bytes, and counts %d", worker.index, <int> queued,
                       <int> worker.stats.bytes_queued)
+
+
+cdef void check_queue(Worker *worker, NativeSession *session) noexcept nogil:
+    """Its buffers and bytes, and of these a layer's, are as many as are counted."""
+    cdef Buffer *buffer = session.queue_head
+    cdef size_t bytes = 0, extra = 0
+    cdef unsigned int count = 0
+    while buffer != NULL and count < session.queue_buffers:
+        count += 1
+        bytes += buffer.length
+        extra += buffer.extra
+        buffer = buffer.next
+    if buffer != NULL or count != session.queue_buffers or bytes != session.queue_bytes or extra != session.queue_extra:
+        sim_violation("worker %d: the session in slot %u has not queued what it counts", worker.index, session.slot)
 
 
 cdef void check_slabs(Worker *worker) noexcept nogil:
@@ -956,7 +985,7 @@ cdef void prepare() noexcept nogil:
 
 
 NO_LIMITS = {"salt": 0, "calm": 0, "absent": 0, "workers": 2**63, "listeners": 2**63, "calls": 2**63, "bytes": 2**63,
-             "python": 1}
+             "python": 1, "layer": 1}
 WHIMS = []
 while sim_whim_name(len(WHIMS)) != NULL:
     WHIMS.append(sim_whim_name(len(WHIMS)).decode())

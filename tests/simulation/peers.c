@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "peers.h"
+#include "records.h"
 
 #define MILLISECOND UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
@@ -38,6 +39,13 @@ struct client {
     int finished;
     int ended; /* it has read to the end */
     int over;
+    /* Of a layered world: */
+    struct records in;
+    unsigned char out[RECORD_HEAD + RECORD_MOST]; /* a record of its own, from `out_first` on */
+    size_t out_first, out_count;
+    size_t out_user; /* of the user's bytes in it: they count as sent when it has gone */
+    int last_word;   /* it is said, or is that record */
+    int silent;      /* it says its last word, and does not end its side */
 };
 
 /* The echo server of one connection that the core has made. */
@@ -108,6 +116,36 @@ static int client_connects(struct peers *peers, struct client *p)
     return 1;
 }
 
+static void client_packs(struct client *p, const unsigned char *bytes, size_t count)
+{
+    record_head(p->out, count);
+    memcpy(p->out + RECORD_HEAD, bytes, count);
+    p->out_first = 0;
+    p->out_count = RECORD_HEAD + count;
+    p->out_user = count;
+}
+
+/* Some more of its record. */
+static int client_flushes(struct client *p, size_t most)
+{
+    size_t taken = sim_write(p->c, p->out + p->out_first, most);
+
+    p->out_first += taken;
+    p->out_count -= taken;
+    if (p->out_count == 0) {
+        p->sent += p->out_user;
+        p->out_user = 0;
+    }
+    return taken > 0 || sim_was_reset(p->c);
+}
+
+static int client_writes_record(struct client *p, uint64_t left)
+{
+    if (p->out_count == 0)
+        client_packs(p, pattern + (p->offset + p->sent) % PERIOD, sim_scale(1, least_of(left, RECORD_MOST)));
+    return client_flushes(p, sim_scale(1, p->out_count));
+}
+
 static int client_writes(struct client *p)
 {
     uint64_t left = p->to_send - p->sent;
@@ -115,6 +153,8 @@ static int client_writes(struct client *p)
 
     if (left == 0 || sim_was_reset(p->c))
         return 0;
+    if (sim_layered())
+        return client_writes_record(p, left);
     taken = sim_write(p->c, pattern + (p->offset + p->sent) % PERIOD, sim_scale(1, least_of(left, PERIOD)));
     p->sent += taken;
     return taken > 0 || sim_was_reset(p->c); /* by this, if the core has closed */
@@ -134,19 +174,37 @@ static void client_compares(struct client *p, const unsigned char *bytes, size_t
     p->got += count;
 }
 
+/* Closes, with its last word if there is room for it. */
+static void client_leaves(struct client *p)
+{
+    if (sim_layered() && !p->last_word && p->out_count == 0) {
+        client_packs(p, pattern, 0);
+        client_flushes(p, p->out_count);
+    }
+    sim_leave(p->c);
+    p->over = 1;
+}
+
 /* The core says no more; whoever still has something to say may go on, or not. */
 static int client_hears_end(struct client *p)
 {
     p->ended = 1;
-    if (p->sent == p->to_send || p->ending == LEAVES) {
-        sim_leave(p->c);
-        p->over = 1;
-    }
+    if (p->sent == p->to_send || p->ending == LEAVES)
+        client_leaves(p);
     return 1;
+}
+
+/* A stream of records ends by the last word, or not whole. */
+static void client_checks_last_word(const struct client *p)
+{
+    if (sim_layered() && !p->in.last && !may_end_early(p))
+        sim_violation("connection %u: it ends, and the core has not said its last word", sim_number(p->c));
 }
 
 static int client_ends(struct peers *peers, struct client *p, enum sim_read how)
 {
+    if (how == SIM_END && !p->ended)
+        client_checks_last_word(p);
     if (how == SIM_END && p->customs & PEERS_TALK)
         return p->ended ? 0 : client_hears_end(p);
     if (!may_end_early(p) && (!is_whole(p) || (how == SIM_RESET && !peers->closing)))
@@ -154,10 +212,29 @@ static int client_ends(struct peers *peers, struct client *p, enum sim_read how)
                       how == SIM_RESET ? "reset" : "ended", (unsigned long)p->got, (unsigned long)p->to_send);
     if (how == SIM_END) {
         p->ended = 1;
-        sim_leave(p->c);
+        client_leaves(p);
     }
     p->over = 1;
     return 1;
+}
+
+/* The user's bytes among them, to the front; how many. */
+static size_t client_unpacks(struct client *p, unsigned char *bytes, size_t count)
+{
+    const unsigned char *at = bytes;
+    size_t users = 0;
+
+    while (count > 0) {
+        size_t here = count;
+        unsigned char piece[RECORD_MOST];
+
+        here = records_step(&p->in, &at, &count, piece, sizeof piece);
+        if (p->in.wrong)
+            sim_violation("connection %u: what the core sends is no record", sim_number(p->c));
+        memcpy(bytes + users, piece, here);
+        users += here;
+    }
+    return users;
 }
 
 static int client_reads(struct peers *peers, struct client *p)
@@ -170,8 +247,21 @@ static int client_reads(struct peers *peers, struct client *p)
         return 0;
     if (got != SIM_DATA)
         return client_ends(peers, p, got);
-    client_compares(p, bytes, count);
+    client_compares(p, bytes, sim_layered() ? client_unpacks(p, bytes, count) : count);
     return 1;
+}
+
+static int client_has_said_last_word(const struct client *p)
+{
+    return p->last_word && p->out_count == 0;
+}
+
+static int client_says_last_word(struct client *p)
+{
+    if (!p->last_word)
+        client_packs(p, pattern, 0);
+    p->last_word = 1;
+    return client_flushes(p, sim_scale(1, p->out_count));
 }
 
 static int client_finishes(struct client *p)
@@ -179,11 +269,13 @@ static int client_finishes(struct client *p)
     if (p->finished || p->sent < p->to_send || (p->ending != FINISHES && p->ending != DEAF))
         return 0;
     if (p->ended) { /* both have */
-        sim_leave(p->c);
-        p->over = 1;
+        client_leaves(p);
         return 1;
     }
-    sim_finish(p->c);
+    if (sim_layered() && !client_has_said_last_word(p))
+        return client_says_last_word(p);
+    if (!p->silent)
+        sim_finish(p->c);
     p->finished = 1;
     return 1;
 }
@@ -198,8 +290,7 @@ static int client_goes(struct client *p)
     } else if (p->ending == DEAF && p->finished) {
         p->over = 1;
     } else if ((p->ending == LEAVES && is_whole(p)) || (p->ending == STAYS && p->ended && is_whole(p))) {
-        sim_leave(p->c);
-        p->over = 1;
+        client_leaves(p);
     }
     return p->over;
 }
@@ -262,6 +353,7 @@ static void client_begin(struct peers *peers, unsigned i)
     p->offset = sim_below(PERIOD);
     p->ending = sim_below(2) ? FINISHES : (enum ending)sim_below(ENDINGS);
     p->stalls = sim_one_in(8) ? 1 + (int)sim_below(2) : 0;
+    p->silent = sim_layered() && sim_below(2);
     p->over = sim_limits()->absent >> i & 1;
     if (sim_few_descriptors() || p->customs & PEERS_HURRIED)
         client_hurries(p);

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "records.h"
 #include "simulated.h"
 
 #include "backend.h"
@@ -45,7 +46,8 @@ struct ring {
 struct sim_connection {
     unsigned number;
     struct ring to_core, to_peer;
-    uint64_t taken;             /* bytes that the core has sent */
+    uint64_t taken;             /* bytes of the user's that the core has sent */
+    struct records records;     /* ... in these, if the world is layered */
     uint64_t arrived_at;        /* since when there is something to be received, if there is */
     const char *excuse;         /* why it may end early */
     int listener;               /* whose backlog it is in, or was */
@@ -129,6 +131,7 @@ struct world {
     struct operation *operations[OPERATIONS];
     unsigned operation_count;
     int scarce; /* memory may be short now */
+    int layered;
     unsigned unread_closes; /* by the core, without its wish to reset */
     int telling;
     char *story;
@@ -492,6 +495,11 @@ int sim_was_reset(const struct sim_connection *c)
 uint64_t sim_taken(const struct sim_connection *c)
 {
     return c->taken;
+}
+
+int sim_layered(void)
+{
+    return world->layered;
 }
 
 /* ---- descriptors ---- */
@@ -1057,6 +1065,13 @@ static int try_receive(struct operation *o)
     return end(o, 0);
 }
 
+static void count_taken(struct sim_connection *c, const void *bytes, size_t count)
+{
+    c->taken += world->layered ? records_count(&c->records, bytes, count) : count;
+    if (c->records.wrong)
+        sim_violation("connection %u: the core sends what is no record", c->number);
+}
+
 /* Some of what is left, from where it stopped. */
 static size_t send_piece(struct operation *o, size_t most)
 {
@@ -1071,13 +1086,13 @@ static size_t send_piece(struct operation *o, size_t most)
         }
         here = here - before < most - moved ? here - before : most - moved;
         taken = ring_put(&o->connection->to_peer, (char *)o->buffers[i].iov_base + before, here);
+        count_taken(o->connection, (char *)o->buffers[i].iov_base + before, taken);
         moved += taken;
         if (taken < here)
             break;
         before = 0;
     }
     o->bytes += moved;
-    o->connection->taken += moved;
     return moved;
 }
 
@@ -1625,6 +1640,9 @@ void sim_begin(uint64_t seed, const struct sim_limits *limits, size_t operation_
     world->telling = telling;
     choose_mood(&world->mood);
     tell_mood(&world->mood);
+    world->layered = sim_one_in(4) && limits->layer;
+    if (world->layered)
+        sim_tell("the wires carry records");
     while (world->closed_count < world->mood.descriptors) {
         world->closed[world->closed_count] = (int)(world->mood.descriptors - 1 - world->closed_count);
         world->closed_count++;

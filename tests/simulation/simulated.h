@@ -87,6 +87,7 @@ struct sim_limits {
     uint64_t absent; /* bits: clients that never connect */
     uint64_t workers, listeners, calls, bytes; /* at most; bytes of each client */
     uint64_t python; /* 0: no handlers in Python */
+    uint64_t layer;  /* 0: the user's bytes are the wire's */
 };
 
 /* operation_size: bytes from an OVERLAPPED on that must not change in flight. `telling`: write down what happens. */
@@ -142,6 +143,8 @@ unsigned sim_unread_closes(void); /* so often the core has closed with unread in
 
 /* ---- the other end ---- */
 
+int sim_layered(void); /* what goes over the wire is records: records.h */
+
 enum sim_read { SIM_DATA, SIM_NOTHING, SIM_END, SIM_RESET };
 
 struct sim_connection *sim_connect(int listener); /* NULL: refused */
@@ -155,7 +158,7 @@ unsigned sim_number(const struct sim_connection *c);    /* its name in the story
 size_t sim_room(const struct sim_connection *c);        /* bytes that it may move at a time, at most */
 int sim_core_closed(const struct sim_connection *c);    /* the core has closed its end */
 int sim_was_reset(const struct sim_connection *c);      /* by either end, or it has failed */
-uint64_t sim_taken(const struct sim_connection *c);     /* bytes that the core has sent, in all */
+uint64_t sim_taken(const struct sim_connection *c);     /* bytes of the user's that the core has sent, in all */
 void sim_excuse(struct sim_connection *c, const char *why); /* it may end early from now on */
 const char *sim_excused(const struct sim_connection *c);    /* why, or NULL */
 

@@ -1,0 +1,169 @@
+# A layer between the user's bytes and those on the wire: each write becomes records of five bytes more (records.h).
+#
+# It proves what any layer needs of the core: that the user's bytes are counted, and not the wire's; that a part of a
+# record waits until the rest has come; that its last word is said before the end of the stream; that the peer's may
+# come with data.
+# Ownership: a session's layer_data, from layer_open() to layer_close(). Of a record that is not whole it keeps what
+# there is.
+# Threads: the world's.
+
+cdef extern from "records.h" nogil:
+    struct records:
+        bint complete
+        bint last
+        bint wrong
+    enum:
+        RECORD_HEAD
+        RECORD_MOST
+    void record_head(unsigned char *head, size_t length)
+    size_t records_step(records *state, const unsigned char **bytes, size_t *count, unsigned char *to, size_t most)
+
+cdef struct LayerData:
+    records peer
+    Buffer *part        # of the peer's record, pooled buffers: what has come
+    Buffer *part_tail
+
+
+cdef LayerData *layer_data(NativeSession *session) noexcept nogil:
+    return <LayerData *> session.layer_data
+
+
+cdef bint layer_open(Worker *_worker, NativeSession *session) noexcept nogil:
+    session.layer_data = calloc(1, sizeof(LayerData))
+    return session.layer_data != NULL
+
+
+cdef void layer_close(Worker *worker, NativeSession *session) noexcept nogil:
+    chain_release(worker, layer_data(session).part)
+    free(session.layer_data)
+    session.layer_data = NULL
+
+
+cdef Buffer *new_record(Worker *worker, const char *data, size_t length) noexcept nogil:
+    cdef Buffer *record = buffer_take(worker)
+    if record != NULL:
+        record_head(<unsigned char *> record.data, length)
+        record.length = RECORD_HEAD
+        buffer_append(record, data, length)
+    return record
+
+
+cdef bint layer_write(Worker *worker, NativeSession *session, const char *data, size_t length) noexcept nogil:
+    """All records or none."""
+    cdef Buffer *first = NULL
+    cdef Buffer *last = NULL
+    cdef Buffer *record
+    cdef size_t step
+    while length > 0:
+        step = min(length, min(<size_t> RECORD_MOST, <size_t> RECEIVE_SIZE - RECORD_HEAD))
+        record = new_record(worker, data, step)
+        if record == NULL:
+            chain_release(worker, first)
+            return False
+        if first == NULL:
+            first = record
+        else:
+            last.next = record
+        last = record
+        data += step
+        length -= step
+    while first != NULL:
+        record = first
+        first = record.next
+        enqueue_sealed(worker, session, record, RECORD_HEAD)
+    return True
+
+
+cdef bint layer_end(Worker *worker, NativeSession *session) noexcept nogil:
+    cdef Buffer *record = new_record(worker, NULL, 0)
+    if record != NULL:
+        enqueue_sealed(worker, session, record, RECORD_HEAD)
+    return record != NULL
+
+
+cdef bint layer_ended(Worker *_worker, NativeSession *session) noexcept nogil:
+    """The peer has ended, and has not said its last word."""
+    session.error = WSAECONNABORTED
+    return False
+
+
+cdef bint make_room(Worker *worker, LayerData *own) noexcept nogil:
+    """In the last buffer of the record's part."""
+    cdef Buffer *buffer
+    if own.part != NULL and buffer_has_room(own.part_tail, 1):
+        return True
+    buffer = buffer_take(worker)
+    if buffer == NULL:
+        return False
+    if own.part == NULL:
+        own.part = buffer
+    else:
+        own.part_tail.next = buffer
+    own.part_tail = buffer
+    return True
+
+
+cdef Buffer **end_of(Buffer **chain) noexcept nogil:
+    while chain[0] != NULL:
+        chain = &chain[0].next
+    return chain
+
+
+cdef void give_record(Worker *worker, NativeSession *session, LayerData *own) noexcept nogil:
+    """It is whole: to the handler, or the last word."""
+    if own.peer.last:
+        session.peer_ended = 1
+        chain_release(worker, own.part)
+    else:
+        end_of(&session.inbound)[0] = own.part
+    own.part = NULL
+
+
+cdef bint read_buffer(Worker *worker, NativeSession *session, Buffer *wire) noexcept nogil:
+    """Take the records apart that came in this one. False: they are none, or memory is short."""
+    cdef LayerData *own = layer_data(session)
+    cdef const unsigned char *at = <const unsigned char *> wire.data
+    cdef size_t count = wire.length
+    cdef Buffer *tail
+    while count > 0 and not session.peer_ended:
+        if not make_room(worker, own):
+            session.error = WSAENOBUFS
+            return False
+        tail = own.part_tail
+        tail.length += records_step(&own.peer, &at, &count, <unsigned char *> tail.data + tail.length,
+                                    tail.end - tail.data - tail.length)
+        if own.peer.wrong:
+            session.error = WSAECONNABORTED
+            return False
+        if own.peer.complete:
+            give_record(worker, session, own)
+    return True
+
+
+cdef Received layer_read(Worker *worker, NativeSession *session) noexcept nogil:
+    cdef Buffer *wire = input_take(session)
+    cdef Buffer *buffer = wire
+    cdef bint well = True
+    while buffer != NULL and well:
+        well = read_buffer(worker, session, buffer)
+        buffer = buffer.next
+    chain_release(worker, wire)
+    if not well:
+        return RECEIVED_ERROR
+    if session.inbound != NULL:
+        return RECEIVED_DATA
+    return RECEIVED_END if session.peer_ended else RECEIVED_PART
+
+
+cdef int count_parts(NativeSession *session) noexcept nogil:
+    """Pooled buffers that it keeps."""
+    return count_pooled(layer_data(session).part) if session.layer != NULL else 0
+
+
+cdef LayerOps layer_ops
+layer_ops.open = layer_open
+layer_ops.write = layer_write
+layer_ops.read = layer_read
+layer_ops.end = layer_end
+layer_ops.ended = layer_ended
+layer_ops.close = layer_close
