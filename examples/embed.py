@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 
 import iocpcore
 
@@ -66,7 +67,12 @@ async def serve(host: str, port: int) -> None:
         writer.close()
 
     try:
-        listener = proactor.listen(Gateway(asyncio.get_running_loop()), host, port)
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        with contextlib.suppress(NotImplementedError):  # on Windows asyncio.run() has seen to it
+            # Elsewhere its Ctrl+C does not wake a loop that is about to sleep: this one's does.
+            loop.add_signal_handler(signal.SIGINT, task.cancel)
+        listener = proactor.listen(Gateway(loop), host, port)
         status = await asyncio.start_server(show_status, host)
         for what, address in ("listening", listener.address), ("status", status.sockets[0].getsockname()):
             print(f"{what} on {address[0]}:{address[1]}", flush=True)
@@ -82,5 +88,5 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9999)
     options = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(serve(options.host, options.port))
