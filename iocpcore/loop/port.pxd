@@ -23,7 +23,7 @@ cdef inline int port_associate(Worker *worker, SOCKET socket) noexcept nogil:
 
 
 cdef inline int port_associate_given(Worker *worker, SOCKET socket) noexcept nogil:
-    """Associate a socket that another thread has claimed for this worker; 0 or the system's error number."""
+    """Associate a socket that the user's thread has claimed (iocp_claim()); 0 or the system's error number."""
     return iocp_associate_claimed(socket, worker.port, KEY_OPERATION)
 
 
