@@ -100,7 +100,7 @@ struct iocp_socket *socket_find(SOCKET fd);                             /* NULL 
 struct iocp_socket *socket_named(struct iocp_port *port, uint32_t place, uint32_t generation); /* NULL: closed */
 void sockets_disown(void); /* in a forked child: closes its copies of the sockets of its parent's ports */
 int socket_set_nonblocking(SOCKET fd); /* 0 or errno */
-int socket_is_ready(SOCKET fd, const OVERLAPPED *overlapped); /* has it what this operation waits for? 0 for a send */
+int socket_is_ready(SOCKET fd, const OVERLAPPED *overlapped); /* can this operation end now? 0 for a send */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped); /* without waiting; 0, EAGAIN, or another errno */
 void socket_dereference(struct iocp_socket *s);
 void sockets_trim(struct iocp_port *port); /* gives slabs without a socket back to the system */

@@ -179,7 +179,7 @@ int iocp_was_connected(SOCKET s);                    /* for one without a peer's
 #define iocp_accept_buffer(buffer, wanted) ((wanted) ? (buffer) : NULL) /* for AcceptEx; wanted: the peer's address */
 int iocp_shutdown_send(SOCKET s);                    /* 0 or an error number */
 void iocp_stop_listening(SOCKET s);                  /* also for other processes that hold the socket */
-void iocp_break_off(SOCKET s);                       /* resets the connection at once, whoever else holds the socket */
+void iocp_break_off(SOCKET s);                       /* resets the connection now, whatever process holds the socket */
 uint64_t iocp_taken(SOCKET s);                       /* bytes sent that the peer's system acknowledged; 0: unknown */
 int iocp_has_come(SOCKET s, OVERLAPPED *overlapped);   /* the operation has ended or can end now, packet or not */
 int iocp_has_ended(SOCKET s, OVERLAPPED *overlapped);  /* it has ended: its packet is queued, or none comes */
