@@ -1,8 +1,8 @@
 /* The numbers of every layer: sizes, times and bounds. Only this file knows that there is a simulated build.
  *
- * That build (tests/simulation) makes many of them small, so that what is rare on a real system is common: a round is
- * over after a few messages, a slab is full after a few sessions.
- * Times are nanoseconds, sizes are bytes, where nothing else is said.
+ * That build (tests/simulation) makes many of them small, so that events that are rare on a real system are common: a
+ * round is over after a few messages, a slab is full after a few sessions.
+ * Times are in nanoseconds and sizes in bytes, unless a comment says otherwise.
  */
 #ifndef IOCPCORE_TUNING_H
 #define IOCPCORE_TUNING_H
@@ -19,66 +19,69 @@
 
 /* ---- the calls on Linux ---- */
 
-#define SOCKET_SLAB_BYTES TUNED(16384, 512) /* states of sockets that are made, and given back, together */
+#define SOCKET_SLAB_BYTES TUNED(16384, 512) /* of a slab of socket states: allocated and given back as one */
 
 /* ---- the loop ---- */
 
-#define BATCH 128   /* packets that one dequeue may return */
-#define FAILURES_MOST 100 /* dequeues that fail in a row: then the port is broken for ever */
+#define BATCH 128   /* packets of one dequeue, at most */
+#define FAILURES_MOST 100 /* failed dequeues in a row after which the port is broken for good */
 
-#define TURN 32          /* steps of one session before the others have their turn; one that moves much counts as several */
-#define CONTENDED_TURN 8 /* ... while others wait that say little */
-#define SHORT_TURN 3     /* ... once the round has moved what it may */
-#define STEP (RECEIVE_SIZE / 2)                      /* bytes that count as one step more */
-#define ROUND (TUNED(64, 2) * RECEIVE_SIZE)          /* bytes that a round moves before the worker looks for packets */
-#define CONTENDED_ROUND (TUNED(4 * RECEIVE_SIZE, ROUND / 4)) /* ... while others wait that say little */
-#define CONTENDED_TIME TUNED_MILLISECONDS(10)        /* for which they are believed to wait after one was served */
-#define LARGE_TIME TUNED_MILLISECONDS(1)             /* after a receive of more than a buffer: small ones are beside it */
-#define LITTLE (RECEIVE_SIZE / 4)                    /* a receive of at most so much says little */
+/* Fairness: see "Turns" in docs/design.md. Contention: small messages arrive beside large ones. */
+#define TURN 32          /* steps of a session's turn */
+#define CONTENDED_TURN 8 /* ... under contention */
+#define SHORT_TURN 3     /* ... once the round has spent its budget of bytes */
+#define STEP (RECEIVE_SIZE / 2)                      /* each STEP bytes that a step moves count as one more step */
+#define ROUND (TUNED(64, 2) * RECEIVE_SIZE)          /* the budget: bytes received and sent between two dequeues */
+#define CONTENDED_ROUND (TUNED(4 * RECEIVE_SIZE, ROUND / 4)) /* ... under contention */
+#define CONTENDED_TIME TUNED_MILLISECONDS(10)        /* of contention, after a small message beside a large one */
+#define LARGE_TIME TUNED_MILLISECONDS(1)             /* "beside": at most so long after a receive of several buffers */
+#define LITTLE (RECEIVE_SIZE / 4)                    /* a receive up to this size is a small message */
 
-#define GIL_TIME UINT64_C(20000) /* that it takes to attach, at most, when no other thread has the GIL */
-#define MUCH (4 * RECEIVE_SIZE)  /* that a batch may have received before its callbacks run */
+#define GIL_TIME UINT64_C(20000) /* a worker that took longer to attach has waited for the GIL */
+#define MUCH (4 * RECEIVE_SIZE)  /* received in a batch: callbacks then run before the rest of the batch is handled */
 
-#define LEAST_TIMERS TUNED(256, 4) /* that a heap has room for */
-#define SPARE_TIME TUNED_MILLISECONDS(1) /* until a spared session is asked again; its packet comes sooner as a rule */
+#define LEAST_TIMERS TUNED(256, 4) /* entries that a heap of timers has room for, at least */
+#define SPARE_TIME TUNED_MILLISECONDS(1) /* a spared session is checked again then; usually its packet comes sooner */
 
-/* Above one of them the worker is behind: it takes a hundred thousand items in a tenth of a second, and 64 MiB is what
- * the default send_limit lets one session queue. Few small items show a callback that blocks by their age. */
+/* Above any of these three the worker is behind, and the log says so. A worker takes 100,000 messages in about a tenth
+ * of a second, and 64 MiB is what the default send_limit lets one session queue. The age shows a callback that blocks
+ * even if few small messages wait. */
 #define BACKLOG_ITEMS TUNED(100000, 3)
 #define BACKLOG_BYTES TUNED(64 << 20, 4096)
-#define BACKLOG_TIME TUNED_SECONDS(5) /* that the oldest has waited */
+#define BACKLOG_TIME TUNED_SECONDS(5) /* of the oldest message */
 
 #define WARN_PERIOD TUNED(TUNED_SECONDS(60), TUNED_MILLISECONDS(1)) /* between two warnings of the same trouble */
 
 /* ---- memory ---- */
 
-#define RECEIVE_SIZE TUNED(16384u, 1024u) /* of a pooled buffer */
-#define COPY_SIZE 960    /* that a copy for sending has room for, at least: later small ones join it */
-#define SLAB_BUFFERS 64  /* pooled buffers that are made, and given back, together */
-#define SLAB_SESSIONS TUNED(128, 4) /* sessions, likewise */
-#define TRIM_TIME TUNED_SECONDS(1)  /* from a slab's last use to giving it back to the system */
-#define RELEASED_SPOILT TUNED(0, 1) /* what is released is overwritten, so that late readers show */
+#define RECEIVE_SIZE TUNED(16384u, 1024u) /* of a pooled receive buffer */
+#define COPY_SIZE 960    /* room of a copy for sending, at least: later small sends are appended to it */
+#define SLAB_BUFFERS 64  /* buffers of a slab: allocated and given back as one */
+#define SLAB_SESSIONS TUNED(128, 4) /* sessions of a slab, likewise */
+#define TRIM_TIME TUNED_SECONDS(1)  /* an unused slab goes back to the system by then */
+#define RELEASED_SPOILT TUNED(0, 1) /* 1: overwrite released memory, so that a use after release shows */
 
 /* ---- the steps ---- */
 
-#define ACCEPTS 16            /* AcceptEx that each listener has posted */
-#define BACKLOG_MOST 65535    /* connections that a closing listener takes from the system's queue: no queue is longer */
-#define ACCEPT_PATIENCE 256   /* failures in a row that may each be one connection's own: then it is the listener's */
-#define ACCEPT_RETRY_TIME TUNED_MILLISECONDS(50) /* between tries when accepting fails on and on */
+#define ACCEPTS 16            /* AcceptEx that each listener keeps posted */
+#define BACKLOG_MOST 65535    /* connections that a closing listener takes from the backlog: none is longer */
+#define ACCEPT_PATIENCE 256   /* failures in a row that may each be the fault of one connection */
+#define ACCEPT_RETRY_TIME TUNED_MILLISECONDS(50) /* between attempts while accepting keeps failing */
 
 #define RECEIVE_GATHER 16     /* pooled buffers of one WSARecv, at most */
 #define RECEIVE_MOST (RECEIVE_GATHER * RECEIVE_SIZE)
-#define RECEIVE_DEFAULT (8 * RECEIVE_SIZE) /* of one receive, at most, if nothing else is wanted */
-#define CONTENDED_MORE 3      /* buffers beside the first while others wait that say little; fewer keep a worker longer */
-#define IDLE_TIME TUNED_SECONDS(5) /* without data: then a session is to hold no receive buffer */
-#define SELDOM 2 /* messages of a new session, or after an idle time, until it holds a buffer again while it waits */
+#define RECEIVE_DEFAULT (8 * RECEIVE_SIZE) /* of one receive, at most, by default */
+#define CONTENDED_MORE 3      /* buffers beside the first under contention: with fewer the worker catches up later */
+#define IDLE_TIME TUNED_SECONDS(5) /* without data, after which a session should hold no receive buffer */
+/* Messages that a session waits for without a buffer after an idle time; on Windows also at its beginning. */
+#define SELDOM 2
 
-#define SEND_GATHER 16        /* WSABUFs of one WSASend */
-#define SEND_LIMIT 262144     /* of one WSASend: more would show no progress for too long */
+#define SEND_GATHER 16        /* WSABUFs of one WSASend, at most */
+#define SEND_LIMIT 262144     /* of one WSASend, at most: a larger one would show no progress for too long */
 
-#define LINGER_DEFAULT TUNED_SECONDS(5) /* for the peer to end after us, if nothing else is wanted */
-#define STALL_TIME TUNED_SECONDS(30) /* without a send_timeout: a finishing session whose peer reads nothing is ended */
-#define DRAIN_TIME TUNED_SECONDS(1)  /* that cancelled operations may take to end */
-#define LEAVE_TIME (2 * DRAIN_TIME)  /* without progress after its drain: then a worker leaves what has not ended */
+#define LINGER_DEFAULT TUNED_SECONDS(5) /* wait for the peer's end after ours, by default */
+#define STALL_TIME TUNED_SECONDS(30) /* send_timeout of a finishing session that has none */
+#define DRAIN_TIME TUNED_SECONDS(1)  /* for cancelled operations to end; then their socket is closed */
+#define LEAVE_TIME (2 * DRAIN_TIME)  /* without progress after the drain, until a worker leaves and leaks the rest */
 
 #endif

@@ -1,8 +1,8 @@
-# The numbers of every layer, declared to Cython: tuning.h says what each is for.
+# The numbers of every layer, declared to Cython. tuning.h describes each.
 from libc.stdint cimport uint64_t
 
 cdef extern from "tuning.h" nogil:
-    enum:   # sizes of arrays
+    enum:   # lengths of arrays
         ACCEPTS
         BATCH
         RECEIVE_GATHER

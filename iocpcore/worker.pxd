@@ -1,7 +1,7 @@
-# A worker: its loop, its beginning and its end. Here the layers are put together.
+# A worker: its loop, its beginning and its end. This file puts the layers together.
 #
-# Ownership: a worker's memory is its proactor's, and outlives its thread.
-# Threads: one thread per worker, without the GIL from the first to the last line.
+# Ownership: a worker's memory belongs to its proactor, and outlives its thread.
+# Threads: one thread per worker, without the GIL except for callbacks and warnings.
 from libc.stdint cimport uint64_t
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
@@ -30,7 +30,7 @@ cdef inline void complete(Worker *worker, OVERLAPPED_ENTRY *entry) noexcept nogi
         worker.stats.wakeups += 1
         run_inbox(worker)
         return
-    entry.Internal = operation.overlapped.Internal  # a packet that an event has posted carries no status
+    entry.Internal = operation.overlapped.Internal  # the packet of an event carries no status
     status = iocp_status(entry)
     operation_completed(worker, status)
     operation.completed(worker, operation, status, entry.dwNumberOfBytesTransferred)
@@ -47,7 +47,7 @@ cdef inline void complete_batch(Worker *worker, unsigned int count) noexcept nog
 
 
 cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
-    """Until the next deadline, rounded up."""
+    """How long a dequeue may wait: 0 if work is due, else until the next deadline, rounded up; at most an hour."""
     cdef uint64_t at
     if worker.due.head != NULL or worker.ready.head != NULL or calls_are_due(worker) or places_were_granted(worker):
         return 0
@@ -61,7 +61,7 @@ cdef inline DWORD milliseconds_left(Worker *worker) noexcept nogil:
 
 
 cdef inline void trim(Worker *worker) noexcept nogil:
-    """What nobody has used for a while goes back to the system."""
+    """Give memory that has not been used for a while back to the system."""
     worker.trim_at = 0
     buffers_trim(worker)
     sessions_trim(worker)
@@ -77,7 +77,7 @@ cdef inline void publish(Worker *worker) noexcept nogil:
 
 
 cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
-    """Dequeue a batch, waiting at most so many milliseconds, and do all that follows from it; how many packets."""
+    """Dequeue a batch, waiting at most `most` milliseconds, and handle it; the number of packets."""
     cdef unsigned int count = port_dequeue(worker, min(most, milliseconds_left(worker)))
     begin_round(worker)
     worker.seen_at = worker.now
@@ -89,7 +89,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
         return count
     run_due(worker)
     if worker.waited != NULL:
-        iocp_submit(worker.port)    # what is small goes before all that follows
+        iocp_submit(worker.port)    # small sends go out before the bytes of the turns below
         run_ready(worker)
         if worker.abandoned:
             return count
@@ -107,7 +107,7 @@ cdef inline unsigned int worker_turn(Worker *worker, DWORD most) noexcept nogil:
 
 
 cdef inline void worker_run(Worker *worker) noexcept nogil:
-    """The thread's whole life: until the worker has closed."""
+    """The thread's whole life, until the worker has closed."""
     iocp_wait_undisturbed(worker.port)
     while not worker_over(worker):
         worker_turn(worker, INFINITE)
@@ -116,7 +116,7 @@ cdef inline void worker_run(Worker *worker) noexcept nogil:
 
 cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_count, int backend,
                             bint skip_on_success) noexcept nogil:
-    """Of zeroed memory; 0 or the system's error number."""
+    """Initialize zeroed memory; 0 or the system's error number."""
     InitializeSRWLock(&worker.inbox.lock)
     InitializeSRWLock(&worker.published_lock)
     places_init(&worker.places)
@@ -142,8 +142,8 @@ cdef inline bint worker_free(Worker *worker) noexcept nogil:
     cdef bint drained = worker.stats.in_flight == 0
     inbox_shut(worker, False)
     if not worker.closing:
-        close_worker(worker, 0)     # it never ran: what was asked of it is refused, and whoever waits is told
-    run_inbox(worker)       # what came too late for it
+        close_worker(worker, 0)     # it never ran: refuse its requests, and wake the threads that wait for them
+    run_inbox(worker)       # messages that it did not take
     run_calls(worker)
     timer_heap_free(&worker.timers)
     buffers_free(worker)

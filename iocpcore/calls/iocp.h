@@ -1,7 +1,7 @@
-/* The I/O completion port calls, wherever we are. The only platform switch of the core.
+/* The I/O completion port calls on this platform. This is the core's only platform switch.
  *
- * Both headers give the same names: those of the Win32 documentation, used with the meaning they have there, and a
- * few `iocp_...` functions for the places where the two systems differ (each is described in linux/iocp.h).
+ * Both headers define the same names: those of Win32, with the meaning that its documentation gives them, and a few
+ * `iocp_...` functions where the two systems differ. linux/iocp.h describes each of those.
  */
 #ifndef IOCPCORE_IOCP_H
 #define IOCPCORE_IOCP_H

@@ -1,4 +1,4 @@
-# The calls of iocp.h, declared to Cython. Types, constants and prototypes only: nothing of the platform shows here.
+# The calls of iocp.h, declared to Cython: types, constants and prototypes, the same on every platform.
 from libc.stdint cimport uint64_t, uintptr_t
 
 cdef extern from "iocp.h" nogil:
@@ -141,4 +141,4 @@ cdef extern from "iocp.h" nogil:
     LONG InterlockedCompareExchange(LONG *p, LONG value, LONG expected)
 
 cdef extern from *:
-    bint unlikely(bint condition) noexcept nogil    # Cython's own: what follows stays out of the usual path
+    bint unlikely(bint condition) noexcept nogil    # Cython's branch hint

@@ -1,6 +1,6 @@
-# ECHO: sends back what comes.
+# ECHO: sends back what it receives.
 #
-# Ownership: what was received moves to the send queue as it is, without a copy.
+# Ownership: the received buffers move to the send queue, without a copy.
 # Threads: the session's worker.
 from door cimport input_take, session_write
 from handler cimport handler_init
@@ -11,7 +11,7 @@ cdef inline bint echo_data(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void echo_init(Handler *handler) noexcept nogil:
-    """An echo whose peer does not read must stop receiving: what it holds would grow without bound."""
+    """An echo whose peer does not read must stop receiving, or its queue would grow without bound."""
     handler_init(handler)
     handler.ops.data = echo_data
     handler.ops.throttled = True

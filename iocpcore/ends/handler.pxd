@@ -1,6 +1,6 @@
-# A handler as it is made: it receives and forgets (DISCARD), with settings that are reasonable for most.
+# A handler as handler_init() makes it: it discards what it receives (DISCARD), and has the default settings.
 #
-# The other files here change what becomes of the bytes: each has an init that sets its functions in handler.ops.
+# The other files here are other handlers: each has an init that sets its own functions in handler.ops.
 # Ownership: a handler outlives the sessions that refer to it.
 # Threads: the session's worker; handler_init() any.
 from door cimport input_consumed, input_discard

@@ -1,4 +1,4 @@
-# LOAD: the load client. It sends a pattern, checks every byte that returns and measures how long each message took.
+# LOAD: the load client. It sends a pattern, checks every byte that comes back and measures each message's time.
 #
 # Ownership: a Load and its rows outlive the sessions; each worker writes its own row.
 # Threads: the session's worker.
@@ -15,20 +15,20 @@ from structs cimport BY_US, LATENCY_BUCKETS, LATENCY_OCTAVE, Buffer, Handler, Lo
 
 cdef enum:
     PATTERN_PERIOD = 65521      # bytes; a prime, so that no message size or buffer size divides it
-    PATTERN_LENGTH = 2 * 65521  # what is laid out, so that a period can be read from any offset
+    PATTERN_LENGTH = 2 * 65521  # bytes in memory, so that a period can be read from any offset
 
 
 # ---- the load client's session ----
 
 cdef struct LoadMessage:
-    uint64_t end        # its last byte is the one before this offset of the stream
+    uint64_t end        # the offset in the stream behind its last byte
     uint64_t sent_at    # nanoseconds
 
 cdef struct LoadSession:
     uint64_t offset     # where in the pattern its stream begins
     uint64_t queued     # bytes given to the send queue
     uint64_t received   # bytes that came back
-    uint64_t begun      # messages
+    uint64_t begun      # messages begun
     uint64_t echoed     # messages that came back whole
     uint64_t random
     LoadMessage outstanding[1]  # a ring of `pipeline` places
@@ -97,7 +97,7 @@ cdef inline bint load_fill(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint load_matches(Load *load, LoadSession *own, Buffer *input) noexcept nogil:
-    """Are these the bytes that must come next?"""
+    """Are these the next bytes of the pattern, and have they been sent?"""
     cdef uint64_t at = (own.offset + own.received) % PATTERN_PERIOD
     return (own.received + input.length <= own.queued
             and memcmp(input.data, load.pattern + at, input.length) == 0)
@@ -120,7 +120,7 @@ cdef inline void load_count_error(Worker *worker, Load *load, int error) noexcep
 
 
 cdef inline void load_count_echoes(Worker *worker, Load *load, LoadSession *own, size_t bytes) noexcept nogil:
-    """So many right bytes have come: which messages do they complete?"""
+    """Count correct bytes, and the messages that they complete."""
     cdef LoadRow *row = &load.rows[worker.index]
     cdef LoadMessage *message
     cdef uint64_t now = iocp_now(worker.port)
@@ -149,7 +149,7 @@ cdef inline bint load_opened(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint load_data(Worker *worker, Session *session) noexcept nogil:
-    """False if a byte is wrong, or one too many."""
+    """False if a byte is wrong, or there is one too many."""
     cdef Load *load = session.handler.load
     cdef LoadSession *own = <LoadSession *> session.handler_data
     cdef Buffer *input = session.inbound
@@ -168,7 +168,7 @@ cdef inline bint load_data(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void load_closed(Worker *worker, Session *session) noexcept nogil:
-    """The connection is over, or never was: what did not come back is an error."""
+    """The connection has ended, or was never made. If messages have not come back, that is an error."""
     cdef Load *load = session.handler.load
     cdef LoadSession *own = <LoadSession *> session.handler_data
     if own == NULL or own.echoed < load.messages:
@@ -184,7 +184,7 @@ cdef inline void load_over(Load *load) noexcept nogil:
 
 
 cdef inline void load_discarded(Worker *worker, Session *session) noexcept nogil:
-    """It came after finish(). If all answers had come by then, this is one byte too many."""
+    """Bytes that came after finish(). If all messages had come back by then, these are too many."""
     cdef LoadSession *own = <LoadSession *> session.handler_data
     input_discard(worker, session)
     if own.echoed == session.handler.load.messages:

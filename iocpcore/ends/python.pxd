@@ -1,6 +1,6 @@
-# A handler in Python: notes what its callbacks are to be told.
+# A handler in Python: notes which callbacks are due.
 #
-# Ownership: what was received stays in session.inbound until on_receive has had it.
+# Ownership: received buffers stay in session.inbound until on_receive has been given their bytes.
 # Threads: the session's worker.
 from call cimport schedule_call
 from handler cimport handler_init

@@ -1,9 +1,9 @@
-# Buffers: what is received into and what is sent from, in chains.
+# Buffers to receive into and to send from, linked into chains.
 #
 # Ownership: a buffer has one owner: a pool, a session's `posted` or `inbound`, its send queue, or a message. Echoing
-# moves it from input to queue without a copy. One that an operation refers to is in flight, and its owner keeps it till
-# the packet. A pinned one, once released, waits until the worker has the GIL.
-# Threads: pools belong to their worker; buffer_copy() and buffer_pin() are for any.
+# moves it from input to queue without a copy. A buffer that an operation refers to is in flight: its owner keeps it
+# until the packet. A pinned buffer, once released, waits until the worker has the GIL.
+# Threads: pools belong to their worker; any thread may call buffer_copy() and buffer_pin().
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from iocp cimport iocp_give_pages, iocp_take_pages
@@ -12,12 +12,12 @@ from tuning cimport COPY_SIZE, RECEIVE_SIZE, RELEASED_SPOILT, SLAB_BUFFERS, TRIM
 
 
 cdef inline size_t slab_size(const BufferPool *pool) noexcept nogil:
-    """Of its buffers' bytes, and of what is known of them behind."""
+    """Bytes of the buffers, and of the Slab behind them that describes them."""
     return SLAB_BUFFERS * pool.size + sizeof(Slab)
 
 
 cdef inline bint slab_add(BufferPool *pool) noexcept nogil:
-    """Spare buffers for the pool; False without memory."""
+    """Add a slab of spare buffers to the pool; False without memory."""
     cdef char *pages = <char *> iocp_take_pages(slab_size(pool))
     cdef Slab *slab
     cdef Buffer *buffer
@@ -65,7 +65,7 @@ cdef inline void pool_give(Worker *worker, BufferPool *pool, Buffer *buffer) noe
 
 
 cdef inline void forget_unused(BufferPool *pool) noexcept nogil:
-    """Take the buffers of slabs that nobody uses out of the pool."""
+    """Take the buffers of unused slabs out of the pool."""
     cdef Buffer **at = &pool.spare
     while at[0] != NULL:
         if at[0].slab.used == 0:
@@ -75,7 +75,7 @@ cdef inline void forget_unused(BufferPool *pool) noexcept nogil:
 
 
 cdef inline void pool_trim(BufferPool *pool) noexcept nogil:
-    """Give slabs that nobody uses back to the system."""
+    """Give unused slabs back to the system."""
     cdef Slab **at = &pool.slabs
     cdef Slab *slab
     forget_unused(pool)
@@ -97,7 +97,7 @@ cdef inline void buffers_init(Worker *worker) noexcept nogil:
 
 
 cdef inline void buffers_trim(Worker *worker) noexcept nogil:
-    """What nobody uses goes back to the system."""
+    """Give the unused slabs of both pools back to the system."""
     pool_trim(&worker.buffers)
     pool_trim(&worker.copies)
 
@@ -126,7 +126,7 @@ cdef inline Buffer *buffer_take(Worker *worker) noexcept nogil:
 
 
 cdef inline void buffer_append(Buffer *buffer, const char *data, size_t length) noexcept nogil:
-    """There must be room. Bytes that an operation in flight refers to come before these, and stay as they are."""
+    """The buffer must have room. Its bytes so far stay as they are, for an operation in flight may refer to them."""
     memcpy(buffer.data + buffer.length, data, length)
     buffer.length += length
 
@@ -138,7 +138,7 @@ cdef inline bint buffer_has_room(const Buffer *buffer, size_t length) noexcept n
 
 
 cdef inline Buffer *buffer_copy(const char *data, size_t length, size_t room) noexcept nogil:
-    """A copy of these bytes, in room for at least so many, or NULL."""
+    """A copy of these bytes, with room for at least `room` bytes, or NULL."""
     cdef Buffer *buffer = buffer_new(COPIED, max(length, room))
     if buffer != NULL:
         buffer_append(buffer, data, length)
@@ -146,10 +146,10 @@ cdef inline Buffer *buffer_copy(const char *data, size_t length, size_t room) no
 
 
 cdef inline Buffer *buffer_copy_here(Worker *worker, const char *data, size_t length) noexcept nogil:
-    """As buffer_copy(), for the worker itself: what is not large goes into a pooled buffer.
+    """As buffer_copy(), in the worker's own thread: a copy of up to RECEIVE_SIZE bytes goes into a pooled buffer.
 
-    A batch's copies, taken from the heap and given back together, are more than malloc's cache of a thread holds, and
-    larger ones make it return its pages to the system and ask for them again in the next batch.
+    On the heap the copies of a batch, freed together, are more than malloc's per-thread cache holds, and larger ones
+    make malloc return pages to the system and ask for them again in the next batch.
     """
     cdef Buffer *buffer
     if length > RECEIVE_SIZE:
@@ -161,7 +161,7 @@ cdef inline Buffer *buffer_copy_here(Worker *worker, const char *data, size_t le
 
 
 cdef inline Buffer *buffer_pin(void *pinned, const char *data, size_t length) noexcept nogil:
-    """A buffer that refers to a Python object's bytes and owns a reference to it, or NULL: then it does not."""
+    """A buffer that refers to a Python object's bytes and owns the reference to it; NULL: the caller still owns it."""
     cdef Buffer *buffer = buffer_new(PINNED, 0)
     if buffer != NULL:
         buffer.data = <char *> data
@@ -209,7 +209,7 @@ cdef inline void buffer_release(Worker *worker, Buffer *buffer) noexcept nogil:
 
 
 cdef inline void chain_release(Worker *worker, Buffer *buffer) noexcept nogil:
-    """This one and those behind it; NULL is none."""
+    """Release this buffer and those behind it; NULL is an empty chain."""
     cdef Buffer *after
     while buffer != NULL:
         after = buffer.next
@@ -218,13 +218,13 @@ cdef inline void chain_release(Worker *worker, Buffer *buffer) noexcept nogil:
 
 
 cdef inline void chain_cut(Worker *worker, Buffer *last) noexcept nogil:
-    """Release those behind it."""
+    """Release the buffers behind the last one to be kept."""
     chain_release(worker, last.next)
     last.next = NULL
 
 
 cdef inline size_t chain_length(const Buffer *buffer) noexcept nogil:
-    """Bytes of them all."""
+    """Bytes in all its buffers."""
     cdef size_t length = 0
     while buffer != NULL:
         length += buffer.length
@@ -233,7 +233,7 @@ cdef inline size_t chain_length(const Buffer *buffer) noexcept nogil:
 
 
 cdef inline void buffers_free(Worker *worker) noexcept nogil:
-    """What is still in use, the kernel may write to: it is left."""
+    """Slabs with a buffer in use are leaked: the kernel may still write to it."""
     cdef Buffer *buffer = worker.headers
     cdef Buffer *after
     while buffer != NULL:

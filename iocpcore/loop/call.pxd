@@ -1,9 +1,9 @@
-# Calls into Python: what is due to be told to whom, in which order, and the GIL once for all of it.
+# Calls into Python: which callbacks are due, in which order, and the GIL taken once for all of them.
 #
-# A packet's step notes in its item what is due, and puts the item in the worker's list; when the whole batch has
-# been handled, or what it brought so far is much, the worker attaches once and the list is run. What those calls want
-# done is done after detaching.
-# Ownership: being in the list holds the item. The worker owns the messages in its list, with their references.
+# A packet's step notes in its item which callbacks are due, and puts the item in the worker's list. When the batch has
+# been handled, or has brought much data already, the worker attaches once and runs the list. Sends and other requests
+# of the callbacks start after it has detached, except a large send, which starts before the next callback.
+# Ownership: the list holds its items. The worker owns the messages in its list, with their references.
 # Threads: the worker's own.
 from libc.stdint cimport uint64_t
 from iocp cimport iocp_now
@@ -15,7 +15,7 @@ from warn cimport warnings_are_due
 
 
 cdef inline void schedule_call(Worker *worker, Item *item, unsigned char what) noexcept nogil:
-    """That is due: bits of enum Call."""
+    """Note which callbacks are due, as bits of enum Call, and put the item in the list."""
     item.calls |= what
     if item.calling:
         return
@@ -30,7 +30,7 @@ cdef inline void schedule_call(Worker *worker, Item *item, unsigned char what) n
 
 
 cdef inline void schedule_message(Worker *worker, Message *message) noexcept nogil:
-    """Python is to be told what the message says; the worker's from now on."""
+    """The message is to be handled with the GIL. The worker owns it from now on."""
     message.next = NULL
     if worker.python_head == NULL:
         worker.python_head = message
@@ -45,7 +45,7 @@ cdef inline bint calls_are_due(Worker *worker) noexcept nogil:
 
 
 cdef inline void run_calls(Worker *worker) noexcept nogil:
-    """Sends and the like that callbacks asked for start afterwards, without the GIL."""
+    """Attach, run all that is due, detach; then start the sends and other requests of the callbacks."""
     cdef uint64_t began
     cdef Item *item = worker.calls_head
     cdef Item *after
@@ -61,7 +61,7 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
     worker.gil_wait = worker.attached_at - began
     worker.stats.attaches += 1
     worker.stats.callback_time += worker.now - began
-    run_inbox(worker)   # what they have sent behind something older goes before the peer's end is acted on
+    run_inbox(worker)   # sends that callbacks put in the inbox, behind older ones, go before the peer's end is acted on
     while item != NULL:
         after = item.next_call
         item.calling = 0
@@ -71,13 +71,13 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
 
 
 cdef inline bint much_to_tell(Worker *worker) noexcept nogil:
-    """Large messages are told while the processor's cache has them. Who would have to wait for the GIL does so once."""
+    """Should callbacks run now, while the cache has their data? Not if the last wait for the GIL was long."""
     if worker.calls_head == NULL:
         return False
     return worker.stats.bytes_received - worker.told >= MUCH and worker.gil_wait < GIL_TIME
 
 
 cdef inline bint do_call(Worker *worker, Message *message) noexcept nogil:
-    """Python's function."""
+    """A function that Proactor.post() was given."""
     schedule_message(worker, message)
     return False

@@ -1,16 +1,16 @@
-# The inbox: the only door into a worker from other threads. A message in a queue, and one posted packet that says
-# "look".
+# The inbox: the only way for other threads to reach a worker. It is a queue of messages; one posted packet makes the
+# worker look at it.
 #
-# Small sends of one session share a message: the second joins the first as long as the worker has not taken it. That
-# they go before what was put in between is seen by nobody: that is about other sessions, or does not end what can be
-# sent.
+# Small sends of one session share a message: the second is appended to the first as long as the worker has not taken
+# it. It overtakes the messages put in between, but with no visible effect: those are about other sessions, or do not
+# end the session's sending.
 #
-# Closing needs no message, so that it never lacks memory: a deadline beside the queue asks for it. A worker that closes
-# goes on taking messages, for its sessions may have something to send yet; it shuts the inbox when it has ended.
-# Ownership: inbox_put() takes the message if it succeeds; the worker frees it. A message holds the listener that it is
-# about.
-# Threads: inbox_put() and inbox_ask_to_close() any; the others the worker. Under the lock nothing but posting the
-# packet, and the copy of a small send: whoever finds one posted must be able to rely on it.
+# A request to close is not a message but a deadline beside the queue, so that it needs no memory. A closing worker goes
+# on taking messages, because its sessions may still have something to send. It shuts the inbox when it ends.
+# Ownership: inbox_put() takes the message over if it succeeds; the worker frees it. A message holds its listener.
+# Threads: any thread may put, join, wake, ask to close, and ask whether the inbox is shut; all else is the worker's.
+# Under the lock only the packet is posted and a small send copied. A thread that finds `posted` set posts no packet, so
+# it must be able to rely on the one that another thread has posted.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from iocp cimport (
@@ -43,7 +43,7 @@ cdef inline Message *message_about(bint (*run)(Worker *, Message *) noexcept nog
 
 
 cdef inline void message_free(Message *message) noexcept nogil:
-    """Not its Python object, nor its buffer: those are handed on."""
+    """Its Python object and its buffer are not freed: they have been handed on."""
     if message.listener != NULL:
         InterlockedDecrement(&message.listener.holds)
     if message.link != NULL:
@@ -53,14 +53,14 @@ cdef inline void message_free(Message *message) noexcept nogil:
 
 
 cdef inline bint wake(Worker *worker) noexcept nogil:
-    """Under the lock, which also keeps others from believing in a packet that could not be posted: False then."""
+    """Under the lock: post the packet, unless one is on its way. False without memory for it."""
     if not worker.inbox.posted:
         worker.inbox.posted = port_wake(worker)
     return worker.inbox.posted
 
 
 cdef inline bint inbox_wake(Worker *worker) noexcept nogil:
-    """Any thread: there is something to look at that is no message. False: not woken, for want of memory."""
+    """Any thread: make the worker look at something that is no message. False without memory for the packet."""
     cdef bint woken
     AcquireSRWLockExclusive(&worker.inbox.lock)
     woken = wake(worker)
@@ -86,10 +86,10 @@ cdef inline void append(Inbox *inbox, Message *message, uint64_t now) noexcept n
 
 
 cdef inline void see_backlog(Inbox *inbox, uint64_t now) noexcept nogil:
-    """Does more wait than should, or for longer? Said once, until the worker has come."""
+    """Mark the inbox as overdue if too much waits in it, or for too long. The worker clears the mark when it comes."""
     if inbox.items <= BACKLOG_ITEMS and inbox.bytes <= BACKLOG_BYTES and now < inbox.since + BACKLOG_TIME:
         return
-    InterlockedCompareExchange(&inbox.overdue, OVERDUE, NOT_OVERDUE)    # who has told of it does so without the lock
+    InterlockedCompareExchange(&inbox.overdue, OVERDUE, NOT_OVERDUE)    # OVERDUE_TOLD is set without the lock
 
 
 cdef inline bint inbox_put(Worker *worker, Message *message) noexcept nogil:
@@ -100,7 +100,7 @@ cdef inline bint inbox_put(Worker *worker, Message *message) noexcept nogil:
     AcquireSRWLockExclusive(&inbox.lock)
     taken = not inbox.closed and wake(worker)
     if taken:
-        append(inbox, message, now)    # the worker, awake already or not, looks under the lock
+        append(inbox, message, now)    # the worker looks under the lock, even if it is awake already
     ReleaseSRWLockExclusive(&inbox.lock)
     return taken
 
@@ -108,13 +108,14 @@ cdef inline bint inbox_put(Worker *worker, Message *message) noexcept nogil:
 cdef inline bint inbox_join(Worker *worker, Link *link, const char *data, size_t length, size_t *room) noexcept nogil:
     """Append a small send to the session's last one, if that still waits and has room.
 
-    False: it needs a message of its own, with a buffer of `room` bytes: from 1 to 16 KiB, twice that of the one before.
+    False: it needs a message of its own, with a buffer of `room` bytes: COPY_SIZE, or twice the buffer that was full,
+    up to RECEIVE_SIZE.
     """
     cdef Inbox *inbox = &worker.inbox
     cdef Buffer *buffer
     cdef bint taken = False
     room[0] = COPY_SIZE
-    if iocp_read32(&inbox.waiting) == 0:    # nothing to join; with the GIL, as inbox_is_empty() asks
+    if iocp_read32(&inbox.waiting) == 0:    # nothing to join; no lock: see inbox_is_empty()
         return False
     AcquireSRWLockExclusive(&inbox.lock)
     if link.last_send != NULL and link.last_take == inbox.takes and not inbox.closed:
@@ -131,7 +132,7 @@ cdef inline bint inbox_join(Worker *worker, Link *link, const char *data, size_t
 
 
 cdef inline bint inbox_ask_to_close(Worker *worker, uint64_t drain) noexcept nogil:
-    """Close within so many nanoseconds; if that was asked before, the earlier deadline counts. False: not woken."""
+    """Any thread: close within `drain` nanoseconds; the earliest of several deadlines counts. False: not woken."""
     cdef Inbox *inbox = &worker.inbox
     cdef uint64_t by = iocp_now(worker.port) + drain
     cdef bint woken
@@ -144,9 +145,9 @@ cdef inline bint inbox_ask_to_close(Worker *worker, uint64_t drain) noexcept nog
 
 
 cdef inline Message *inbox_take(Worker *worker, uint64_t *close_by, LONG *overdue) noexcept nogil:
-    """All that is in it, in order; when to close, or 0; and whether it was overdue, by enum Overdue.
+    """Take all messages, in order. Also tells when to close, or 0, and whether the inbox was overdue (enum Overdue).
 
-    Whoever puts something in from now on posts a packet.
+    The next thread that puts a message in posts a packet again.
     """
     cdef Inbox *inbox = &worker.inbox
     cdef Message *messages
@@ -166,15 +167,15 @@ cdef inline Message *inbox_take(Worker *worker, uint64_t *close_by, LONG *overdu
 
 
 cdef inline bint inbox_is_empty(Worker *worker) noexcept nogil:
-    """The worker itself asks: has everything that others have put in been done?
+    """The worker asks, with the GIL: has it taken everything that other threads have put in?
 
-    With the GIL, and so did they put it in, as far as order matters to anybody: no lock is needed to see that.
+    It needs no lock: where order matters, the other thread has put its message in with the GIL too.
     """
     return iocp_read32(&worker.inbox.waiting) == 0
 
 
 cdef inline bint inbox_shut(Worker *worker, bint when_empty) noexcept nogil:
-    """inbox_put() fails from now on: the worker ends. When empty: if something is in it, it stays open, and False."""
+    """The worker ends: inbox_put() fails from now on. With `when_empty` an inbox with messages stays open: False."""
     cdef Inbox *inbox = &worker.inbox
     cdef bint closed
     AcquireSRWLockExclusive(&inbox.lock)
@@ -186,7 +187,7 @@ cdef inline bint inbox_shut(Worker *worker, bint when_empty) noexcept nogil:
 
 
 cdef inline bint inbox_is_shut(Worker *worker) noexcept nogil:
-    """Any thread: why inbox_put() has failed; if not so, the worker could not be woken."""
+    """Any thread, after inbox_put() has failed: is that because the worker ends? Else it could not be woken."""
     cdef bint closed
     AcquireSRWLockExclusive(&worker.inbox.lock)
     closed = worker.inbox.closed

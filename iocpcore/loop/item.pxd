@@ -1,6 +1,6 @@
 # Items: what a worker gives turns, deadlines and callbacks.
 #
-# Ownership: whoever has an item in a list, or in flight, holds it: one that is held is not released.
+# Ownership: a list holds its items, and an operation in flight holds its item. An item that is held is not released.
 # Threads: the worker's own.
 from structs cimport Item
 

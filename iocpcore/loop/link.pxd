@@ -1,10 +1,10 @@
-# Links: what may be known of a session by those who do not own it.
+# Links: what threads other than its worker know of a session.
 #
-# A link names its session by slot and generation, and only the session's worker resolves that: whoever has a link to a
-# connection that has gone reaches nobody. Each count of bytes has one writer, and is exact at any time, in any thread;
-# what is queued is what was given and has not been sent.
-# Ownership: counted; whoever has one holds it.
-# Threads: any, but for the name, which the worker writes once. Giving is under the GIL.
+# A link names its session by slot and generation, and only the session's worker resolves that name: a link of a session
+# that has ended reaches none. Each count of bytes has one writer, and is exact at any time, in any thread. Queued bytes
+# are those that were given and are not yet sent.
+# Ownership: reference-counted; each struct or object that refers to a link holds it.
+# Threads: any, but the worker alone writes the name, once. link_give() needs the GIL.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from iocp cimport (
@@ -38,24 +38,24 @@ cdef inline void link_drop(Link *link) noexcept nogil:
 
 
 cdef inline size_t link_queued(Link *link) noexcept nogil:
-    """Asked with the GIL, or by the worker: one of both counts stands still then."""
+    """With the GIL, or in the worker: then one of the two counts stands still."""
     return <size_t> (iocp_read64(&link.given) - iocp_read64(&link.sent))
 
 
 cdef inline void link_give(Link *link, long long bytes) noexcept nogil:
-    """Less than none: they were not taken."""
+    """Count bytes that a sender gives; a negative number takes back bytes that were not taken."""
     iocp_write64(&link.given, link.given + bytes)
 
 
 cdef inline bint link_finishes(Link *link) noexcept nogil:
-    """Does it take no more to send? send(), closing and repr() all ask this, so that they agree."""
+    """Has it stopped taking sends? send(), closing and repr() all ask this, so that they agree."""
     return iocp_read32(&link.finishes) != 0
 
 
 # The worker's own.
 
 cdef inline void link_finish(Link *link) noexcept nogil:
-    """At the moment when its session stops to take sends. A session without Python's object has no link."""
+    """Called at the moment when the session stops taking sends. A session without a Python object has no link."""
     if link != NULL:
         InterlockedExchange(&link.finishes, 1)
 

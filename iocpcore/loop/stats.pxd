@@ -1,7 +1,7 @@
 # Counters of one worker. The worker alone counts, without a lock, and publishes its row between two batches.
 #
-# submitted == packets + inline_successes + failed_starts + in_flight holds in every published row; in_flight is counted
-# on its own, so that the sum is a proof and not a definition. python/iocpcore/_stats.py says the same to Python.
+# submitted == packets + inline_successes + failed_starts + in_flight holds in every published row. in_flight is counted
+# on its own, so that the sum is a check and not a definition. python/iocpcore/_stats.py describes the fields to users.
 from libc.stdint cimport int64_t, uint64_t
 
 cdef struct Stats:
@@ -36,7 +36,7 @@ cdef struct Stats:
     uint64_t failed             # packets with any other error
     # the loop
     uint64_t dequeues
-    uint64_t dequeue_failures   # a dequeue that gave no packet, for another reason than its timeout
+    uint64_t dequeue_failures   # dequeues that failed, timeouts not counted
     uint64_t wakeups            # packets posted by inboxes
     uint64_t backlogs           # times that the inbox was overdue
     # Python

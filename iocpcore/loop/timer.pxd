@@ -1,10 +1,11 @@
-# Deadlines of items: a heap per worker, looked at between batches.
+# Deadlines of items: a heap per worker, run between batches.
 #
-# Lazy: activity moves no timer. An item stamps itself, and when its old deadline comes it is asked again. An item has
-# one entry at most, and knows its place: an earlier deadline moves the entry, and the item's end takes it out. There is
-# room for all sessions, which are the items of today, before they are made: so setting a timer cannot fail.
-# Ownership: an entry refers to an item that is not released; timer_drop() comes before that. The entries have pages of
-# the system: in the C library's heap each doubling would leave a hole.
+# Timers are lazy: activity moves none. An item notes the time of its activity, and when its old deadline comes it is
+# asked for the present one. An item has one entry at most, and knows its index: an earlier deadline moves the entry,
+# and the item's end removes it. Setting a timer cannot fail, because room for its entry is reserved before a session
+# (the only kind of item today) is made.
+# Ownership: an entry refers to an item that is not yet released: timer_drop() comes before the release. The heap is in
+# pages from the system: in the C library's heap each doubling would leave a hole.
 # Threads: a heap belongs to its worker.
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
@@ -20,7 +21,7 @@ cdef inline void timer_heap_free(TimerHeap *heap) noexcept nogil:
 
 
 cdef inline bint timer_heap_resize(TimerHeap *heap, size_t room) noexcept nogil:
-    """To pages with room for so many, which there must not be more of; False without memory: all is as it was."""
+    """Move all entries to pages with room for `room` of them. False without memory: nothing is changed."""
     cdef Timer *timers = <Timer *> iocp_take_pages(room * sizeof(Timer))
     if timers == NULL:
         return False
@@ -33,14 +34,14 @@ cdef inline bint timer_heap_resize(TimerHeap *heap, size_t room) noexcept nogil:
 
 
 cdef inline size_t session_capacity(Worker *worker) noexcept nogil:
-    """In all slabs, the empty ones too."""
+    """How many sessions the slabs have places for, used or spare."""
     return <size_t> (worker.stats.active + worker.stats.sessions_spare)
 
 
 cdef inline bint timers_reserve(Worker *worker, size_t more) noexcept nogil:
-    """Room for as many timers as there can be sessions, and so many more; False without memory.
+    """Make room for a timer of each session that the slabs have places for, and of `more`; False without memory.
 
-    None may be missing later: nobody else would look at a session that waits for its peer, or for a slow system.
+    No session may lack one later: nothing else would look at a session whose peer, or whose system, does not answer.
     """
     cdef TimerHeap *heap = &worker.timers
     cdef size_t sessions = session_capacity(worker) + more
@@ -48,7 +49,7 @@ cdef inline bint timers_reserve(Worker *worker, size_t more) noexcept nogil:
 
 
 cdef inline void timers_trim(Worker *worker) noexcept nogil:
-    """Give room back to the system if most of it is for sessions that there cannot be any more."""
+    """Give room back to the system if at least half of it is for sessions whose slabs have gone."""
     cdef TimerHeap *heap = &worker.timers
     cdef size_t room = max(session_capacity(worker), LEAST_TIMERS)
     if room <= heap.room // 2:
@@ -61,7 +62,7 @@ cdef inline void put_timer(TimerHeap *heap, size_t i, Timer timer) noexcept nogi
 
 
 cdef inline void sift_up(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
-    """Put it into the free place i, or above, behind those that are earlier."""
+    """Put it at the free index i, or above, below the entries that are earlier."""
     cdef size_t parent
     while i > 0:
         parent = (i - 1) // 2
@@ -73,7 +74,7 @@ cdef inline void sift_up(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
 
 
 cdef inline void sift_down(TimerHeap *heap, size_t i, Timer timer) noexcept nogil:
-    """Put it into the free place i, or below, before those that are later."""
+    """Put it at the free index i, or below, above the entries that are later."""
     cdef size_t child
     while True:
         child = 2 * i + 1
@@ -89,7 +90,7 @@ cdef inline void sift_down(TimerHeap *heap, size_t i, Timer timer) noexcept nogi
 
 
 cdef inline void timer_set(Worker *worker, Item *item, uint64_t at) noexcept nogil:
-    """Wake the item at that time, unless an earlier deadline stands: then it will be asked anyway."""
+    """Ask the item at that time, unless it has an earlier deadline: then it will be asked anyway."""
     cdef TimerHeap *heap = &worker.timers
     cdef size_t i = item.timer_index
     if item.timer_at != 0 and item.timer_at <= at:
@@ -102,7 +103,7 @@ cdef inline void timer_set(Worker *worker, Item *item, uint64_t at) noexcept nog
 
 
 cdef inline void timer_drop(Worker *worker, Item *item) noexcept nogil:
-    """It waits for no deadline any more."""
+    """Remove the item's entry, if it has one."""
     cdef TimerHeap *heap = &worker.timers
     cdef size_t i = item.timer_index
     cdef Timer last
@@ -125,16 +126,16 @@ cdef inline uint64_t timer_first(Worker *worker) noexcept nogil:
 
 
 cdef inline uint64_t earlier(uint64_t a, uint64_t b) noexcept nogil:
-    """Of two deadlines, where 0 is none."""
+    """The earlier of two deadlines; 0 is none."""
     if a == 0 or b == 0:
         return a + b
     return min(a, b)
 
 
 cdef inline void run_timers(Worker *worker) noexcept nogil:
-    """Those that were over at the dequeue: what its batch has kept the worker busy with is not the peer's time.
+    """Run the deadlines that were over at the dequeue: the time that its batch took is not held against the peers.
 
-    Nobody waits for a round without packets: under a flood there is none.
+    Each round does so, not only a round without packets: under a flood there is none.
     """
     cdef Item *item
     while worker.timers.count > 0 and timer_first(worker) <= worker.seen_at:

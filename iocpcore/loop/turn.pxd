@@ -1,8 +1,8 @@
 # Turns: an item that always has more to do must not starve the others.
 #
-# A turn is so many steps of one item. A round is what a worker does between two dequeues; once it has moved its bytes,
-# the ready list keeps the rest for the next. docs/design.md says why.
-# Ownership: being in a list holds the item.
+# A turn is a bounded number of steps of one item. A round is what a worker does between two dequeues. It has a budget
+# of bytes; when that is spent, the items left in the ready list wait for the next round. docs/design.md says why.
+# Ownership: a list holds its items.
 # Threads: the worker's own.
 from libc.stdint cimport uint64_t
 from call cimport much_to_tell, run_calls
@@ -12,12 +12,12 @@ from tuning cimport CONTENDED_ROUND, CONTENDED_TURN, ROUND, TURN
 
 
 cdef inline uint64_t moved(Worker *worker) noexcept nogil:
-    """Bytes, ever, in and out."""
+    """Bytes received and sent since the worker began."""
     return worker.stats.bytes_received + worker.stats.bytes_sent
 
 
 cdef inline bint round_is_over(Worker *worker) noexcept nogil:
-    """Has this round moved what it may?"""
+    """Has this round spent its budget of bytes?"""
     return moved(worker) >= worker.round_until
 
 
@@ -32,7 +32,7 @@ cdef inline void begin_round(Worker *worker) noexcept nogil:
 
 
 cdef inline void append(ItemList *items, Item *item) noexcept nogil:
-    """Being in a list holds it."""
+    """Append an item that is in neither list yet. The list holds it."""
     if item.ready:
         return
     item_hold(item)
@@ -54,12 +54,12 @@ cdef inline Item *take_first(ItemList *items) noexcept nogil:
 
 
 cdef inline void defer(Worker *worker, Item *item) noexcept nogil:
-    """Something new is due to it: in this round, before those that have had their turn."""
+    """The item has something new to do: in this round, before the ready list."""
     append(&worker.due, item)
 
 
 cdef inline void wait_for_turn(Worker *worker, Item *item) noexcept nogil:
-    """It has had its turn, or is large: it goes on when those before it have had theirs."""
+    """An item that has had its turn, or would move much, goes to the back of the ready list."""
     append(&worker.ready, item)
 
 
@@ -71,7 +71,7 @@ cdef inline void run_due(Worker *worker) noexcept nogil:
 
 
 cdef inline void run_ready(Worker *worker) noexcept nogil:
-    """Those that waited when the round began, each once, until the round has moved what it may; one at least."""
+    """One turn for each item that was ready when the round began, until the budget is spent; at least one turn."""
     cdef Item *item = NULL
     while item != worker.waited:
         item = take_first(&worker.ready)

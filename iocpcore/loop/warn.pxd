@@ -1,8 +1,8 @@
-# Warnings for an operator: what the log says once, then at most once a minute, with a count.
+# Warnings for an operator: logged once, then at most once a minute, with a count.
 #
-# A step that meets such a trouble counts it and says when it may be logged; it neither logs nor takes the GIL. The
-# worker logs it when it attaches for callbacks, or for this alone (_warnings.pxi). The first worker's counts are those
-# of the whole proactor: what all workers lack is logged once, not once by each.
+# A step that meets a trouble counts it and sets when it may be logged; it neither logs nor takes the GIL. The worker
+# logs it when it attaches for callbacks, or attaches for this alone (_warnings.pxi). The first worker has the counts of
+# the whole proactor, so that a trouble of all workers is logged once, not once per worker.
 # Threads: report_trouble() is the worker's own. The counts are atomic; told_at is written under the GIL alone.
 from libc.stdint cimport uint64_t
 from iocp cimport InterlockedExchange, InterlockedExchangeAdd64, iocp_read64
@@ -20,13 +20,13 @@ cdef inline uint64_t warning_due(Worker *worker, Warning *warning, uint64_t now)
 
 
 cdef inline void warn_by(Worker *worker, uint64_t at) noexcept nogil:
-    """Look at the warnings then, or earlier if that was said before."""
+    """Look at the warnings at that time, unless an earlier one is set."""
     if worker.warn_at == 0 or at < worker.warn_at:
         worker.warn_at = at
 
 
 cdef inline void report_trouble(Worker *worker, Trouble trouble, int error) noexcept nogil:
-    """It has happened, with the system's error number or 0."""
+    """Count a trouble, with the system's error number or 0."""
     cdef Warning *warning = warning_of(worker, trouble)
     InterlockedExchange(&warning.error, error)
     InterlockedExchange(&warning.worker, worker.index)

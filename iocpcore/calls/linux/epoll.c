@@ -1,9 +1,9 @@
-/* The epoll backend: tries an operation at once, and again when an edge says that it may succeed. The reference.
+/* The epoll backend, the reference: it tries an operation at once, and again when an edge says that it may succeed.
  *
- * Ownership: pending operations wait in their socket's two queues, in the order of their start. epoll holds the place
- * and the generation of the socket's state, never its address: a descriptor that a forked child keeps open goes on
- * reporting after our close, when the state is another socket's, or its memory given back.
- * Threads: the port's owner; wake() writes to an eventfd that no one ever reads, for its edge is enough.
+ * Ownership: pending operations wait in their socket's two queues, in the order of their start. epoll is given the
+ * place and generation of a socket's state, never its address: while a forked child keeps a socket open, its events go
+ * on coming after our close, when the state may be another socket's or its memory given back.
+ * Threads: the port's owner. wake() writes to an eventfd that is never read: each write makes an edge, which is enough.
  */
 #define _GNU_SOURCE /* syscall */
 #include <limits.h>
@@ -97,11 +97,11 @@ static int epoll_associate(struct iocp_socket *s)
 
 static uint64_t name_of(const struct iocp_socket *s)
 {
-    return (uint64_t)s->generation << 32 | s->place; /* none is as WAKEUP: no state begins with a slab's last byte */
+    return (uint64_t)s->generation << 32 | s->place; /* never WAKEUP: no state is at offset 65535 of a slab */
 }
 
-/* While another descriptor keeps a closed socket open, the set keeps it under its old number: EEXIST if that comes again.
- */
+/* EEXIST: this socket was closed under the same number before, another descriptor has kept it open since, and so the
+ * set still has its entry. */
 static int epoll_register(struct iocp_socket *s)
 {
     struct epoll_port *ep = s->port->backend_data;
@@ -117,7 +117,7 @@ static int epoll_register(struct iocp_socket *s)
 }
 
 /* The C library makes receiving and sending cancellation points, which in a process with threads cost two locked
- * instructions a call (2.5 % of an echo, measured). Nobody cancels a worker: ask the kernel directly. */
+ * instructions a call (2.5 % of an echo, measured). No code cancels a worker thread: call the kernel directly. */
 
 static ssize_t receive_now(SOCKET fd, void *data, size_t length)
 {
@@ -160,7 +160,8 @@ static int try_receive(struct iocp_socket *s, OVERLAPPED *overlapped)
         n = recvmsg(s->fd, overlapped_message(overlapped), MSG_DONTWAIT);
     if (n >= 0) {
         overlapped->InternalHigh = length == 0 ? 0 : (size_t)n;
-        /* Less than asked for means empty: the next byte will be an edge. Not so before an end or urgent data. */
+        /* A short receive has emptied the socket, so the next byte makes an edge: epoll(7), the last of its questions
+         * and answers. That does not hold before an end or urgent data. */
         if ((size_t)n < length && !s->sticky)
             s->readable = 0;
         return 0;
@@ -276,7 +277,7 @@ static int epoll_start(struct iocp_socket *s, OVERLAPPED *overlapped)
         s->pending++;
     } else if (error != 0 && overlapped->InternalHigh > 0) {
         s->pending++;
-        finish(s, overlapped, error); /* a part is sent: only a packet can say so */
+        finish(s, overlapped, error); /* part of it is sent: only a packet can tell that and the error */
         error = EINPROGRESS;
     }
     return error;
@@ -303,12 +304,12 @@ static void on_edges(struct iocp_port *port, uint64_t name, uint32_t edges)
     struct iocp_socket *s = socket_named(port, (uint32_t)name, (uint32_t)(name >> 32));
 
     if (s == NULL)
-        return; /* closed by us, kept open by another process */
+        return; /* closed here, kept open by another process */
     if (edges & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
         s->sticky = 1;
     if (edges & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) {
         s->readable = 1;
-        s->arrived = !s->sticky; /* else it may be an error, which a receive of no bytes tells too */
+        s->arrived = !s->sticky; /* if sticky it may be an error, which a zero-byte receive must return */
         serve_queue(s, &s->reading);
     }
     if (edges & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
@@ -340,7 +341,7 @@ static void epoll_detach(struct iocp_socket *s)
     epoll_cancel(s, NULL);
 }
 
-/* Not every edge may have been seen: one wait brings EVENTS at most. */
+/* Asks the socket: one wait returns EVENTS edges at most, so an edge may not have been seen yet. */
 static int epoll_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
     return socket_is_ready(s->fd, overlapped);
@@ -349,7 +350,7 @@ static int epoll_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
 static int wait_for_edges(struct iocp_port *port, int64_t nanoseconds)
 {
     struct epoll_port *ep = port->backend_data;
-    /* Rounded up: a timeout that ends early would only make its caller wait again. */
+    /* Rounded up: after a wait that ended early the caller would only wait again. */
     int64_t milliseconds = nanoseconds < 0 ? -1 : (nanoseconds + 999999) / 1000000;
 
     return epoll_pwait(ep->epoll, ep->events, EVENTS, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds,
@@ -380,7 +381,7 @@ static void epoll_wake(struct iocp_port *port)
     struct epoll_port *ep = port->backend_data;
     ssize_t written = write(ep->wakeup, &(uint64_t){1}, sizeof(uint64_t));
 
-    (void)written; /* it fails only when 2^64 wake-ups were never read, and then the edge was there long ago */
+    (void)written; /* it fails only after 2^64 wake-ups, because the eventfd is never read */
 }
 
 static uint64_t epoll_now(struct iocp_port *port)

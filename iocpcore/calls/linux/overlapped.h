@@ -1,6 +1,7 @@
-/* What a pending operation carries, and queues of operations. Inline: every byte that is moved passes here.
+/* Accessors of a pending operation, and queues of operations: inline, because every transfer uses them.
  *
- * Ownership: an OVERLAPPED is in one queue at most, linked through itself; what a call had to copy is freed when it ends.
+ * Ownership: an OVERLAPPED is in one queue at most, linked through itself. The call's copy is freed when the operation
+ * ends.
  * Threads: the port's owner.
  */
 #ifndef IOCPCORE_LINUX_OVERLAPPED_H
@@ -9,7 +10,7 @@
 #include "iocp.h"
 
 enum { OVERLAPPED_ACCEPT = 1, OVERLAPPED_CONNECT, OVERLAPPED_RECEIVE, OVERLAPPED_SEND };
-enum { OVERLAPPED_CANCELLED = 1 /* CancelIoEx or closesocket has asked for it */ };
+enum { OVERLAPPED_CANCELLED = 1 /* by CancelIoEx or closesocket */ };
 
 /* Operations in the order of their start. */
 struct overlapped_queue {
@@ -17,7 +18,7 @@ struct overlapped_queue {
     OVERLAPPED *tail;
 };
 
-/* What a call with several WSABUFs copies. */
+/* The copy that a call with several WSABUFs makes. */
 struct gathered {
     struct msghdr message;
     struct iovec buffers[];
@@ -42,7 +43,7 @@ static inline OVERLAPPED *overlapped_dequeue(struct overlapped_queue *queue)
     return first;
 }
 
-/* 1 if it was there. */
+/* 1 if it was in the queue. */
 static inline int overlapped_remove(struct overlapped_queue *queue, OVERLAPPED *overlapped)
 {
     OVERLAPPED **link = &queue->head, *before = NULL;
@@ -59,7 +60,7 @@ static inline int overlapped_remove(struct overlapped_queue *queue, OVERLAPPED *
     return 1;
 }
 
-/* Of a call with several WSABUFs. */
+/* Only for a call with several WSABUFs. */
 static inline struct msghdr *overlapped_message(OVERLAPPED *overlapped)
 {
     struct gathered *copy = overlapped->copy;
@@ -86,7 +87,7 @@ static inline size_t overlapped_length(OVERLAPPED *overlapped)
     return length;
 }
 
-/* So many bytes are done: its buffers begin that much later. */
+/* Skips bytes that were transferred: its buffers then describe the rest. */
 static inline void overlapped_advance(OVERLAPPED *overlapped, size_t bytes)
 {
     struct iovec *buffers = overlapped_buffers(overlapped);

@@ -1,8 +1,8 @@
 /* The completion port on Linux: its owner, its queue of finished operations, posted packets and the dequeue.
  *
- * Ownership: the port owns `done` (operations whose packet nobody has dequeued) and `posted`. Handing a packet out gives
- * the OVERLAPPED back to the caller and drops the socket's reference.
- * Threads: the owner alone, but for PostQueuedCompletionStatus.
+ * Ownership: the port owns `done` (finished operations whose packets are not yet dequeued) and `posted`. Dequeuing a
+ * packet gives the OVERLAPPED back to the caller and drops its reference to the socket's state.
+ * Threads: the owner alone, except for PostQueuedCompletionStatus.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 
 /* The best first: "auto" takes the first that can run. */
 static const struct iocp_backend *const backends[] = {
-#ifdef FIRST_BACKEND /* of a test */
+#ifdef FIRST_BACKEND /* a test's */
     FIRST_BACKEND,
 #endif
 #ifdef IOCPCORE_URING
@@ -25,19 +25,19 @@ static const struct iocp_backend *const backends[] = {
 };
 enum { BACKENDS = sizeof backends / sizeof *backends };
 
-/* Its address is a cheap name for a thread; without the model, asking for it would be a call. */
+/* Its address identifies the thread cheaply. With the default TLS model taking the address would be a function call. */
 static __thread char this_thread __attribute__((tls_model("initial-exec")));
 
 /* ---- forks ----
  *
- * What a child inherits of a port would keep its sockets open when the parent has ended: an io_uring holds the sockets of
- * all that pends. So the child closes its copies, in the fork itself: its only thread may use close(2) there, and little
- * else.
+ * The descriptors that a child inherits would keep the parent's sockets open after the parent has ended. Even a ring
+ * alone would, because an io_uring holds the sockets of its pending operations. So a pthread_atfork() handler closes
+ * the child's copies. At that moment the child may call close(2) and little else.
  */
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER; /* guards open_ports */
 static struct iocp_port *open_ports;
-static int forked; /* atomic: this process has, or is about to */
+static int forked; /* atomic: this process has forked or is about to */
 
 static void before_fork(void)
 {
@@ -137,7 +137,7 @@ HANDLE iocp_open_port(int backend)
         goto err1;
     port->backend = backends[backend];
     pthread_mutex_init(&port->lock, NULL);
-    error = posted_grow(port) ? 0 : ENOMEM; /* now, so that a worker with one packet posted can always be woken */
+    error = posted_grow(port) ? 0 : ENOMEM; /* now, so that posting the packet that wakes a worker needs no memory */
     if (error != 0)
         goto err2;
     error = port->backend->open(port);
@@ -240,7 +240,8 @@ BOOL PostQueuedCompletionStatus(HANDLE handle, DWORD bytes, ULONG_PTR key, OVERL
         errno = ENOMEM;
         return FALSE;
     }
-    /* The owner sets `sleeping`, then looks at `posted_waiting`; here it is the other way round: one of us sees. */
+    /* The owner sets `sleeping`, then reads `posted_waiting`. This thread sets `posted_waiting`, then reads `sleeping`.
+     * So at least one of the two sees the other's. */
     if (__atomic_exchange_n(&port->sleeping, 0, __ATOMIC_SEQ_CST))
         port->backend->wake(port);
     return TRUE;
@@ -286,7 +287,7 @@ static ULONG take_done(struct iocp_port *port, OVERLAPPED_ENTRY *entries, ULONG 
     return taken;
 }
 
-/* Posted and finished come first by turns: neither can starve the other, however small the batch. */
+/* Posted packets and finished operations come first by turns: neither starves the other, however small the batch. */
 static ULONG take_packets(struct iocp_port *port, OVERLAPPED_ENTRY *entries, ULONG count)
 {
     ULONG taken;
@@ -341,7 +342,7 @@ BOOL GetQueuedCompletionStatusEx(HANDLE handle, OVERLAPPED_ENTRY *entries, ULONG
             errno = error;
             return FALSE;
         }
-        /* Nothing: a signal, a wake-up whose packet was taken before, or the time is over. The clock decides. */
+        /* No packet: a signal, a wake-up whose packet was taken already, or the timeout. The clock tells which. */
         if (left > 0) {
             uint64_t now = iocp_now(port);
 
@@ -368,7 +369,7 @@ uint64_t iocp_now(HANDLE handle)
     return port->backend->now(port);
 }
 
-/* All but those that a fault raises: sent by somebody, they too should reach faulthandler or a sanitizer. */
+/* Blocks all signals but those of faults: even one sent by another process should reach faulthandler or a sanitizer. */
 void iocp_wait_undisturbed(HANDLE handle)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};

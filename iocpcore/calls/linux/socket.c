@@ -1,11 +1,12 @@
 /* Sockets of a completion port on Linux: AcceptEx, ConnectEx, WSARecv, WSASend, CancelIoEx, closesocket.
  *
- * Ownership: an associated socket has a state, found by its descriptor. The state is counted: one reference for being
- * open, one for each operation until its packet was dequeued; then it is its port's for reuse, until a trim.
- * A socket that is accepted or claimed, and not associated yet, has a mark there instead; with a mark, or later in its
- * state, the peer's address as accept4() gave it, if somebody wanted it: until it is closed, or nobody will ask.
- * Threads: the port's owner. The table of descriptors is shared by all ports, but each place in it belongs to whoever
- * owns that descriptor; handing a socket to another thread hands its place over too. Claiming is for any thread.
+ * Ownership: an associated socket has a state, found by its descriptor. The state is reference-counted: one reference
+ * while the socket is open, and one for each operation until its packet was dequeued. At 0 the port may reuse the
+ * state; a trim gives its memory back.
+ * A socket that was accepted or claimed, but is not yet associated, has a mark instead of a state. The mark, and later
+ * the state, may own the peer's address as accept4() gave it, until iocp_peer_name() takes it or the socket is closed.
+ * Threads: the port's owner. All ports share the table of descriptors, but each place in it belongs to the thread that
+ * owns the descriptor: a thread that hands a socket over hands its place over too. Any thread may claim a socket.
  */
 #define _GNU_SOURCE /* accept4 */
 #include <poll.h>
@@ -16,7 +17,7 @@
 
 #include "backend.h"
 
-/* ---- descriptor -> state, in chunks that are made when needed and never freed ---- */
+/* ---- descriptor -> state, in chunks that are made when needed and kept ---- */
 
 enum { CHUNK = 1024, CHUNKS = 16384 }; /* 16 M descriptors */
 
@@ -35,12 +36,13 @@ static struct iocp_socket **place_of(SOCKET fd, int make)
         if (__atomic_compare_exchange_n(&chunks[fd / CHUNK], &chunk, made, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             chunk = made;
         else
-            free(made); /* another thread was first, and `chunk` is now its chunk */
+            free(made); /* another thread was first: `chunk` is now that thread's */
     }
     return &chunk[fd % CHUNK];
 }
 
-/* A descriptor's number passes from thread to thread through the kernel, unseen by the language: hence the ordering. */
+/* A descriptor's number can pass between threads through the kernel alone (closed here, reused there), which the memory
+ * model of C does not see: hence acquire and release. */
 static struct iocp_socket *at(struct iocp_socket **place)
 {
     return __atomic_load_n(place, __ATOMIC_ACQUIRE);
@@ -51,7 +53,7 @@ static void put(struct iocp_socket **place, struct iocp_socket *s)
     __atomic_store_n(place, s, __ATOMIC_RELEASE);
 }
 
-/* In a place: no state, but "taken", and perhaps an address. */
+/* What a place has instead of a state: the socket is taken, and perhaps the peer's address. */
 union mark {
     struct iocp_socket *in_place;
     uintptr_t number;
@@ -70,10 +72,10 @@ static int is_mark(struct iocp_socket *there)
 
 static struct sockaddr_in6 *peer_of_mark(struct iocp_socket *mark)
 {
-    return (struct sockaddr_in6 *)((union mark){.in_place = mark}.number & ~(uintptr_t)TAKEN); /* NULL: it has none */
+    return (struct sockaddr_in6 *)((union mark){.in_place = mark}.number & ~(uintptr_t)TAKEN); /* NULL: no address */
 }
 
-/* The parent's sockets are not the child's: it closes its copies, and may get their numbers anew. */
+/* The sockets belong to the parent: the child closes its copies, and may then get the same numbers again. */
 void sockets_disown(void)
 {
     for (int i = 0; i < CHUNKS; i++) {
@@ -97,7 +99,7 @@ int iocp_claim(SOCKET fd, HANDLE port, ULONG_PTR key)
 {
     struct iocp_socket **place = place_of(fd, 1), *nobody = NULL;
 
-    (void)port, (void)key; /* only their owner may associate it */
+    (void)port, (void)key; /* the port's owner associates it later */
     if (place == NULL)
         return fd < 0 ? EBADF : ENOMEM;
     if (!__atomic_compare_exchange_n(place, &nobody, mark_with(NULL), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
@@ -113,20 +115,20 @@ void iocp_unclaim(SOCKET fd)
         put(place, NULL);
 }
 
-/* ---- states: from pages of the system, many together, which go back when none of them is in use ---- */
+/* ---- states: in slabs of pages from the system, which go back when no state of a slab is in use ---- */
 
 struct socket_slab {
     struct socket_slab *next;  /* in port->roomy */
-    struct iocp_socket *spare; /* used before */
+    struct iocp_socket *spare; /* states that were used before */
     uint32_t number;
     uint32_t used;
-    uint32_t made; /* states behind have never been used: their pages are untouched */
+    uint32_t made; /* states used so far: the pages behind them are untouched */
     struct iocp_socket states[];
 };
 
 enum { SLAB = (SOCKET_SLAB_BYTES - sizeof(struct socket_slab)) / sizeof(struct iocp_socket) };
 
-/* A state's place: its slab's number, and at which byte of the slab it begins. */
+/* A state's place: the number of its slab, and its offset in the slab in bytes. */
 enum { OFFSET_BITS = 16, SLABS = 1 << 16 };
 
 static uint32_t place_in(const struct socket_slab *slab, const struct iocp_socket *s)
@@ -162,7 +164,7 @@ static int slabs_grow(struct iocp_port *port)
     return 1;
 }
 
-/* Room for more states, which there is none for; 0 without memory. */
+/* Adds a slab, when no slab has room; 0 without memory. */
 static int slab_add(struct iocp_port *port)
 {
     struct socket_slab *slab;
@@ -283,7 +285,7 @@ int socket_associate(SOCKET fd, struct iocp_port *port, ULONG_PTR key)
     error = port->backend->associate(s);
     if (error != 0) {
         s->fd = INVALID_SOCKET;
-        s->peer = NULL; /* the mark has it still */
+        s->peer = NULL; /* the mark still owns it */
         socket_dereference(s);
         return error;
     }
@@ -320,7 +322,8 @@ int socket_set_nonblocking(SOCKET fd)
     return ioctl(fd, FIONBIO, &on) == 0 ? 0 : errno;
 }
 
-/* To be asked when the peer may have reset already, and the system knows it no more. Without memory nobody knows it. */
+/* Marks an accepted socket, and keeps its peer's address: after a reset getpeername() fails. Without memory it is
+ * not kept. */
 static void remember(SOCKET fd, const struct sockaddr_in6 *peer)
 {
     struct iocp_socket **place = place_of(fd, 1);
@@ -332,9 +335,9 @@ static void remember(SOCKET fd, const struct sockaddr_in6 *peer)
         put(place, mark_with(copy));
 }
 
-/* Others may hold the listening socket. One of them may take the connection that waited: so the socket is made non-blocking,
- * each time. One of them may make it blocking just then, as Python's socket.dup() does: so nothing is accepted without a
- * look at what waits. An accept that blocked would stop the whole worker. */
+/* An accept that blocked would stop the whole worker. Another process that shares the listening socket may take the
+ * connection that waits here, so the socket is made non-blocking before each accept. Another may make it blocking again
+ * at that moment, as Python's socket.dup() does, so a poll must first have shown a connection. */
 int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
     int error, fd, wanted = overlapped->first.iov_base != NULL;
@@ -354,7 +357,8 @@ int socket_accept(struct iocp_socket *s, OVERLAPPED *overlapped)
     return 0;
 }
 
-/* May the next connection of the queue be another's trouble only? See accept(2): its pending error is the call's. */
+/* Is it the error of one connection, so that the next in the queue may still succeed? Linux passes a pending error of
+ * the new connection through accept(2): see "Error handling" there. */
 static int is_of_one_connection(int error)
 {
     switch (error) {
@@ -371,7 +375,7 @@ static int is_of_one_connection(int error)
     }
 }
 
-/* A connection that we have been asked of may be another process's by now: the accept must not block. */
+/* Another process may take the connection between the poll and the accept: the accept must not block. */
 SOCKET iocp_accept_waiting(SOCKET listener)
 {
     struct pollfd asked = {.fd = listener, .events = POLLIN};
@@ -415,14 +419,14 @@ static int copy_buffers(OVERLAPPED *overlapped, const WSABUF *from, DWORD count)
     return 0;
 }
 
-/* 0: done, `bytes` says how many; WSA_IO_PENDING: a packet will come; else the operation never was. */
+/* 0: done, and `bytes` is how many; WSA_IO_PENDING: a packet will come; else the error of a failed start. */
 static int start(SOCKET fd, OVERLAPPED *overlapped, int kind, DWORD *bytes)
 {
     struct iocp_socket *s = socket_find(fd);
     int error;
 
     if (s == NULL) {
-        error = ENOTSOCK; /* not a socket, or one that no port knows */
+        error = ENOTSOCK; /* no socket, or not associated */
         goto failed;
     }
     port_assert_owner(s->port);
@@ -531,7 +535,7 @@ BOOL SetFileCompletionNotificationModes(HANDLE file, unsigned char flags)
 
 SOCKET iocp_socket(HANDLE port, int family)
 {
-    (void)port; /* the simulated kernel's sockets belong to a port */
+    (void)port; /* only the simulated kernel needs it */
     return os_socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 }
 
@@ -628,14 +632,14 @@ void iocp_break_off(SOCKET s)
     const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
     int broken = os_connect(s, &nobody, sizeof nobody);
 
-    (void)broken; /* if it has gone already, well */
+    (void)broken; /* it fails if the connection is gone already: nothing to do */
 }
 
 void iocp_stop_listening(SOCKET s)
 {
     int stopped = os_shutdown(s, SHUT_RD);
 
-    (void)stopped; /* if somebody was quicker, well */
+    (void)stopped; /* it fails if another process was quicker: nothing to do */
 }
 
 int iocp_no_delay(SOCKET s)
@@ -656,7 +660,7 @@ int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
     return error;
 }
 
-/* linux/tcp.h, which nobody can include beside netinet/tcp.h, has tcpi_bytes_acked at 120 bytes of struct tcp_info. */
+/* linux/tcp.h cannot be included beside netinet/tcp.h. In its struct tcp_info tcpi_bytes_acked is at byte 120. */
 uint64_t iocp_taken(SOCKET s)
 {
     uint64_t info[16];
@@ -712,8 +716,8 @@ void iocp_peer_name(SOCKET fd, SOCKADDR_STORAGE *name)
     }
 }
 
-/* After a reset the system says neither the peer's name nor that there was one. But its input has ended, which that of a
- * socket that was never connected has not. */
+/* After a reset getpeername() fails as if the socket had never been connected. But then its input has ended, and that
+ * of a socket that was never connected has not. */
 int iocp_was_connected(SOCKET s)
 {
     struct pollfd look = {.fd = s, .events = POLLRDHUP};

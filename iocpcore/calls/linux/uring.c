@@ -1,10 +1,10 @@
 /* The io_uring backend: a start only queues an SQE; the next dequeue submits all of them and waits, in one system call.
- * Large ones alone are tried before.
+ * Only large sends and receives are tried at once.
  *
- * Ownership: the kernel owns a pending OVERLAPPED; its address is the user_data that comes back. Of a listener's accepts
- * it has the first only, as a poll; the others wait in the socket's queue. iovec arrays and connect addresses were copied
- * by socket.c and live in the OVERLAPPED until then.
- * Threads: the ring is SINGLE_ISSUER and created disabled, so that another thread than its maker may own it.
+ * Ownership: the kernel owns a pending OVERLAPPED; its address is the user_data of the result. Of a listener's accepts
+ * the kernel has only the first, as a poll; the others wait in the socket's queue. iovec arrays and connect addresses
+ * were copied by socket.c, and live in or with the OVERLAPPED until the result.
+ * Threads: the ring is SINGLE_ISSUER, and created disabled so that its owner need not be the thread that made it.
  */
 #define _GNU_SOURCE
 #include <liburing.h>
@@ -18,22 +18,22 @@
 #include "backend.h"
 
 enum { ENTRIES = 512, RESULTS = 4096 };
-enum { SMALL = 16384 }; /* bytes of a send or receive that only waits for the next dequeue */
+enum { SMALL = 16384 }; /* bytes up to which a send or receive is only queued */
 
-/* user_data of what is not an operation; an OVERLAPPED is never at so low an address. */
+/* user_data of requests that are no operations; no OVERLAPPED has so low an address. */
 enum { UNTRACKED = 1, WAKEUP = 2 };
 
 struct uring_port {
     struct io_uring ring;
     int wakeup;
-    int watching; /* the wakeup's poll is armed */
-    int registered; /* with its owner */
+    int watching; /* the poll of `wakeup` is armed */
+    int registered; /* the ring's descriptor, in the owner's thread */
     uint8_t unregistered_flags;
 };
 
 static int ring_open(struct io_uring *ring)
 {
-    /* SUBMIT_ALL: a request that is wrong ends by its result, and keeps back nothing that was queued after it. */
+    /* SUBMIT_ALL: an invalid request ends by its result, and those queued after it are submitted nevertheless. */
     struct io_uring_params params = {
         .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
                  IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
@@ -81,7 +81,7 @@ static int uring_open(struct iocp_port *port)
     error = ring_open(&up->ring);
     if (error != 0)
         goto err3;
-    io_uring_ring_dontfork(&up->ring); /* a child's mapping would keep the ring, and with it the sockets of what pends */
+    io_uring_ring_dontfork(&up->ring); /* a child's mapping would keep the ring, and the sockets in it, open */
     port->backend_data = up;
     return 0;
 
@@ -93,9 +93,10 @@ err1:
     return error;
 }
 
-/* A thread has numbers of its own for the rings it has registered, gone when it has ended. Not every liburing knows: some
- * would take a number of the thread that closes, and with it that thread's ring. So it is not told that there was one; and
- * the kernel, asked by the descriptor, refuses who does not own the ring. */
+/* A registered ring has an index in the table of the thread that registered it; the table goes when that thread ends.
+ * Another thread may close the port. There some versions of liburing would unregister the same index in the closing
+ * thread's table, which may be another ring. So the struct is made to look unregistered before liburing sees it. Our
+ * own call names the ring by its descriptor: the kernel refuses it from a thread that does not own the ring. */
 static void unregister(struct uring_port *up)
 {
     struct io_uring_rsrc_update number = {.offset = (unsigned)up->ring.enter_ring_fd};
@@ -117,7 +118,7 @@ static void uring_close(struct iocp_port *port)
     free(up);
 }
 
-/* The child has no copy of the ring's memory, see uring_open(). */
+/* The ring's memory is not mapped in the child: see uring_open(). */
 static void uring_disown(struct iocp_port *port)
 {
     struct uring_port *up = port->backend_data;
@@ -126,7 +127,7 @@ static void uring_disown(struct iocp_port *port)
     close(up->wakeup);
 }
 
-/* A free SQE; a full queue is submitted first, which makes room for all of it. */
+/* A free SQE, or NULL. A full queue is submitted first, which empties it. */
 static struct io_uring_sqe *next_sqe(struct uring_port *up)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&up->ring);
@@ -136,7 +137,8 @@ static struct io_uring_sqe *next_sqe(struct uring_port *up)
     return sqe;
 }
 
-/* Multishot and edge-triggered: every write wakes, and nobody has to read. The kernel may end it: then once more. */
+/* Multishot and edge-triggered: each write wakes, and the eventfd need not be read. If the kernel ends the poll, the
+ * next wait arms it again. */
 static void watch_wakeup(struct uring_port *up)
 {
     struct io_uring_sqe *sqe;
@@ -156,14 +158,14 @@ static int uring_own(struct iocp_port *port)
 
     if (error != 0)
         return error;
-    /* It saves the kernel a look-up at every call; without it all works too. */
+    /* Saves the kernel a look-up of the descriptor at every call. Optional. */
     up->unregistered_flags = up->ring.int_flags;
     up->registered = io_uring_register_ring_fd(&up->ring) == 1;
     return 0;
 }
 
-/* The kernel asks no file whether it is non-blocking: it tries, and polls if there is nothing. So the descriptor's flags,
- * which others may share, stay as they are. */
+/* For these requests the kernel ignores O_NONBLOCK: it tries, and polls if the socket is not ready. So the flag, which
+ * other holders of the socket share, is left alone here. */
 static int uring_associate(struct iocp_socket *s)
 {
     (void)s;
@@ -184,7 +186,7 @@ static void prepare_receive(struct io_uring_sqe *sqe, SOCKET fd, OVERLAPPED *ove
 
 static void prepare_send(struct io_uring_sqe *sqe, SOCKET fd, OVERLAPPED *overlapped)
 {
-    const int flags = MSG_NOSIGNAL | MSG_WAITALL; /* WAITALL: the kernel goes on after a short send by itself */
+    const int flags = MSG_NOSIGNAL | MSG_WAITALL; /* WAITALL: after a short send the kernel itself goes on */
 
     if (overlapped->buffers == 1)
         io_uring_prep_send(sqe, fd, overlapped->first.iov_base, overlapped->first.iov_len, flags);
@@ -192,7 +194,7 @@ static void prepare_send(struct io_uring_sqe *sqe, SOCKET fd, OVERLAPPED *overla
         io_uring_prep_sendmsg(sqe, fd, overlapped_message(overlapped), (unsigned)flags);
 }
 
-/* 0, or ENOBUFS: the kernel takes nothing more now. */
+/* 0, or ENOBUFS: no SQE is free, and the kernel accepts none now. */
 static int queue_sqe(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
     struct io_uring_sqe *sqe = next_sqe(s->port->backend_data);
@@ -216,21 +218,22 @@ static int queue_sqe(struct iocp_socket *s, OVERLAPPED *overlapped)
     return 0;
 }
 
-/* The socket's queues say what pends, for cancelling; the kernel alone says when it ends. */
+/* The socket's queues list pending operations, for cancelling, and accepts that wait for their turn to poll. */
 static struct overlapped_queue *queue_of(struct iocp_socket *s, const OVERLAPPED *overlapped)
 {
     return overlapped->kind == OVERLAPPED_SEND ? &s->writing : &s->reading;
 }
 
-/* Of a socket's accepts the first polls for all, and the kernel knows of no other. The kernel's own accept waits in such
- * a way that a connection wakes one process that shares the listener: if that is busy, or dies, nobody takes it. */
+/* Only the first of a socket's accepts polls, for all of them; the kernel does not know the others. An IORING_OP_ACCEPT
+ * would be an exclusive waiter: a connection would wake only one of the processes that share the listener, and wait
+ * although the others are idle if that one is busy or killed. */
 static int waits_its_turn(const struct iocp_socket *s, const OVERLAPPED *overlapped)
 {
     return overlapped->kind == OVERLAPPED_ACCEPT && s->reading.head != NULL && s->reading.head != overlapped;
 }
 
-/* A large send is tried at once: its bytes are in the processor's cache now, and its memory can be used again before the
- * next dequeue. 0: all is sent; EINPROGRESS: what is left is to be queued; else its error. */
+/* A large send is tried at once: its bytes are in the processor's cache now, and its buffers can be reused before the
+ * next dequeue. 0: all is sent; EINPROGRESS: queue the rest; else the error. */
 static int send_at_once(SOCKET fd, OVERLAPPED *overlapped)
 {
     struct msghdr message = {.msg_iov = overlapped_buffers(overlapped), .msg_iovlen = overlapped->buffers};
@@ -247,8 +250,9 @@ static int send_at_once(SOCKET fd, OVERLAPPED *overlapped)
     return (size_t)sent == length ? 0 : EINPROGRESS;
 }
 
-/* So is a large receive, if there is something: done by the kernel for a whole batch, they would put all of its data
- * through the cache before any of it is looked at. As send_at_once(); EINPROGRESS: it is to be queued. */
+/* A large receive is tried at once too, if data is known to be there. If it were queued, the kernel would do the
+ * receives of a whole batch in a row, and all their data would pass through the cache before the core reads any of it.
+ * 0: done; EINPROGRESS: queue it; else the error. */
 static int receive_at_once(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
     struct msghdr message = {.msg_iov = overlapped_buffers(overlapped), .msg_iovlen = overlapped->buffers};
@@ -296,7 +300,7 @@ static int uring_start(struct iocp_socket *s, OVERLAPPED *overlapped)
     overlapped_enqueue(queue_of(s, overlapped), overlapped);
     s->pending++;
     if (error != 0)
-        finish(s, overlapped, error); /* a part is sent: only a packet can say so */
+        finish(s, overlapped, error); /* part of it is sent: only a packet can tell that and the error */
     return EINPROGRESS;
 }
 
@@ -314,7 +318,7 @@ static void cancel_one(struct uring_port *up, OVERLAPPED *overlapped)
     }
     sqe = next_sqe(up);
     if (sqe == NULL)
-        return; /* not marked: the caller may ask again */
+        return; /* not marked as cancelled, so that the caller may try again */
     overlapped->flags |= OVERLAPPED_CANCELLED;
     io_uring_prep_cancel(sqe, overlapped, 0);
     io_uring_sqe_set_data64(sqe, UNTRACKED);
@@ -343,8 +347,9 @@ static void uring_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
     cancel_queue(up, &s->writing);
 }
 
-/* close(2) cancels nothing, and an SQE that is not yet submitted would meet the next owner of the number. What was
- * cancelled refers to the socket until its result is made: a listener's port would not be free till then. */
+/* close(2) cancels no request, and an SQE that is submitted after it would act on the number's next owner: so cancel
+ * and submit now. A cancelled request holds the socket until its result is produced, and a listener's port stays taken
+ * as long: so the results are produced here too. */
 static void uring_detach(struct iocp_socket *s)
 {
     struct uring_port *up = s->port->backend_data;
@@ -355,7 +360,7 @@ static void uring_detach(struct iocp_socket *s)
 
 /* ---- completing ---- */
 
-/* 0 when all is sent; EINPROGRESS when a send that stopped short goes on: its next result tells why it had stopped. */
+/* 0: all is sent. EINPROGRESS: a short send is queued again, and its next result tells why it was short. */
 static int on_sent(struct iocp_socket *s, OVERLAPPED *overlapped, size_t sent)
 {
     size_t length = overlapped_length(overlapped);
@@ -369,8 +374,8 @@ static int on_sent(struct iocp_socket *s, OVERLAPPED *overlapped, size_t sent)
     return queue_sqe(s, overlapped) == 0 ? EINPROGRESS : ENOBUFS;
 }
 
-/* A listener's poll has ended: accept as long as there is something, and poll again for those that are left. A cancelled
- * one leaves the socket alone, which may be closed, and its number another's. */
+/* A listener's poll has ended: accept until no connection or no accept is left, then poll again for the accepts that
+ * are. A cancelled accept ends without a look at the socket: it may be closed, and its number another's. */
 static void on_acceptable(struct iocp_socket *s, int status)
 {
     struct overlapped_queue *accepts = &s->reading;
@@ -388,7 +393,7 @@ static void on_acceptable(struct iocp_socket *s, int status)
 
 static void on_received(struct iocp_socket *s, OVERLAPPED *overlapped, const struct io_uring_cqe *cqe)
 {
-    int polled = overlapped_length(overlapped) == 0; /* then the result is a mask */
+    int polled = overlapped_length(overlapped) == 0; /* then the result is a poll mask, not a length */
 
     overlapped->InternalHigh = polled ? 0 : (size_t)cqe->res;
     s->arrived = polled || (cqe->flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
@@ -434,14 +439,16 @@ static void reap(struct uring_port *up)
     io_uring_cq_advance(&up->ring, n);
 }
 
-/* The kernel may have been submitted to since the last wait, and may have more to do than it does at a time. */
+/* A submit since the last wait may have brought results. The kernel may hold back more than it delivers at a time, so
+ * the socket is asked too. */
 static int uring_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
 {
     reap(s->port->backend_data);
     return overlapped->Internal != STATUS_PENDING || socket_is_ready(s->fd, overlapped);
 }
 
-/* Of what was cancelled one call brings some twenty results, however many there are. */
+/* Since Linux 6.13 one call delivers at most some twenty results of deferred work, for example of cancelled requests
+ * (IO_LOCAL_TW_DEFAULT_MAX): call until none comes. */
 static void uring_collect(struct iocp_port *port)
 {
     struct uring_port *up = port->backend_data;
@@ -468,7 +475,7 @@ static int uring_wait(struct iocp_port *port, int64_t nanoseconds)
         result = io_uring_submit_and_wait_timeout(&up->ring, &first, 1, nanoseconds < 0 ? NULL : &timeout,
                                                    (sigset_t *)(uintptr_t)port_signals(port));
     reap(up);
-    /* ETIME may hide behind completions and EINTR is not ours: the caller looks at the queue and the clock. */
+    /* None of these is an error: the caller looks at the queue and the clock. */
     return result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY ? 0 : -result;
 }
 
@@ -485,7 +492,7 @@ static void uring_wake(struct iocp_port *port)
     struct uring_port *up = port->backend_data;
     ssize_t written = write(up->wakeup, &(uint64_t){1}, sizeof(uint64_t));
 
-    (void)written; /* it fails only when 2^64 wake-ups were never read, and then the edge was there long ago */
+    (void)written; /* it fails only after 2^64 wake-ups, because the eventfd is never read */
 }
 
 static uint64_t uring_now(struct iocp_port *port)

@@ -1,14 +1,14 @@
 /* The I/O completion port calls on Windows: the system's own headers, and the `iocp_...` functions that linux/iocp.h
- * describes. Quirks of Windows that the core must not see end here.
+ * describes. This file hides the quirks of Windows from the core.
  *
- * Ownership and threads: nothing is owned here but two function pointers and the number of the system's build, written once
- * by iocp_startup() under the GIL before any worker runs.
+ * Ownership and threads: the only state is two function pointers and the system's build number, which iocp_startup()
+ * writes once, under the GIL and before any worker runs.
  */
 #ifndef IOCPCORE_WINDOWS_IOCP_H
 #define IOCPCORE_WINDOWS_IOCP_H
 
 #ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which contradicts winsock2.h */
+#define WIN32_LEAN_AND_MEAN /* else windows.h includes winsock.h, which conflicts with winsock2.h */
 #endif
 #if !defined(_WIN32_WINNT) || _WIN32_WINNT < 0x0601
 #undef _WIN32_WINNT
@@ -25,7 +25,7 @@
 
 #include "status.h"
 
-/* The same number: Winsock's is the thread's last error (Go's runtime relies on it too). Asking Winsock would be a call
+/* Winsock's error is the thread's last error: Go's runtime relies on that too. WSAGetLastError() itself would be a call
  * into another DLL for each operation that pends. */
 #define WSAGetLastError() ((int)GetLastError())
 
@@ -33,7 +33,8 @@
 #define XP1_IFS_HANDLES 0x00020000
 #endif
 
-/* Posts a packet when its operation ends, for sockets that no port may own. It stays where it is while it is open. */
+/* Posts a packet when its operation ends, for sockets that are associated with no port. Must not move while it is
+ * open. */
 typedef struct {
     HANDLE event; /* NULL: not open */
     HANDLE wait;
@@ -42,12 +43,12 @@ typedef struct {
     OVERLAPPED *overlapped;
 } IOCP_EVENT;
 
-static LPFN_CONNECTEX iocp_connect_ex; /* ConnectEx is not in any import library */
+static LPFN_CONNECTEX iocp_connect_ex; /* no import library has ConnectEx */
 static ULONG(WINAPI *iocp_nt_to_error)(LONG);
 static DWORD iocp_build; /* of Windows */
 enum { WINDOWS_10_1709 = 16299 };
 
-/* GetVersionEx() tells what the program's manifest knows. */
+/* GetVersionEx() reports no newer version than the program's manifest names, so ask ntdll. */
 static inline DWORD iocp_find_build(HMODULE ntdll)
 {
     LONG(WINAPI * get_version)(OSVERSIONINFOW *) =
@@ -88,7 +89,7 @@ static inline int iocp_startup(void)
     return error;
 }
 
-/* The unspecified address, which Windows does not connect to, means this machine elsewhere. */
+/* A connect to the unspecified address reaches this machine on Linux and fails on Windows: use loopback instead. */
 static inline void iocp_specify(SOCKADDR_STORAGE *name)
 {
     static const struct in6_addr loopback = {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}};
@@ -110,13 +111,13 @@ static inline int iocp_is_loopback(const SOCKADDR_STORAGE *name)
     return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)name)->sin6_addr);
 }
 
-/* Windows repeats a refused SYN for two seconds, as if its answer could have been lost: not so within a machine. That -2
-   repetitions mean "none" is known since Windows 10 1709 (SIO_TCP_INITIAL_RTO):
-   https://learn.microsoft.com/windows/win32/winsock/sio-tcp-initial-rto */
+/* Windows repeats a refused SYN for two seconds. On loopback that is useless, so SIO_TCP_INITIAL_RTO switches it off.
+ * Since
+   Windows 10 1709 -2 repetitions mean "none": https://learn.microsoft.com/windows/win32/winsock/sio-tcp-initial-rto */
 static inline void iocp_repeat_no_syn(SOCKET s)
 {
     struct {
-        USHORT round_trip; /* -1: the system's own */
+        USHORT round_trip; /* -1: the system's default */
         UCHAR repetitions;
     } never = {(USHORT)-1, (UCHAR)-2};
     DWORD bytes;
@@ -165,17 +166,17 @@ static inline HANDLE iocp_open_port(int backend)
     return CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1);
 }
 
-/* It belongs to the port from now on, for life. */
+/* Associates it with the port, for good. */
 static inline int iocp_claim(SOCKET s, HANDLE port, ULONG_PTR key)
 {
-    if (port == NULL) /* one that is shared: no port may own it */
+    if (port == NULL) /* a shared listener's: it is associated with no port */
         return 0;
     return CreateIoCompletionPort((HANDLE)s, port, key, 0) == NULL ? (int)GetLastError() : 0;
 }
 
 static inline void iocp_unclaim(SOCKET s)
 {
-    (void)s; /* there is no way back */
+    (void)s; /* an association cannot be undone */
 }
 
 static inline int iocp_associate_claimed(SOCKET s, HANDLE port, ULONG_PTR key)
@@ -196,8 +197,8 @@ static inline int iocp_accept_placeholder(int family, SOCKET *placeholder)
     return *placeholder == INVALID_SOCKET ? WSAGetLastError() : 0;
 }
 
-/* A connection that waits for an accept; INVALID_SOCKET: none can be had. One that its client has reset is passed over. No
- * child is to inherit it, as all our sockets. */
+/* Accepts without waiting; INVALID_SOCKET: no connection, or an error. Skips connections that their clients have reset.
+ * Like all our sockets this one is not inheritable. */
 static inline SOCKET iocp_accept_waiting(SOCKET listener)
 {
     u_long on = 1;
@@ -219,16 +220,16 @@ static inline SOCKET iocp_accepted(SOCKET placeholder, const OVERLAPPED *overlap
     return placeholder;
 }
 
-/* Several processes listen on this socket: no port may own it, for then no other process could have its own, and a packet
- * of one process would reach another. */
+/* Several processes listen on this socket. Only one port could be associated with it, and would get the packets of all
+ * these processes: so none is. */
 static inline int iocp_associate_shared(SOCKET s, HANDLE port, ULONG_PTR key)
 {
     (void)s, (void)port, (void)key;
     return 0;
 }
 
-/* A thread of the system's pool. The packet carries no status: OVERLAPPED has it. Without memory for a packet the event
- * is set again, and with it this is called again. */
+/* Called in a thread of the system's pool. The packet carries no status: the OVERLAPPED has it. If there is no memory
+ * for the packet, setting the event again calls this function again. */
 static inline VOID CALLBACK iocp_event_is_set(void *argument, BOOLEAN timed_out)
 {
     const IOCP_EVENT *event = (const IOCP_EVENT *)argument;
@@ -238,7 +239,7 @@ static inline VOID CALLBACK iocp_event_is_set(void *argument, BOOLEAN timed_out)
         SetEvent(event->event);
 }
 
-/* The event resets itself, so that each end of the operation is one call. */
+/* An auto-reset event: each end of the operation calls iocp_event_is_set() once. */
 static inline int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key, OVERLAPPED *overlapped)
 {
     int error;
@@ -258,7 +259,8 @@ static inline int iocp_event_open(IOCP_EVENT *event, HANDLE port, ULONG_PTR key,
     return error;
 }
 
-/* The low bit: a port that owns the socket all the same, in a process that shares without knowing, gets no packet. */
+/* The low bit keeps the system from posting a packet itself, to the port of a process that does not know that the
+ * socket is shared: https://learn.microsoft.com/windows/win32/api/ioapiset/nf-ioapiset-getqueuedcompletionstatus */
 static inline void iocp_event_use(const IOCP_EVENT *event)
 {
     event->overlapped->hEvent = (HANDLE)((ULONG_PTR)event->event | 1);
@@ -268,7 +270,7 @@ static inline void iocp_event_close(IOCP_EVENT *event)
 {
     if (event->event == NULL)
         return;
-    UnregisterWaitEx(event->wait, INVALID_HANDLE_VALUE); /* waits until no call runs any more */
+    UnregisterWaitEx(event->wait, INVALID_HANDLE_VALUE); /* waits for calls that still run */
     CloseHandle(event->event);
     event->event = NULL;
 }
@@ -285,8 +287,8 @@ static inline int iocp_update_connected(SOCKET s)
     return setsockopt(s, SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) == 0 ? 0 : WSAGetLastError();
 }
 
-/* A socket option: bind() to port 0 leaves the choice of a port to ConnectEx, and connections may share one.
-   SO_REUSE_UNICASTPORT, since Windows 10: https://learn.microsoft.com/windows/win32/winsock/sol-socket-socket-options */
+/* SO_REUSE_UNICASTPORT, since Windows 10: bind() to port 0 leaves the choice of a port to ConnectEx, and connections to
+   different servers may share one. https://learn.microsoft.com/windows/win32/winsock/sol-socket-socket-options */
 #define IOCP_LATE_PORT 0x3007
 
 static inline int iocp_bind_for_connect(SOCKET s, int family)
@@ -297,11 +299,11 @@ static inline int iocp_bind_for_connect(SOCKET s, int family)
 
     memset(&any, 0, sizeof any);
     any.ss_family = (ADDRESS_FAMILY)family;
-    setsockopt(s, SOL_SOCKET, IOCP_LATE_PORT, (const char *)&on, sizeof on); /* an older system does not know it */
+    setsockopt(s, SOL_SOCKET, IOCP_LATE_PORT, (const char *)&on, sizeof on); /* fails on older systems: no matter */
     return bind(s, (struct sockaddr *)&any, length) == 0 ? 0 : WSAGetLastError();
 }
 
-/* A layered provider without real handles would still post the packet, and the core would count it twice. */
+/* A layered provider without real handles may post the packet all the same, and the core would count the end twice. */
 static inline int iocp_skip_on_success(SOCKET s)
 {
     WSAPROTOCOL_INFOW info;
@@ -343,12 +345,12 @@ static inline int iocp_no_delay(SOCKET s)
     return setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on) == 0 ? 0 : WSAGetLastError();
 }
 
-#define IOCP_BUFFERS_ENOUGH 256 /* posted at a time: waiting without one first costs a call and a packet more */
-#define IOCP_CANCEL_SPARES 0 /* whether a connection goes on then is disputed: docs/windows.md, cancel-and-go-on */
+#define IOCP_BUFFERS_ENOUGH 256 /* more than on Linux: a zero-byte receive costs one more call and packet */
+#define IOCP_CANCEL_SPARES 0 /* disputed: see cancel-and-go-on in docs/windows.md */
 #define IOCP_LATE_PORT_LEVEL SOL_SOCKET
-#define IOCP_INHERITS_NO_DELAY 0 /* what an accepted socket has from the listening one is not documented */
+#define IOCP_INHERITS_NO_DELAY 0 /* which options an accepted socket inherits is not documented */
 
-/* The number of probes is the system's own (10): setting it needs Windows 10 1703. */
+/* The number of probes stays the system's default (10): setting it needs Windows 10 1703. */
 static inline int iocp_keep_alive(SOCKET s, unsigned idle, unsigned interval, unsigned probes)
 {
     struct tcp_keepalive values = {1, idle * 1000, interval * 1000};
@@ -375,7 +377,7 @@ static inline void iocp_peer_name(SOCKET s, SOCKADDR_STORAGE *name)
         name->ss_family = 0;
 }
 
-/* Windows knows the peer's name still, wine does not. */
+/* After a reset Windows still knows the peer's name, wine does not: ask for the time since the connect instead. */
 static inline int iocp_was_connected(SOCKET s)
 {
     DWORD seconds = 0xFFFFFFFF;
@@ -393,21 +395,21 @@ static inline int iocp_shutdown_send(SOCKET s)
 
 static inline void iocp_break_off(SOCKET s)
 {
-    (void)s; /* there is no call for it */
+    (void)s; /* Windows has no call for it */
 }
 
 static inline void iocp_stop_listening(SOCKET s)
 {
-    (void)s; /* no child has it: closing it is enough */
+    (void)s; /* no child inherits it: closing it is enough */
 }
 
 static inline uint64_t iocp_taken(SOCKET s)
 {
-    (void)s; /* a send that ends is all that is seen */
+    (void)s; /* Windows shows only that a send has ended */
     return 0;
 }
 
-/* The system says so before the packet is dequeued. */
+/* The system sets the status before the packet is dequeued. */
 static inline int iocp_has_come(SOCKET s, OVERLAPPED *overlapped)
 {
     (void)s;
@@ -425,8 +427,8 @@ static inline int iocp_has_forked(void)
     return 0;
 }
 
-/* Internal holds an NTSTATUS; some layers sign-extend it, so only its low half counts. What Winsock has no number for
- * keeps the one that files have: it names more than WSAEINVAL would. */
+/* Internal holds an NTSTATUS; some layers sign-extend it, so only its low half counts. If Winsock has no number for it,
+ * RtlNtStatusToDosError()'s is used, which says more than WSAEINVAL would. */
 static inline int iocp_status(const OVERLAPPED_ENTRY *entry)
 {
     LONG status = (LONG)(entry->Internal & 0xFFFFFFFFu);
@@ -440,7 +442,7 @@ static inline int iocp_status(const OVERLAPPED_ENTRY *entry)
 
 static inline void iocp_submit(HANDLE port)
 {
-    (void)port; /* a start is on its way at once */
+    (void)port; /* a start reaches the system at once */
 }
 
 static inline uint64_t iocp_now(HANDLE port)
@@ -456,7 +458,7 @@ static inline uint64_t iocp_now(HANDLE port)
 
 static inline void iocp_wait_undisturbed(HANDLE port)
 {
-    (void)port; /* there are no signals */
+    (void)port; /* Windows has no signals */
 }
 
 static inline void *iocp_take_pages(size_t size)
@@ -472,7 +474,7 @@ static inline void iocp_give_pages(void *pages, size_t size)
 
 static inline void iocp_trim(HANDLE port)
 {
-    (void)port; /* what Windows keeps of a socket is its own */
+    (void)port; /* no memory is kept per socket */
 }
 
 static inline long iocp_process_id(void)
@@ -493,10 +495,11 @@ static inline void iocp_error_text(int error, char *text, size_t room)
     if (bytes > 0)
         text[bytes] = '\0';
     else
-        snprintf(text, room, "error %d", error); /* wine has no words for Winsock's errors */
+        snprintf(text, room, "error %d", error); /* wine has no texts for Winsock's errors */
 }
 
-/* What is aligned is read and written as a whole. */
+/* Simple reads and writes of aligned variables are atomic, of 64 bits on 64-bit Windows:
+ * https://learn.microsoft.com/windows/win32/sync/interlocked-variable-access */
 #define iocp_read32(p) (*(const volatile LONG *)(p))
 #define iocp_read64(p) (*(const volatile LONG64 *)(p))
 #define iocp_write64(p, v) ((void)(*(volatile LONG64 *)(p) = (v)))

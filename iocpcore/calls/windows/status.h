@@ -1,17 +1,17 @@
-/* From an operation's NTSTATUS to the number that Winsock has for it: the one that WSAGetOverlappedResult() tells, which
- * the core cannot ask, since the socket may be closed by then. RtlNtStatusToDosError() gives a file system's numbers: 64
- * for a reset, 68 for too many addresses.
+/* Maps an operation's NTSTATUS to Winsock's error number, as WSAGetOverlappedResult() does. The core cannot call that
+ * function, because the socket may be closed by then. RtlNtStatusToDosError() gives a file system's numbers: 64 for a
+ * reset, 68 for too many addresses.
  *
- * The contract's `each_status_has_winsocks_number` compares it with WSAGetOverlappedResult() of the system it runs on.
- * Ownership and threads: nothing is kept.
+ * The contract's `each_status_has_winsocks_number` compares the map with WSAGetOverlappedResult() on its system.
+ * Ownership and threads: no state.
  */
 #ifndef IOCPCORE_WINDOWS_STATUS_H
 #define IOCPCORE_WINDOWS_STATUS_H
 
 #include <winsock2.h>
 
-/* 0: Winsock has no number of its own for it, and says WSAEINVAL, which names nothing. The names are ntstatus.h's, which
- * contradicts windows.h. */
+/* 0: for this status WSAGetOverlappedResult() has only WSAEINVAL, which tells nothing. The names are from ntstatus.h,
+ * which cannot be included beside windows.h. */
 static inline int iocp_winsock_error(ULONG status)
 {
     switch (status) {
