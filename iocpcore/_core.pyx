@@ -74,7 +74,7 @@ from structs cimport (
     LATENCY_BUCKETS, NOT_BROKEN, OPEN, OVERDUE, OVERDUE_TOLD, TROUBLES, TROUBLE_DEQUEUE, TROUBLE_INBOX,
     TROUBLE_UNHEARD, WORKERS_MOST, Buffer, Handler as NativeHandler, Item, Link, Listener as NativeListener,
     Load as NativeLoad, LoadRow, Message, Session as NativeSession, Settings, Warning, Worker)
-from tuning cimport LEAVE_TIME, RECEIVE_MOST, RECEIVE_SIZE, WARN_PERIOD
+from tuning cimport LEAVE_TIME, QUEUE_MOST, RECEIVE_MOST, RECEIVE_SIZE, WARN_PERIOD
 from turn cimport defer
 from warn cimport report_trouble, warn_by, warning_due, warning_of, warnings_are_due
 from worker cimport worker_free, worker_init, worker_run, worker_turn
@@ -120,6 +120,7 @@ MARGIN = 5.0    # seconds after that without progress until what is left is leak
 include "_common.pxi"
 include "_warnings.pxi"
 include "_handler.pxi"
+include "_options.pxi"
 include "_load.pxi"
 include "_session.pxi"
 include "_listener.pxi"

@@ -42,10 +42,10 @@
 #define LEAST_TIMERS TUNED(256, 4) /* that a heap has room for */
 #define SPARE_TIME TUNED_MILLISECONDS(1) /* until a spared session is asked again; its packet comes sooner as a rule */
 
-/* Above one of them the worker is behind: it takes a hundred thousand items in a tenth of a second, and 64 MiB is what
- * the default send_limit lets one session queue. Few small items show a callback that blocks by their age. */
+/* Above one of them the worker is behind: it takes a hundred thousand items in a tenth of a second, and by default one
+ * session alone may queue so many bytes. Few small items show a callback that blocks by their age. */
 #define BACKLOG_ITEMS TUNED(100000, 3)
-#define BACKLOG_BYTES TUNED(64 << 20, 4096)
+#define BACKLOG_BYTES TUNED(SEND_LIMIT_DEFAULT, 4096)
 #define BACKLOG_TIME TUNED_SECONDS(5) /* that the oldest has waited */
 
 #define WARN_PERIOD TUNED(TUNED_SECONDS(60), TUNED_MILLISECONDS(1)) /* between two warnings of the same trouble */
@@ -67,8 +67,6 @@
 #define ACCEPT_RETRY_TIME TUNED_MILLISECONDS(50) /* between tries when accepting fails on and on */
 
 #define RECEIVE_GATHER 16     /* pooled buffers of one WSARecv, at most */
-#define RECEIVE_MOST (RECEIVE_GATHER * RECEIVE_SIZE)
-#define RECEIVE_DEFAULT (8 * RECEIVE_SIZE) /* of one receive, at most, if nothing else is wanted */
 #define CONTENDED_MORE 3      /* buffers beside the first while others wait that say little; fewer keep a worker longer */
 #define IDLE_TIME TUNED_SECONDS(5) /* without data: then a session is to hold no receive buffer */
 #define SELDOM 2 /* messages of a new session, or after an idle time, until it holds a buffer again while it waits */
@@ -76,9 +74,18 @@
 #define SEND_GATHER 16        /* WSABUFs of one WSASend */
 #define SEND_LIMIT 262144     /* of one WSASend: more would show no progress for too long */
 
-#define LINGER_DEFAULT TUNED_SECONDS(5) /* for the peer to end after us, if nothing else is wanted */
 #define STALL_TIME TUNED_SECONDS(30) /* without a send_timeout: a finishing session whose peer reads nothing is ended */
 #define DRAIN_TIME TUNED_SECONDS(1)  /* that cancelled operations may take to end */
 #define LEAVE_TIME (2 * DRAIN_TIME)  /* without progress after its drain: then a worker leaves what has not ended */
+
+/* ---- the options of a session: what it has if nothing else is wanted, and the most that may be wanted ---- */
+
+#define LINGER_DEFAULT TUNED_SECONDS(5) /* for the peer to end after us */
+#define RECEIVE_DEFAULT (8 * RECEIVE_SIZE) /* of one receive, at most */
+#define RECEIVE_MOST (RECEIVE_GATHER * RECEIVE_SIZE)
+#define HIGH_WATER_DEFAULT 65536
+#define LOW_WATER_DEFAULT (HIGH_WATER_DEFAULT / 4)
+#define SEND_LIMIT_DEFAULT (64 << 20)
+#define QUEUE_MOST (UINT64_C(1) << 40) /* of the three that count queued bytes */
 
 #endif

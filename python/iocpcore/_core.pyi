@@ -61,6 +61,10 @@ CALLBACKS: Final[dict[str, int]]
 @final
 class Callbacks(Handler): ...  # type: ignore[misc]
 
+OPTION_BOUNDS: Final[dict[str, tuple[int, int]]]
+
+def option_defaults() -> dict[str, Any]: ...
+
 class SessionClosed(ConnectionError): ...
 class SendLimitExceeded(BufferError): ...
 
