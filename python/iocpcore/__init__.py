@@ -15,6 +15,7 @@ from ._core import (
     SessionClosed,
     backends,
 )
+from ._options import Options
 from ._serve import run, serve
 from ._stats import ListenerStats, SessionStats, Stats, WorkerStats
 
@@ -26,6 +27,7 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "Load",
+    "Options",
     "Proactor",
     "SendLimitExceeded",
     "Session",

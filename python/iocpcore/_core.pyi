@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Un
 # In the standard library since 3.12. A type checker knows them in stubs, even if the package is not installed.
 from typing_extensions import Buffer, disjoint_base
 
+from ._options import Options
 from ._stats import ListenerStats, SessionStats, Stats
 
 _Args = TypeVarTuple("_Args")
@@ -95,18 +96,6 @@ class Session:
     def abort(self) -> None: ...
     def stats(self) -> SessionStats: ...
 
-@type_check_only
-class _Options(TypedDict, total=False):
-    idle_timeout: float | None
-    send_timeout: float | None
-    linger: float
-    keep_alive: tuple[int, int, int] | None
-    no_delay: bool
-    receive_size: int
-    high_water: int
-    low_water: int
-    send_limit: int | None
-
 @final
 class Listener:
     def __init__(self, never: Never, /, *args: Never, **kwargs: Never) -> None: ...
@@ -157,7 +146,7 @@ class Proactor:
         max_sessions: int | None = None,
         when_full: Literal["wait", "refuse"] = "wait",
         workers: Sequence[int] | None = None,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> Listener: ...
     def connect(
         self,
@@ -167,9 +156,9 @@ class Proactor:
         *,
         timeout: float | None = None,
         local_address: _Address | None = None,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> Session: ...
-    def adopt(self, handler: object, sock: socket.socket, **options: Unpack[_Options]) -> Session | None: ...
+    def adopt(self, handler: object, sock: socket.socket, **options: Unpack[Options]) -> Session | None: ...
     def post(
         self, function: Callable[[*_Args], object], *args: *_Args, worker: int | None = None
     ) -> None: ...

@@ -6,9 +6,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from ._core import Listener, Proactor, check_seconds
+from ._options import ServeOptions
 from ._stats import Stats
 
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGBREAK") if (number := getattr(signal, name, None)) is not None]
@@ -98,11 +99,12 @@ def serve(
     backend: str | None = None,
     drain: float = 1.0,
     started: Callable[[Listener], object] | None = None,
-    **options: Any,
+    **options: Unpack[ServeOptions],
 ) -> Stats:
     """Make a proactor, listen, and run() until Ctrl+C, SIGTERM or SIGBREAK.
 
-    started: called with the Listener when it accepts connections. options: the other options of Proactor.listen().
+    started: called with the Listener when it accepts connections. options: those of `Options`, and what else
+    Proactor.listen() takes: sock, shared, backlog, max_sessions and when_full.
     Raises what Proactor, Proactor.listen() and run() raise. Returns the statistics.
     """
     check_seconds("drain", drain)
