@@ -49,8 +49,7 @@ CALLBACKS = {"on_connect": CALL_CONNECT, "on_receive": CALL_RECEIVE, "on_drain":
 
 # What each is called with.
 cdef tuple ALONE = ("session",)
-cdef dict ARGUMENTS = {**dict.fromkeys(CALLBACKS, ALONE), "on_receive": ("session", "data"),
-                       "on_close": ("session", "error")}
+ARGUMENTS = {**dict.fromkeys(CALLBACKS, ALONE), "on_receive": ("session", "data"), "on_close": ("session", "error")}
 
 
 @cython.final

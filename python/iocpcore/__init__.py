@@ -15,6 +15,7 @@ from ._core import (
     SessionClosed,
     backends,
 )
+from ._handlers import SessionHandler
 from ._options import Options
 from ._serve import run, serve
 from ._stats import ListenerStats, SessionStats, Stats, WorkerStats
@@ -32,6 +33,7 @@ __all__ = [
     "SendLimitExceeded",
     "Session",
     "SessionClosed",
+    "SessionHandler",
     "SessionStats",
     "Stats",
     "WorkerStats",

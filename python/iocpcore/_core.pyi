@@ -1,11 +1,12 @@
 import socket
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, final, type_check_only
+from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, final, overload, type_check_only
 
 # In the standard library since 3.12. A type checker knows them in stubs, even if the package is not installed.
 from typing_extensions import Buffer, disjoint_base
 
+from ._handlers import AnyHandler, PythonHandler
 from ._options import Options
 from ._stats import ListenerStats, SessionStats, Stats
 
@@ -58,6 +59,7 @@ class Load(Handler):  # type: ignore[misc]  # final for everybody else
     def result(self) -> _Result: ...
 
 CALLBACKS: Final[dict[str, int]]
+ARGUMENTS: Final[dict[str, tuple[str, ...]]]
 
 @final
 class Callbacks(Handler): ...  # type: ignore[misc]
@@ -136,7 +138,7 @@ class Proactor:
     ) -> None: ...
     def listen(
         self,
-        handler: object,
+        handler: AnyHandler,
         host: str | None = "127.0.0.1",
         port: int = 0,
         *,
@@ -150,7 +152,7 @@ class Proactor:
     ) -> Listener: ...
     def connect(
         self,
-        handler: object,
+        handler: PythonHandler,
         host: str | None,
         port: int,
         *,
@@ -158,7 +160,10 @@ class Proactor:
         local_address: _Address | None = None,
         **options: Unpack[Options],
     ) -> Session: ...
-    def adopt(self, handler: object, sock: socket.socket, **options: Unpack[Options]) -> Session | None: ...
+    @overload
+    def adopt(self, handler: Handler, sock: socket.socket) -> None: ...
+    @overload
+    def adopt(self, handler: PythonHandler, sock: socket.socket, **options: Unpack[Options]) -> Session: ...
     def post(
         self, function: Callable[[*_Args], object], *args: *_Args, worker: int | None = None
     ) -> None: ...

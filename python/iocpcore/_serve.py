@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Self, Unpack
 
 from ._core import Listener, Proactor, check_seconds
+from ._handlers import AnyHandler
 from ._options import ServeOptions
 from ._stats import Stats
 
@@ -91,7 +92,7 @@ def _run(proactor: Proactor, drain: float, started: Callable[[], object] | None)
 
 
 def serve(
-    handler: object,
+    handler: AnyHandler,
     host: str | None = "127.0.0.1",
     port: int = 0,
     *,
