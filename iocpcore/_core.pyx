@@ -73,7 +73,7 @@ from structs cimport (
     LATENCY_BUCKETS, NOT_BROKEN, OPEN, OVERDUE, OVERDUE_TOLD, TROUBLES, TROUBLE_DEQUEUE, TROUBLE_INBOX,
     TROUBLE_UNHEARD, WORKERS_MOST, Buffer, Handler as NativeHandler, Item, Link, Listener as NativeListener,
     Load as NativeLoad, LoadRow, Message, Session as NativeSession, Settings, Warning, Worker)
-from tuning cimport LEAVE_TIME, RECEIVE_MOST, RECEIVE_SIZE, WARN_PERIOD
+from tuning cimport LEAVE_TIME, QUEUE_MOST, RECEIVE_MOST, RECEIVE_SIZE, WARN_PERIOD
 from turn cimport defer
 from warn cimport report_trouble, warn_by, warning_due, warning_of, warnings_are_due
 from worker cimport worker_free, worker_init, worker_run, worker_turn
@@ -119,6 +119,7 @@ MARGIN = 5.0    # seconds after that without progress until what is left is leak
 include "_common.pxi"
 include "_warnings.pxi"
 include "_handler.pxi"
+include "_options.pxi"
 include "_load.pxi"
 include "_session.pxi"
 include "_listener.pxi"
@@ -320,21 +321,7 @@ cdef class Proactor:
         - when_full: "wait", further connections are served when there is a place, or "refuse", they are closed at once.
         - workers: the numbers of the workers that serve its sessions; None: all.
 
-        Options, for each session:
-
-        - idle_timeout (seconds, None): close the session, with a TimeoutError, when it has neither received nor sent
-          anything for so long, also while it is paused.
-        - send_timeout (seconds, None): close the session when its peer has taken nothing of what is queued for so long;
-          while the session finishes, None means 30. Progress is sampled once per timeout: a stalled peer is closed
-          after one to two timeouts. On Windows progress shows once per 256 KiB.
-        - linger (seconds, 5.0): how long to wait for the peer's end after ours.
-        - keep_alive: None, or (idle, interval, probes) in seconds, seconds and a number that Windows ignores.
-        - no_delay (True): small segments go out at once (TCP_NODELAY).
-        - receive_size (bytes, 131072; at most 262144): the most that one receive, and so one on_receive, brings. A
-          session has room for 16 KiB, and for more only while its peer fills that.
-        - high_water, low_water (bytes, 65536 and 16384): with more than high_water bytes queued send() returns False
-          and a native echo stops receiving; on_drain follows when low_water is reached.
-        - send_limit (bytes, 64 MiB; None: no limit): with so many bytes queued send() raises.
+        The options of its sessions are those of `Options`.
 
         Raises OSError with the system's number if the address is in use or cannot be resolved, or, on Windows and
         without shared, if sock belongs to a completion port already.
@@ -386,7 +373,7 @@ cdef class Proactor:
         - timeout: seconds for the attempt; None: the system's own.
         - local_address: (host, port) to connect from; of IPv6 also (host, port, flow info, scope id). With port 0 the
           system chooses, and lets connections to different servers share a port, where it can.
-        - options: those of listen().
+        - options: those of `Options`.
 
         In a callback the session comes to that callback's worker.
 
@@ -413,7 +400,8 @@ cdef class Proactor:
         """adopt(handler, sock, **options)
 
         Serve a connected socket that something else has accepted, or connected. It is ours from now on. Returns its
-        Session; on_connect follows. Of ECHO and DISCARD there is none: None is returned, and there are no options.
+        Session; on_connect follows. The options are those of `Options`. Of ECHO and DISCARD there is no Session: None
+        is returned, and there are no options.
 
         If its peer has reset already, on_close tells so. SO_LINGER is switched off; whether it blocks stays as it is.
         Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS;
@@ -525,7 +513,7 @@ cdef class Proactor:
         - Another that is paused is waited for: what other threads send to it goes out, then resume() lets it finish.
         - One that still connects is given up: only its on_close comes.
         - All others finish: no callback but on_close comes any more. A session has finished when what it has queued is
-          sent and its peer has ended too, or has not ended 5 seconds (`linger`) after that.
+          sent and its peer has ended too, or has not ended `linger` seconds after that.
 
         When `drain` seconds are over, those with bytes unsent are aborted, and their on_close has a TimeoutError; the
         others are closed. What is left to do then, such as many slow on_close, has the time that it takes. But after 5

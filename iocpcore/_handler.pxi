@@ -1,4 +1,4 @@
-# Handlers: what is done with a session's data, natively or by callbacks in Python; and the settings of sessions.
+# Handlers: what is done with a session's data, natively or by callbacks in Python.
 
 cdef class Handler:
     """What is done with a session's data, natively: ECHO, DISCARD or a Load. It never takes the GIL.
@@ -49,8 +49,7 @@ CALLBACKS = {"on_connect": CALL_CONNECT, "on_receive": CALL_RECEIVE, "on_drain":
 
 # What each is called with.
 cdef tuple ALONE = ("session",)
-cdef dict ARGUMENTS = {**dict.fromkeys(CALLBACKS, ALONE), "on_receive": ("session", "data"),
-                       "on_close": ("session", "error")}
+ARGUMENTS = {**dict.fromkeys(CALLBACKS, ALONE), "on_receive": ("session", "data"), "on_close": ("session", "error")}
 
 
 @cython.final
@@ -148,61 +147,8 @@ cdef Callbacks python_handler(object handler):
     return made
 
 
-# ---- settings ----
-
-cdef uint64_t seconds_or_never(dict options, str name, uint64_t otherwise) except? 1:
-    """Nanoseconds, 0 for None; the default if it is not among the options."""
-    value = options.pop(name, options)
-    if value is options:
-        return otherwise
-    if value is None:
-        return 0
-    cdef uint64_t time = nanoseconds(name, value)
-    if time == 0:
-        raise ValueError(f"{name} must be more than 0 seconds, or None: never")
-    return time
-
-
-cdef uint64_t whole_option(dict options, str name, uint64_t otherwise, uint64_t least, uint64_t most) except? 0:
-    value = options.pop(name, options)
-    return otherwise if value is options else whole(name, value, least, most)
-
-
-cdef int set_keep_alive(Settings *settings, object value) except -1:
-    if value is None:
-        return 0
-    if not isinstance(value, tuple) or len(value) != 3:
-        raise TypeError(f"keep_alive must be None or (idle, interval, probes), not {value!r}")
-    settings.keep_alive_idle = <unsigned int> whole("keep_alive's idle", value[0], 1, 32767)
-    settings.keep_alive_interval = <unsigned int> whole("keep_alive's interval", value[1], 1, 32767)
-    settings.keep_alive_probes = <unsigned int> whole("keep_alive's probes", value[2], 1, 127)
-    return 0
-
-
-cdef int set_settings(Settings *settings, str caller, dict options) except -1:
-    """Those named; TypeError for a name that is none of them."""
-    settings.idle_timeout = seconds_or_never(options, "idle_timeout", settings.idle_timeout)
-    settings.send_timeout = seconds_or_never(options, "send_timeout", settings.send_timeout)
-    if "linger" in options:
-        settings.linger = nanoseconds("linger", options.pop("linger"))
-    set_keep_alive(settings, options.pop("keep_alive", None))
-    settings.no_delay = truth("no_delay", options.pop("no_delay", True))
-    settings.receive_size = <unsigned int> whole_option(options, "receive_size", settings.receive_size, 1,
-                                                        RECEIVE_MOST)
-    settings.high_water = whole_option(options, "high_water", settings.high_water, 1, 1 << 40)
-    settings.low_water = whole_option(options, "low_water", min(settings.low_water, settings.high_water // 4),
-                                      0, settings.high_water)
-    if options.get("send_limit", 1) is None:
-        options.pop("send_limit")
-        settings.send_limit = 0
-    settings.send_limit = whole_option(options, "send_limit", settings.send_limit, 1, 1 << 40)
-    if options:
-        raise TypeError(f"{caller}() got an unexpected keyword argument {next(iter(options))!r}")
-    return 0
-
-
 cdef Handler handler_for(object handler, str caller, dict options):
-    """One that sessions can refer to, with these settings."""
+    """One that sessions can refer to, with these options."""
     cdef Handler made
     if isinstance(handler, Load):
         raise TypeError("a Load connects by itself: see Load.start()")

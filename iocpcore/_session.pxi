@@ -128,10 +128,10 @@ cdef class Session:
     def set_water_marks(self, high, low=None):
         """set_water_marks(high, low=None)
 
-        For this session, as the options high_water and low_water of listen(), in bytes; low: None is a quarter of high.
+        For this session, as high_water and low_water of `Options`, in bytes; low: None is a quarter of high.
         high may be 0: whatever is queued is too much, as asyncio's transports have it.
         """
-        cdef uint64_t high_water = whole("high", high, 0, 1 << 40)
+        cdef uint64_t high_water = whole("high", high, 0, QUEUE_MOST)
         cdef uint64_t low_water = high_water // 4 if low is None else whole("low", low, 0, high_water)
         self.high_water = high_water
         InterlockedExchange64(&self.link.low_water, low_water)

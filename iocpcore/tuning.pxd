@@ -22,13 +22,16 @@ cdef extern from "tuning.h" nogil:
     const uint64_t DRAIN_TIME
     const unsigned int FAILURES_MOST
     const uint64_t GIL_TIME
+    const unsigned int HIGH_WATER_DEFAULT
     const uint64_t IDLE_TIME
     const uint64_t LARGE_TIME
     const size_t LEAST_TIMERS
     const uint64_t LEAVE_TIME
     const uint64_t LINGER_DEFAULT
     const unsigned int LITTLE
+    const unsigned int LOW_WATER_DEFAULT
     const unsigned int MUCH
+    const uint64_t QUEUE_MOST
     const unsigned int RECEIVE_DEFAULT
     const unsigned int RECEIVE_MOST
     const unsigned int RECEIVE_SIZE
@@ -36,6 +39,7 @@ cdef extern from "tuning.h" nogil:
     const unsigned int ROUND
     const unsigned char SELDOM
     const size_t SEND_LIMIT
+    const unsigned int SEND_LIMIT_DEFAULT
     const int SHORT_TURN
     const unsigned int SLAB_SESSIONS
     const uint64_t SPARE_TIME

@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
+import runpy
 import socket
 import subprocess
 import sys
 import threading
 import types
+import typing
 import unittest.mock
 import warnings
 
@@ -634,9 +637,17 @@ class Takes:
     def static(session):
         """Without self."""
 
+    @staticmethod
+    def static_none():
+        """Too few."""
+
     @classmethod
     def of_class(cls, session):
         """With its class."""
+
+    @classmethod
+    def of_class_none(cls):
+        """Too few."""
 
     @functools.wraps(two)
     def wrapped(self, session):
@@ -687,6 +698,8 @@ REFUSED = {
     "two": Takes().two,
     "unbound": Takes.two,
     "keyword": Takes().keyword,
+    "static": Takes.static_none,
+    "class method": Takes.of_class_none,
     "wrapped": Takes().wrapped_wrongly,
     "callable": Takes.CallableWithout(),
     "lambda": lambda: None,
@@ -715,6 +728,41 @@ def test_every_callback_is_asked_whether_it_takes_what_it_is_called_with(proacto
         proactor.listen(types.SimpleNamespace(**{name: lambda first, second, third: None}))
     with pytest.raises(TypeError, match=rf"{name} of .* is called with \(session.* it does not take: too many"):
         proactor.listen(types.SimpleNamespace(**{name: lambda: None}))
+
+
+@pytest.mark.parametrize("caller", ["listen", "connect", "adopt", "serve"])
+def test_a_callback_of_wrong_shape_is_refused_by_whatever_takes_handlers(proactor, caller):
+    handler = types.SimpleNamespace(on_receive=lambda data: None)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        arguments = {"connect": server.getsockname(), "adopt": (sock,)}.get(caller, ())
+        with pytest.raises(TypeError, match=r"on_receive of .* is called with \(session, data\), which"):
+            getattr(iocpcore if caller == "serve" else proactor, caller)(handler, *arguments)
+
+
+class Inherits(iocpcore.SessionHandler):
+    def on_receive(self, session, data):
+        """The only one it has."""
+
+
+def test_a_handler_that_inherits_from_session_handler_has_its_own_callbacks_only(proactor):
+    handler = Inherits()
+    assert [name for name in iocpcore._core.CALLBACKS if hasattr(handler, name)] == ["on_receive"]
+    proactor.listen(handler)
+
+
+def test_inheriting_from_session_handler_makes_no_handler_of_an_object_without_callbacks(proactor):
+    class Handler(iocpcore.SessionHandler):
+        """None of its own."""
+
+    with pytest.raises(TypeError, match="the handler Handler has none of the callbacks"):
+        proactor.listen(Handler())
+
+
+def test_type_checkers_know_the_callbacks_and_their_arguments(monkeypatch):
+    monkeypatch.setattr(typing, "TYPE_CHECKING", True)
+    known = runpy.run_path(iocpcore._handlers.__file__, run_name="iocpcore._handlers")["SessionHandler"]
+    shapes = {name: tuple(inspect.signature(getattr(known, name)).parameters)[1:] for name in iocpcore._core.CALLBACKS}
+    assert shapes == iocpcore._core.ARGUMENTS
 
 
 def test_an_asyncio_protocol_is_told_where_the_guide_is(proactor):

@@ -5,7 +5,7 @@
 # Threads: the session's worker; handler_init() any.
 from door cimport input_consumed, input_discard
 from structs cimport Handler, Session, Worker
-from tuning cimport LINGER_DEFAULT, RECEIVE_DEFAULT
+from tuning cimport HIGH_WATER_DEFAULT, LINGER_DEFAULT, LOW_WATER_DEFAULT, RECEIVE_DEFAULT, SEND_LIMIT_DEFAULT
 
 cdef inline bint nothing_opened(Worker *_worker, Session *_session) noexcept nogil:
     return True
@@ -31,8 +31,8 @@ cdef inline void handler_init(Handler *handler) noexcept nogil:
     handler.ops.closed = nothing_closed
     handler.ops.refused = nothing_refused
     handler.settings.linger = LINGER_DEFAULT
-    handler.settings.high_water = 65536
-    handler.settings.low_water = 16384
-    handler.settings.send_limit = 64 << 20
+    handler.settings.high_water = HIGH_WATER_DEFAULT
+    handler.settings.low_water = LOW_WATER_DEFAULT
+    handler.settings.send_limit = SEND_LIMIT_DEFAULT
     handler.settings.receive_size = RECEIVE_DEFAULT
     handler.settings.no_delay = True

@@ -15,6 +15,8 @@ from ._core import (
     SessionClosed,
     backends,
 )
+from ._handlers import SessionHandler
+from ._options import Options
 from ._serve import run, serve
 from ._stats import ListenerStats, SessionStats, Stats, WorkerStats
 
@@ -26,10 +28,12 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "Load",
+    "Options",
     "Proactor",
     "SendLimitExceeded",
     "Session",
     "SessionClosed",
+    "SessionHandler",
     "SessionStats",
     "Stats",
     "WorkerStats",

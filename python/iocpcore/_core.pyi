@@ -1,11 +1,13 @@
 import socket
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, final, type_check_only
+from typing import Any, Final, Literal, Never, Self, TypedDict, TypeVarTuple, Unpack, final, overload, type_check_only
 
 # In the standard library since 3.12. A type checker knows them in stubs, even if the package is not installed.
 from typing_extensions import Buffer, disjoint_base
 
+from ._handlers import AnyHandler, PythonHandler
+from ._options import Options
 from ._stats import ListenerStats, SessionStats, Stats
 
 _Args = TypeVarTuple("_Args")
@@ -57,9 +59,14 @@ class Load(Handler):  # type: ignore[misc]  # final for everybody else
     def result(self) -> _Result: ...
 
 CALLBACKS: Final[dict[str, int]]
+ARGUMENTS: Final[dict[str, tuple[str, ...]]]
 
 @final
 class Callbacks(Handler): ...  # type: ignore[misc]
+
+OPTION_BOUNDS: Final[dict[str, tuple[int, int]]]
+
+def option_defaults() -> dict[str, Any]: ...
 
 class SessionClosed(ConnectionError): ...
 class SendLimitExceeded(BufferError): ...
@@ -90,18 +97,6 @@ class Session:
     def close(self) -> None: ...
     def abort(self) -> None: ...
     def stats(self) -> SessionStats: ...
-
-@type_check_only
-class _Options(TypedDict, total=False):
-    idle_timeout: float | None
-    send_timeout: float | None
-    linger: float
-    keep_alive: tuple[int, int, int] | None
-    no_delay: bool
-    receive_size: int
-    high_water: int
-    low_water: int
-    send_limit: int | None
 
 @final
 class Listener:
@@ -143,7 +138,7 @@ class Proactor:
     ) -> None: ...
     def listen(
         self,
-        handler: object,
+        handler: AnyHandler,
         host: str | None = "127.0.0.1",
         port: int = 0,
         *,
@@ -153,19 +148,22 @@ class Proactor:
         max_sessions: int | None = None,
         when_full: Literal["wait", "refuse"] = "wait",
         workers: Sequence[int] | None = None,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> Listener: ...
     def connect(
         self,
-        handler: object,
+        handler: PythonHandler,
         host: str | None,
         port: int,
         *,
         timeout: float | None = None,
         local_address: _Address | None = None,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> Session: ...
-    def adopt(self, handler: object, sock: socket.socket, **options: Unpack[_Options]) -> Session | None: ...
+    @overload
+    def adopt(self, handler: Handler, sock: socket.socket) -> None: ...
+    @overload
+    def adopt(self, handler: PythonHandler, sock: socket.socket, **options: Unpack[Options]) -> Session: ...
     def post(
         self, function: Callable[[*_Args], object], *args: *_Args, worker: int | None = None
     ) -> None: ...

@@ -6,9 +6,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from ._core import Listener, Proactor, check_seconds
+from ._handlers import AnyHandler
+from ._options import ServeOptions
 from ._stats import Stats
 
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGBREAK") if (number := getattr(signal, name, None)) is not None]
@@ -90,7 +92,7 @@ def _run(proactor: Proactor, drain: float, started: Callable[[], object] | None)
 
 
 def serve(
-    handler: object,
+    handler: AnyHandler,
     host: str | None = "127.0.0.1",
     port: int = 0,
     *,
@@ -98,11 +100,12 @@ def serve(
     backend: str | None = None,
     drain: float = 1.0,
     started: Callable[[Listener], object] | None = None,
-    **options: Any,
+    **options: Unpack[ServeOptions],
 ) -> Stats:
     """Make a proactor, listen, and run() until Ctrl+C, SIGTERM or SIGBREAK.
 
-    started: called with the Listener when it accepts connections. options: the other options of Proactor.listen().
+    started: called with the Listener when it accepts connections. options: those of `Options`, and what else
+    Proactor.listen() takes: sock, shared, backlog, max_sessions and when_full.
     Raises what Proactor, Proactor.listen() and run() raise. Returns the statistics.
     """
     check_seconds("drain", drain)
