@@ -320,14 +320,15 @@ cdef enum Received:
     RECEIVED_ERROR      # session.error says why
 
 # A layer stands between the user's bytes and those on the wire: TLS, for example. Each is called in the worker's
-# thread, without the GIL. False: memory is short, and nothing has been done.
+# thread, without the GIL. False: memory is short.
 #
-# write() queues the user's bytes in their form on the wire. read() finds the wire's bytes in session.inbound, leaves
-# the user's there, and sets session.peer_ended if the peer says that it sends no more. end() queues our own last word.
-# ended() is called when the peer's system has ended the connection without one: False makes that an error.
+# write() owns the chain of the user's bytes, and queues them in their form on the wire: of a buffer all or nothing.
+# read() finds the wire's bytes in session.inbound, gives the user's by input_give(), and sets session.peer_ended if the
+# peer says that it sends no more. end() queues our own last word. ended() is called when the peer's system has ended
+# the connection without one: False makes that an error.
 cdef struct LayerOps:
     bint (*open)(Worker *, Session *) noexcept nogil        # make layer_data
-    bint (*write)(Worker *, Session *, const char *data, size_t length) noexcept nogil
+    bint (*write)(Worker *, Session *, Buffer *chain) noexcept nogil
     Received (*read)(Worker *, Session *) noexcept nogil
     bint (*end)(Worker *, Session *) noexcept nogil
     bint (*ended)(Worker *, Session *) noexcept nogil

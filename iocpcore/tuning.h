@@ -69,32 +69,17 @@
 #define ACCEPT_RETRY_TIME TUNED_MILLISECONDS(50) /* between attempts while accepting keeps failing */
 
 #define RECEIVE_GATHER 16     /* pooled buffers of one WSARecv, at most */
-<<<<<<< HEAD
-#define RECEIVE_MOST (RECEIVE_GATHER * RECEIVE_SIZE)
-#define RECEIVE_DEFAULT (8 * RECEIVE_SIZE) /* of one receive, at most, by default */
 #define CONTENDED_MORE 3      /* buffers beside the first under contention: with fewer the worker catches up later */
 #define IDLE_TIME TUNED_SECONDS(5) /* without data, after which a session should hold no receive buffer */
 /* Messages that a session waits for without a buffer after an idle time; on Windows also at its beginning. */
 #define SELDOM 2
-=======
-#define CONTENDED_MORE 3      /* buffers beside the first while others wait that say little; fewer keep a worker longer */
-#define IDLE_TIME TUNED_SECONDS(5) /* without data: then a session is to hold no receive buffer */
-#define SELDOM 2 /* messages of a new session, or after an idle time, until it holds a buffer again while it waits */
->>>>>>> 6fa92fae54a74c04602f511fb4f15d964320cb1f
 
 #define SEND_GATHER 16        /* WSABUFs of one WSASend, at most */
 #define SEND_LIMIT 262144     /* of one WSASend, at most: a larger one would show no progress for too long */
 
-<<<<<<< HEAD
-#define LINGER_DEFAULT TUNED_SECONDS(5) /* wait for the peer's end after ours, by default */
 #define STALL_TIME TUNED_SECONDS(30) /* send_timeout of a finishing session that has none */
 #define DRAIN_TIME TUNED_SECONDS(1)  /* for cancelled operations to end; then their socket is closed */
 #define LEAVE_TIME (2 * DRAIN_TIME)  /* without progress after the drain, until a worker leaves and leaks the rest */
-=======
-#define STALL_TIME TUNED_SECONDS(30) /* without a send_timeout: a finishing session whose peer reads nothing is ended */
-#define DRAIN_TIME TUNED_SECONDS(1)  /* that cancelled operations may take to end */
-#define LEAVE_TIME (2 * DRAIN_TIME)  /* without progress after its drain: then a worker leaves what has not ended */
->>>>>>> 6fa92fae54a74c04602f511fb4f15d964320cb1f
 
 /* ---- the options of a session: what it has if nothing else is wanted, and the most that may be wanted ---- */
 

@@ -7,58 +7,58 @@
 # read stays the session's: input_consumed() keeps one of its buffers for the next receive.
 # Threads: the session's worker.
 from iocp cimport unlikely
-from buffer cimport chain_cut, chain_length, chain_release
+from buffer cimport buffer_copy_here, chain_cut, chain_length, chain_release
 from link cimport link_count_received
-from queue cimport enqueue_bytes, enqueue_chain
+from queue cimport enqueue, enqueue_bytes, enqueue_merged
 from structs cimport RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Buffer, Received, Session, Worker
 
 
 # ---- out ----
 
-cdef inline bint session_write(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """Send a chain of buffers. False: no memory; a part of the chain may have been queued, all of it is released."""
+cdef inline bint session_write(Worker *worker, Session *session, Buffer *chain) noexcept nogil:
+    """Send what is in these buffers. False: no memory; a part may have been queued, the rest is released."""
     if unlikely(session.layer != NULL):
-        return write_through(worker, session, buffer)
-    enqueue_chain(worker, session, buffer)
+        return session.layer.write(worker, session, chain)
+    enqueue(worker, session, chain)
+    return True
+
+
+cdef inline bint session_write_merged(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
+    """As session_write(), for one buffer that perhaps joins what is queued."""
+    if unlikely(session.layer != NULL):
+        return session.layer.write(worker, session, buffer)
+    enqueue_merged(worker, session, buffer)
     return True
 
 
 cdef inline bint session_write_copy(Worker *worker, Session *session, const char *data, size_t length) noexcept nogil:
-    """Send a copy. False: no memory, and nothing has happened."""
+    """Send a copy. False: no memory, and nothing is queued."""
+    cdef Buffer *buffer
     if unlikely(session.layer != NULL):
-        return session.layer.write(worker, session, data, length)
+        buffer = buffer_copy_here(worker, data, length)
+        return buffer != NULL and session.layer.write(worker, session, buffer)
     return enqueue_bytes(worker, session, data, length)
-
-
-cdef inline bint write_through(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """As session_write(), where there is a layer."""
-    cdef Buffer *first = buffer
-    cdef bint taken = True
-    while buffer != NULL and taken:
-        taken = session.layer.write(worker, session, buffer.data, buffer.length)
-        buffer = buffer.next
-    chain_release(worker, first)
-    return taken
 
 
 # ---- in ----
 
-cdef inline Received input_arrived(Worker *worker, Session *session, size_t bytes) noexcept nogil:
-    """So many bytes from the wire are in session.inbound; what there is for the handler, and where it is: there."""
-    cdef Received received = RECEIVED_DATA
-    if unlikely(session.layer != NULL):
-        received = session.layer.read(worker, session)
-        bytes = chain_length(session.inbound)
-    if session.link != NULL:
-        link_count_received(session.link, bytes)
+cdef inline Received read_through(Worker *worker, Session *session, Received received) noexcept nogil:
+    """What has become of a receive, in the eyes of the layer."""
+    if received == RECEIVED_DATA:
+        return session.layer.read(worker, session)
+    if received == RECEIVED_END and not session.layer.ended(worker, session):
+        return RECEIVED_ERROR
     return received
 
 
-cdef inline Received input_ended(Worker *worker, Session *session) noexcept nogil:
-    """The peer sends no more. A layer may find that this is no end, but a connection that was cut off."""
-    if unlikely(session.layer != NULL) and not session.layer.ended(worker, session):
-        return RECEIVED_ERROR
-    return RECEIVED_END
+cdef inline void input_give(Session *session, Buffer *buffer) noexcept nogil:
+    """For a layer: a chain of the user's bytes, in pooled buffers, is the session's input from now on."""
+    cdef Buffer **at = &session.inbound
+    while at[0] != NULL:
+        at = &at[0].next
+    at[0] = buffer
+    if session.link != NULL:
+        link_count_received(session.link, chain_length(buffer))
 
 
 cdef inline Buffer *input_take(Session *session) noexcept nogil:

@@ -12,30 +12,23 @@ from structs cimport COPIED, Buffer, Link, Session, Worker
 from tuning cimport SEND_GATHER
 
 
-cdef inline void enqueue(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """The queue owns the buffer from now on. A buffer without bytes would be a send that says nothing: not queued."""
-    if buffer.length == 0:
-        buffer_release(worker, buffer)
-        return
-    if unlikely(buffer.kind == COPIED) and join(worker, session, buffer):
-        return
-    buffer.next = NULL
+cdef inline void enqueue(Worker *worker, Session *session, Buffer *first) noexcept nogil:
+    """The queue owns the chain from now on. None of it is empty: that would be a send that says nothing."""
+    cdef Buffer *last = first
+    cdef size_t bytes = first.length
+    cdef unsigned int count = 1
+    while unlikely(last.next != NULL):
+        last = last.next
+        bytes += last.length
+        count += 1
     if session.queue_head == NULL:
-        session.queue_head = buffer
+        session.queue_head = first
     else:
-        session.queue_tail.next = buffer
-    session.queue_tail = buffer
-    session.queue_buffers += 1
-    session.queue_bytes += buffer.length
-    worker.stats.bytes_queued += buffer.length
-
-
-cdef inline void enqueue_chain(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    cdef Buffer *after
-    while buffer != NULL:
-        after = buffer.next
-        enqueue(worker, session, buffer)
-        buffer = after
+        session.queue_tail.next = first
+    session.queue_tail = last
+    session.queue_buffers += count
+    session.queue_bytes += bytes
+    worker.stats.bytes_queued += bytes
 
 
 cdef inline bint append_bytes(Worker *worker, Session *session, const char *data, size_t length) noexcept nogil:
@@ -48,13 +41,12 @@ cdef inline bint append_bytes(Worker *worker, Session *session, const char *data
     return True
 
 
-cdef inline bint join(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """False: it must be queued itself."""
-    if not append_bytes(worker, session, buffer.data, buffer.length):
-        return False
-    session.queue_tail.extra += buffer.extra
-    buffer_release(worker, buffer)
-    return True
+cdef inline void enqueue_merged(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
+    """As enqueue(), of one buffer; a small copy is not queued itself, but joins the bytes before it."""
+    if buffer.kind == COPIED and append_bytes(worker, session, buffer.data, buffer.length):
+        buffer_release(worker, buffer)
+    else:
+        enqueue(worker, session, buffer)
 
 
 cdef inline bint enqueue_bytes(Worker *worker, Session *session, const char *data, size_t length) noexcept nogil:

@@ -9,6 +9,7 @@
 from iocp cimport DWORD, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from buffer cimport buffer_take, chain_cut, chain_release
 from item cimport item_drop, item_hold
+from link cimport link_count_received
 from port cimport operation_begin, operation_started
 from status cimport status_cancelled
 from structs cimport (
@@ -202,4 +203,6 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.inbound = session.posted
     session.posted = NULL
     worker.stats.bytes_received += bytes
+    if session.link != NULL and session.layer == NULL:
+        link_count_received(session.link, bytes)
     return RECEIVED_DATA

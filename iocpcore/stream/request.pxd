@@ -6,7 +6,7 @@ from iocp cimport (
     ERROR_OPERATION_ABORTED, INVALID_SOCKET, SOCKET, WSAENOBUFS, InterlockedDecrement, WSAGetLastError, closesocket,
     iocp_socket)
 from buffer cimport buffer_release
-from door cimport session_write
+from door cimport session_write_merged
 from call cimport schedule_call
 from close cimport abort_session, close_session, finish
 from connect cimport start_connect
@@ -79,8 +79,7 @@ cdef inline bint still_takes(Session *session) noexcept nogil:
 cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
     """What comes too late is counted; its link goes on counting it as queued."""
     if session != NULL and still_takes(session):
-        buffer.next = NULL
-        if not session_write(worker, session, buffer):
+        if not session_write_merged(worker, session, buffer):
             session.error = WSAENOBUFS
             abort_session(worker, session, BY_ERROR)
         defer(worker, &session.item)

@@ -13,7 +13,7 @@ from close cimport abort_session, close_session, close_undrained, finish, shut_s
 from connect cimport connect_ended, on_connect
 from deadline cimport deadline_of, end_sparing, have_ended, is_spared, is_too_late, time_out
 from port cimport operation_bind
-from door cimport input_arrived, input_ended
+from door cimport read_through
 from queue cimport queue_above_water, queue_drained
 from receive cimport on_receive, receive_ended, reclaims, release_posted, start_receive
 from send cimport on_send, send_ended, start_send
@@ -22,7 +22,7 @@ from shutdown cimport expect_shutdown, go_on_to_shutdown, goes_on
 from status cimport status_exhausted
 from structs cimport (
     BY_ERROR, BY_PEER, BY_TIMEOUT, BY_US, CALL_CLOSE, CALL_CONNECT, CALL_DRAIN, CALL_END, CALL_RECEIVE, CLOSING,
-    CONNECTING, FAILED, FINISHING, INLINE, OPEN, PENDING, RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, RECEIVED_PART,
+    CONNECTING, FAILED, FINISHING, INLINE, OPEN, PENDING, RECEIVED_DATA, RECEIVED_ERROR, RECEIVED_PART,
     RECEIVE_DUE, RECEIVE_NONE, RECEIVE_YIELDING, TROUBLE_CONNECT, Handler, Item, ItemOps, Listener, Operation, Received,
     Session, Settings, Started, Worker)
 from timer cimport timer_set
@@ -65,16 +65,8 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
     if session.queue_head != NULL:
         if not session.sending:
             return step_send(worker, session)
-    elif session.state == FINISHING or session.ending:
-        if unlikely(session.layer != NULL) and not session.last_word:
-            say_last_word(worker, session)
-            return True
-        if session.state == FINISHING and session.peer_ended:
-            close_session(worker, session, session.reason)      # which sends our end
-            return True
-        if not session.end_sent:
-            shut_sending(worker, session)
-            return True
+    elif unlikely(session.state == FINISHING or session.ending) and step_end_sending(worker, session):
+        return True
     if session.peer_ended:
         # Where the session finishes, its queue is going out: nothing will come. A layer's end may come with data.
         return session.state == OPEN and has_heard_all(session) and step_end(worker, session)
@@ -139,6 +131,19 @@ cdef inline int step_send(Worker *worker, Session *session) noexcept nogil:
     return cost_of(sent)
 
 
+cdef inline bint step_end_sending(Worker *worker, Session *session) noexcept nogil:
+    """Of a session whose queue is empty. False: that was done, and the peer's end is yet to come."""
+    if session.layer != NULL and not session.last_word:
+        say_last_word(worker, session)
+    elif session.state == FINISHING and session.peer_ended:
+        close_session(worker, session, session.reason)      # which sends our end
+    elif not session.end_sent:
+        shut_sending(worker, session)
+    else:
+        return False
+    return True
+
+
 cdef inline void say_last_word(Worker *worker, Session *session) noexcept nogil:
     """The user's bytes have gone, and nothing comes behind this."""
     session.last_word = 1
@@ -194,13 +199,11 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
         receive_ended(session)
         return
     received = on_receive(worker, session, status, bytes)
+    if unlikely(session.layer != NULL):
+        received = read_through(worker, session, received)
     if received == RECEIVED_DATA:
         if worker.now < worker.large_until:
             note_contention(worker, session, bytes)
-        received = input_arrived(worker, session, bytes)
-    elif unlikely(received == RECEIVED_END):
-        received = input_ended(worker, session)
-    if received == RECEIVED_DATA:
         if unlikely(session.state == FINISHING):
             session.ops.discarded(worker, session)
         elif not session.ops.data(worker, session):

@@ -48,8 +48,18 @@ cdef Buffer *new_record(Worker *worker, const char *data, size_t length) noexcep
     return record
 
 
-cdef bint layer_write(Worker *worker, NativeSession *session, const char *data, size_t length) noexcept nogil:
-    """All records or none."""
+cdef bint layer_write(Worker *worker, NativeSession *session, Buffer *chain) noexcept nogil:
+    cdef Buffer *buffer = chain
+    cdef bint well = True
+    while buffer != NULL and well:
+        well = write_records(worker, session, buffer.data, buffer.length)
+        buffer = buffer.next
+    chain_release(worker, chain)
+    return well
+
+
+cdef bint write_records(Worker *worker, NativeSession *session, const char *data, size_t length) noexcept nogil:
+    """All or none."""
     cdef Buffer *first = NULL
     cdef Buffer *last = NULL
     cdef Buffer *record
@@ -70,6 +80,7 @@ cdef bint layer_write(Worker *worker, NativeSession *session, const char *data, 
     while first != NULL:
         record = first
         first = record.next
+        record.next = NULL
         enqueue_sealed(worker, session, record, RECORD_HEAD)
     return True
 
@@ -103,19 +114,13 @@ cdef bint make_room(Worker *worker, LayerData *own) noexcept nogil:
     return True
 
 
-cdef Buffer **end_of(Buffer **chain) noexcept nogil:
-    while chain[0] != NULL:
-        chain = &chain[0].next
-    return chain
-
-
 cdef void give_record(Worker *worker, NativeSession *session, LayerData *own) noexcept nogil:
     """It is whole: to the handler, or the last word."""
     if own.peer.last:
         session.peer_ended = 1
         chain_release(worker, own.part)
     else:
-        end_of(&session.inbound)[0] = own.part
+        input_give(session, own.part)
     own.part = NULL
 
 

@@ -20,7 +20,7 @@ from iocp cimport (
     iocp_open_port)
 from buffer cimport buffer_append, buffer_has_room, buffer_take, chain_release
 from deadline cimport deadline_of
-from door cimport input_take
+from door cimport input_give, input_take
 from listener cimport accept_completed
 from place cimport has_place
 from port cimport port_associate
@@ -363,7 +363,7 @@ cdef void check_queue(Worker *worker, NativeSession *session) noexcept nogil:
     cdef size_t bytes = 0, extra = 0
     cdef unsigned int count = 0
     while buffer != NULL and count < session.queue_buffers:
-        count += 1
+        count += buffer.length > 0
         bytes += buffer.length
         extra += buffer.extra
         buffer = buffer.next
