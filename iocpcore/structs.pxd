@@ -78,10 +78,10 @@ cdef struct Buffer:
     Buffer *next
     char *data              # the bytes that count
     size_t length           # how many
-    unsigned int extra      # in the send queue: how many of them a layer has added; the rest are the user's
     char *end               # of the storage behind it
     void *pinned            # the Python object
     Slab *slab              # that it is part of
+    unsigned int extra      # in the send queue: bytes that a layer has added; the rest are the user's
     unsigned char kind
 
 # Pages of the system for many pooled buffers: apart from the heap, whose small blocks would keep them from going back.
