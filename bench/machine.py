@@ -62,7 +62,7 @@ def versions():
             "compiler of the references": said_by(*programs.compiler(), "--version"),
             "redis-benchmark": said_by("redis-benchmark", "--version"),
         },
-        **{name: package(name) for name in ("uvloop", "rsloop", "Twisted", "pytest-benchmark")},
+        **{name: package(name) for name in ("uvloop", "rsloop", "Twisted")},
     )
 
 

@@ -15,25 +15,26 @@ from servers import NotThis
 
 
 class Suite:
-    """A case is measured, with all its servers, when the first of its tests asks; the other tests find it done."""
+    """The cases that have been measured, and who was missing in them."""
 
-    def __init__(self, options, tell):
+    def __init__(self, options, servers, tell):
         self.options = options
+        self.servers = servers  # those that the command line has chosen
         self.tell = tell
         self.began = time.monotonic()
         self.machine = machine.machine(options.cpus)  # at once: later the load is ours
-        self.comparisons = {}  # by measure
+        self.comparisons = []
         self.other_cases = []
         self.missing = []
 
-    def comparison(self, measure, servers):
-        if measure not in self.comparisons:
-            self.comparisons[measure] = comparison = Comparison(measure, self.options, self.tell)
-            comparison.run(servers)
-            for server in servers:
-                if reason := comparison.missing.get(server.name):
-                    self.lacks(server.peer, str(reason), measure.group if isinstance(reason, NotThis) else None)
-        return self.comparisons[measure]
+    def compare(self, measure, servers):
+        comparison = Comparison(measure, self.options, self.tell)
+        comparison.run(servers)
+        self.comparisons.append(comparison)
+        for server in servers:
+            if reason := comparison.missing.get(server.name):
+                self.lacks(server.peer, str(reason), measure.group if isinstance(reason, NotThis) else None)
+        return comparison
 
     def lacks(self, server, reason, group=None):
         """It is not measured, in that group or in all; which is said once."""
@@ -51,14 +52,14 @@ class Suite:
         return bool(self.comparisons or self.other_cases)
 
     def cases(self):
-        measured = [as_case(comparison) for comparison in self.comparisons.values() if comparison.rounds]
+        measured = [as_case(comparison) for comparison in self.comparisons if comparison.rounds]
         return [*measured, *self.other_cases]
 
     def failures(self):
         return [
-            {"server": name, "reason": f"FAILED in {measure.name}: {failure}", "group": measure.group}
-            for measure, comparison in self.comparisons.items()
-            for name, failure in comparison.failures.items()
+            {"server": name, "reason": f"FAILED in {each.measure.name}: {failure}", "group": each.measure.group}
+            for each in self.comparisons
+            for name, failure in each.failures.items()
         ]
 
     def document(self):

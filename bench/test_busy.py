@@ -5,10 +5,7 @@ costs; what the first costs more is what the GIL costs.
 """
 import dataclasses
 
-import pytest
-
 from rounds import Busy
-from servers import SERVERS as ALL
 
 
 def beside_a_busy_loop(server):
@@ -20,10 +17,6 @@ def beside_a_busy_loop(server):
     return [outside, dataclasses.replace(server, hog="inside", base=name)]
 
 
-SERVERS = [row for server in ALL for row in beside_a_busy_loop(server)]
-
-
-@pytest.mark.parametrize("rate", [1000], ids=["1000rate"])
-def test_a_busy_loop(compare, rate):
-    name = f"busy loop, {rate:,} echoes a second"
-    compare(Busy("busy", name, mode="paced", rate=rate, requests=rate // 2, full_times=5))
+def test_a_busy_loop(compare, chosen_servers):
+    busy = Busy("busy", "busy loop, 1,000 echoes a second", mode="paced", rate=1000, requests=500, full_times=5)
+    compare(busy, [row for server in chosen_servers for row in beside_a_busy_loop(server)])

@@ -26,13 +26,12 @@ def micro():
 
 
 @pytest.fixture
-def measure(request, replay):
+def measure(request):
     """measure(name, run): run() does COUNT operations and returns how many nanoseconds they took."""
 
     def measure(name, run):
         run()  # warm-up
         rounds = [{"ns": run() / COUNT} for _ in range(ROUNDS)]
-        replay("micro", "ns", rounds)
         request.config.bench.add("micro", name, {"ns": "ns per operation"}, {"iocpcore": rounds})
 
     return measure

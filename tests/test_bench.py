@@ -120,15 +120,15 @@ def test_words_choose_one_case_and_no_other(run, words, case):
     status, output, _ = run(BENCH, "--full", "--collect-only", "-q", "--servers=c-epoll", "-k", words)
     assert status == 0, output
     found = [line for line in output.splitlines() if "::" in line]
-    assert len(found) == 1 and f"-{case}]" in found[0]
+    assert len(found) == 1 and f"[{case}]" in found[0]
 
 
 def test_every_server_is_asked_in_every_case(run):
     """Who cannot serve one is shown as missing there, and not left out."""
-    status, output, _ = run(BENCH / "test_broadcast.py", BENCH / "test_bulk.py", "--collect-only")
+    status, output, document = run(BENCH / "test_bulk.py", "--rounds=1", "--requests=1")
     assert status == 0, output
-    for name in ("c-epoll", "c-uring", "iocpcore-epoll", "iocpcore-uring", "python-epoll", "rsloop", "twisted"):
-        assert f"test_broadcast[{name}]" in output and f"test_bulk[{name}]" in output
+    missing = [each["server"] for each in document["missing"]]
+    assert sorted([*document["cases"][0]["servers"], *missing]) == sorted(bench.SERVERS)
 
 
 @pytest.mark.skipif(iocpcore.backends().get("uring") is not None, reason="io_uring cannot be used here")
@@ -159,9 +159,9 @@ def test_a_server_with_a_fault_fails_the_run(run, fault):
     broken = f"broken={sys.executable} {BROKEN} {fault}"
     status, output, document = run(BENCH / "test_echo.py", *arguments, "--add-server", broken)
     assert status == 1, output
-    assert "1 failed, 1 passed" in output
+    assert "1 failed" in output
     assert "broken: FAILED in echo 14 B x 1" in output
-    assert "broken" not in document["cases"][0]["servers"]
+    assert list(document["cases"][0]["servers"]) == ["c-epoll"]
 
 
 def test_the_command_that_a_result_names_has_no_path_of_this_machine(monkeypatch):

@@ -36,7 +36,7 @@ SERVERS = [
     "rsloop",
     "twisted",
 ]
-NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark", "pytest_timeout": "pytest-timeout"}
+NEEDED = {"pytest": "pytest", "pytest_timeout": "pytest-timeout"}
 LOOK = 0.2  # seconds between two looks at the progress
 ENDS_WITHIN = 10.0
 TERMINATED = 143  # what a shell makes of SIGTERM
