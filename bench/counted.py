@@ -1,7 +1,10 @@
 """What the gate counts: fixed amounts of work, driven by poll() in one thread, so that no batch depends on chance.
 
-Run by gate.py under callgrind, which collects only inside the functions that the gate names, and writes a part of its
-output at each mark(). Prints a line a case: its name and how many operations it counted.
+    counted.py poll|send            several cases; prints a line for each: its name, and how many operations it counted
+    counted.py native|python COUNT  so many echoes, one at a time
+
+The first is run under callgrind, which collects only inside the functions that the gate names, and writes a part of its
+output at each mark(); the second under wine, which prints the calls.
 """
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 
 import iocpcore
 
+BACKEND = "epoll" if sys.platform == "linux" else "auto"
 WAIT = 60.0  # seconds after which a step has failed
 MESSAGE = b"fourteen bytes"
 LARGE = bytes(20_000)  # more than is copied
@@ -79,18 +83,18 @@ def receive(peer: socket.socket, length: int) -> None:
 @contextmanager
 def served(handler: object, connections: int) -> Iterator[tuple[iocpcore.Proactor, list[socket.socket], int]]:
     """A polled proactor, its peers, accepted all, and the port."""
-    with iocpcore.Proactor(0, "epoll") as proactor, ExitStack() as stack:
+    with iocpcore.Proactor(0, BACKEND) as proactor, ExitStack() as stack:
         port = proactor.listen(handler, "127.0.0.1", backlog=256).port
         peers = []
         for _ in range(connections):
             peers.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), WAIT)))
             while proactor.stats().active < len(peers):
-                proactor.poll(0)
+                proactor.poll(WAIT)
         yield proactor, peers, port
         for peer in peers:
             peer.close()
         while proactor.stats().active:
-            proactor.poll(0)
+            proactor.poll(WAIT)
 
 
 def turn(proactor: iocpcore.Proactor, talking: list[socket.socket], hearing: list[socket.socket], length: int) -> None:
@@ -158,9 +162,23 @@ def count_in_poll() -> None:
     count_connections("connect, Python echo, close", Echo(), 100)
 
 
+def echo(handler: object, echoes: int) -> None:
+    with served(handler, 1) as (proactor, peers, _):
+        peers[0].settimeout(None)  # with one, a select() would come before each of its calls
+        for _ in range(echoes):
+            turn(proactor, peers, peers, len(MESSAGE))
+    print(f"\nechoed {echoes}", flush=True)
+
+
 def main() -> None:
     gc.disable()  # when it would run depends on all that was made since the interpreter's start
-    {"poll": count_in_poll, "send": lambda: count_foreign_sends(20, 20)}[sys.argv[1]]()
+    what, *echoes = sys.argv[1:]
+    if what == "poll":
+        count_in_poll()
+    elif what == "send":
+        count_foreign_sends(20, 20)
+    else:
+        echo(iocpcore.ECHO if what == "native" else Echo(), *map(int, echoes))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     tools/gate --update            measures, and writes the baseline
     tools/gate --against COMMIT    builds that commit too, and compares with what it costs here and now
 
-No time is measured: callgrind counts the instructions in user mode of counted.py, wine prints the calls of lockstep.py.
+No time is measured: callgrind counts the instructions in user mode of counted.py, wine prints the calls of its echoes.
 Both are driven by poll() in one thread, so that the scheduler has no part in it, and repeated runs differ by nothing at
 all. Other versions of Python, the compiler or Cython make other instructions: then the baseline says nothing, the gate
 says which version differs, and skips the comparison; --against needs no baseline.
@@ -26,6 +26,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import calls
+from process import Failed
+from programs import Unavailable
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = ROOT / "build" / "gate"
@@ -40,11 +44,6 @@ POLL = "__pyx_pw_8iocpcore_5_core_8Proactor_*poll*"
 SEND = "__pyx_pw_8iocpcore_5_core_7Session_*send*"
 COLLECTED = {"poll": [POLL], "send": [POLL, SEND]}
 
-PORT_CALLS = ("GetQueuedCompletionStatus", "GetQueuedCompletionStatusEx", "PostQueuedCompletionStatus")
-RELAYED = ["ws2_32.*", *(f"kernel32.{name}" for name in PORT_CALLS), "ntdll.NtRemoveIoCompletion"]
-RELAYED += ["ntdll.NtRemoveIoCompletionEx", "ntdll.NtCancelIoFileEx"]  # of CancelIoEx in kernel32 wine tells nothing
-ECHOES = 200
-
 DETERMINED = {
     "PYTHONHASHSEED": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -56,10 +55,6 @@ DETERMINED = {
         for name, value in {"tcache_count": 127, "trim_threshold": 1 << 30, "top_pad": 1 << 24}.items()
     ),
 }
-
-
-class Failed(Exception):
-    """Nothing was counted."""
 
 
 @dataclass(frozen=True)
@@ -143,37 +138,13 @@ def instructions(**environment: str) -> Costs:
 # ---- calls under wine ----
 
 
-def windows_python(*arguments: object, debug: str = "-all") -> str:
-    command = [ROOT / "tests" / "windows" / "python", *arguments]
-    return output_of(command, cwd=ROOT, env={**os.environ, "WINEDEBUG": debug})
-
-
-def calls_of(kind: str, echoes: int) -> int:
-    said = windows_python(HERE / "lockstep.py", kind, echoes, debug="-all,+relay")
-    if f"echoed {echoes}" not in said.splitlines():
-        raise Failed(f"{echoes} echoes under wine failed: {said[-1000:]}")
-    return said.count(":Call ")
-
-
-def windows_versions() -> dict[str, str]:
-    wine = shutil.which("wine") or shutil.which("wine64")
-    if wine is None:
-        raise Failed("there is no wine")
-    return {"wine": output_of([wine, "--version"]).split()[0]}
-
-
-def calls() -> Costs:
-    """The client's two are among them. What starting and ending take falls out."""
-    windows_python(HERE / "lockstep.py", "relay", ";".join(RELAYED))
-    costs = {}
-    for kind, name in (("native", "native echo"), ("python", "Python echo")):
-        costs[name] = (calls_of(kind, 2 * ECHOES) - calls_of(kind, ECHOES)) / ECHOES
-    return Costs(windows_versions(), costs)
-
-
-def windows_missing() -> str | None:
-    installed = ROOT / "build" / "windows" / "site-packages" / "iocpcore"
-    return None if installed.exists() else "the Windows build is not installed: tests/windows/install"
+def calls_under_wine() -> Costs:
+    """Raises Unavailable where the Windows build is not installed."""
+    calls.set_up()
+    wine = shutil.which("wine") or shutil.which("wine64") or "wine"
+    versions = {"wine": output_of([wine, "--version"]).split()[0]}
+    costs = {f"{name} echo": calls.calls_per_echo(HERE / "counted.py", name.lower()) for name in ("native", "Python")}
+    return Costs(versions, costs)
 
 
 # ---- comparing ----
@@ -255,10 +226,10 @@ def gate(update: bool) -> bool:
     """False if something has become dearer."""
     native, windows = f"instructions, Python {sys.version_info[0]}.{sys.version_info[1]}", "calls under wine"
     measured = {native: instructions()}
-    if missing := windows_missing():
+    try:
+        measured[windows] = calls_under_wine()
+    except Unavailable as missing:
         print(f"{windows}: NOT COUNTED: {missing}")
-    else:
-        measured[windows] = calls()
     if update:
         write_baseline(measured)
         return True

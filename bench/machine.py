@@ -59,7 +59,7 @@ def versions():
         liburing=said_by("pkg-config", "--modversion", "liburing"),
         **{
             "compiler of iocpcore": _core.compiler,
-            "compiler of the references": said_by(*programs.compiler(), "--version"),
+            "compiler of the references": said_by(*programs.native_compiler(), "--version"),
             "redis-benchmark": said_by("redis-benchmark", "--version"),
         },
         **{name: package(name) for name in ("uvloop", "rsloop", "Twisted")},

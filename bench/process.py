@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 import time
 
-from programs import BUILD
-from servers import Unavailable, script
+from programs import BUILD, Unavailable
+from servers import script
 
 NOT_AVAILABLE = 3  # a C server's exit status where it cannot serve here
 STARTS_WITHIN = 20.0  # seconds

@@ -1,4 +1,5 @@
 """Builds the programs of the suite into build/bench, and knows what is not here."""
+import functools
 import os
 import shlex
 import subprocess
@@ -14,11 +15,11 @@ FOLDERS = sorted({file.parent for file in CORE.rglob("*.pxd")})  # with what Cyt
 FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra"]
 
 
-class NotHere(Exception):
-    """Something that the program needs; the message says what."""
+class Unavailable(Exception):
+    """This machine cannot run it; the message says why."""
 
 
-def compiler():
+def native_compiler():
     return shlex.split(os.environ.get("CC", "cc"))
 
 
@@ -27,11 +28,12 @@ def package_flags(names):
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() if names else []
     except (OSError, subprocess.CalledProcessError):
-        raise NotHere(f"pkg-config finds no {' '.join(names)}") from None
+        raise Unavailable(f"pkg-config finds no {' '.join(names)}") from None
 
 
+@functools.cache
 def program(name, *packages):
-    """The path of reference/NAME.c compiled; raises NotHere. A source that does not compile is an error of ours."""
+    """The path of reference/NAME.c compiled; raises Unavailable. A source that does not compile is an error of ours."""
     return compile_c(BUILD / name, HERE / "reference" / f"{name}.c", *package_flags(packages))
 
 
@@ -43,20 +45,20 @@ def extension(pyx):
     try:
         subprocess.run([*cython, "-o", code, pyx], check=True)
     except subprocess.CalledProcessError:
-        raise NotHere("Cython is not installed, or does not compile it") from None
+        raise Unavailable("Cython is not installed, or does not compile it") from None
     linux = [CORE / "calls" / "linux" / f"{name}.c" for name in ("port", "socket", "epoll")]
     include = [f"-I{path}" for path in (*FOLDERS, sysconfig.get_paths()["include"])]
     options = ["-shared", "-fPIC", "-Wno-unused-parameter", "-Wno-missing-field-initializers", *include]
     return compile_c(BUILD / f"{pyx.stem}{sysconfig.get_config_var('EXT_SUFFIX')}", code, *linux, *options)
 
 
-def compile_c(target, *arguments):
+def compile_c(target, *arguments, compiler=None):
     BUILD.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{os.getpid()}-{target.name}")  # another run may be using the old one
     try:
-        subprocess.run([*compiler(), *FLAGS, "-o", fresh, *arguments], check=True)
+        subprocess.run([*(compiler or native_compiler()), *FLAGS, "-o", fresh, *arguments], check=True)
     except FileNotFoundError as error:
-        raise NotHere(f"no C compiler: {error.filename}") from None
+        raise Unavailable(f"no C compiler: {error.filename}") from None
     return fresh.replace(target)
 
 

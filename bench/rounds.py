@@ -9,7 +9,8 @@ import time
 
 from load import Load
 from process import CpuTime, Failed, Running, forget_peak, peak_bytes
-from servers import NotThis, Unavailable
+from programs import Unavailable
+from servers import NotThis
 
 WARM_UP = 5000  # requests
 OTHER_FILES = 100  # that a process may have open beside its connections
@@ -51,10 +52,8 @@ class Measure:
         return None
 
     def start(self, server, options, stack):
-        """What round() is given; the stack discards it at its end."""
-        running = Running(server, self.service, options.cpus)
-        stack.callback(running.discard)
-        return running
+        """What the other methods are given; the stack discards it at its end."""
+        return server
 
     def warm_up(self, running, options):
         """Before the first round."""
@@ -67,7 +66,7 @@ class Measure:
         raise NotImplementedError
 
     def end(self, running):
-        running.end()
+        """After the last round."""
 
     def parameters(self):
         mine = dataclasses.asdict(self)
@@ -96,6 +95,14 @@ class Traffic(Measure):
         if most != resource.RLIM_INFINITY and wanted > most:
             return f"it takes {wanted:,} open files, and the hard limit is {most:,} (ulimit -Hn)"
         return None
+
+    def start(self, server, options, stack):
+        running = Running(server, self.service, options.cpus)
+        stack.callback(running.discard)
+        return running
+
+    def end(self, running):
+        running.end()
 
     def count(self, options):
         return options.requests or self.requests * (self.full_times if options.full else 1)
@@ -222,8 +229,8 @@ class Comparison:
                     self.measure.end(running)
 
     def check(self, server):
-        if reason := server.missing():
-            raise Unavailable(reason)
+        if server.check:
+            server.check()
         if self.measure.service not in server.services:
             raise NotThis(server.lacks)
         if reason := self.measure.why_not():

@@ -6,17 +6,14 @@ import sys
 
 import iocpcore
 import programs
+from programs import Unavailable
 
 PEERS = programs.HERE / "peers"
 SERVICES = frozenset({"echo", "two-writes", "bulk", "broadcast", "patient"})
 
 
-class Unavailable(Exception):
-    """This machine cannot run the server; the message says why."""
-
-
 class NotThis(Unavailable):
-    """It can, but the server has no part in this case."""
+    """The server has no part in this group of cases; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,21 +63,13 @@ def backend_usable(name):
         raise Unavailable(reason)
 
 
-@functools.cache
-def built(name, *packages):
-    try:
-        programs.program(name, *packages)
-    except programs.NotHere as reason:
-        raise Unavailable(str(reason)) from None
-
-
 def script(name, *arguments):
     return (sys.executable, str(PEERS / name), *arguments)
 
 
 def raw_c(backend, *packages):
     name = f"server_{backend}"
-    check = functools.partial(built, name, *packages)
+    check = functools.partial(programs.program, name, *packages)
     services = SERVICES - {"patient"}
     lacks = "it has no back-pressure"
     return Server(f"c-{backend}", (str(programs.BUILD / name),), services, "c-epoll", check, lacks=lacks)

@@ -17,7 +17,7 @@ ROUNDS = 5
 def micro():
     try:
         path = programs.extension(programs.HERE / "micro" / "_micro.pyx")
-    except programs.NotHere as reason:
+    except programs.Unavailable as reason:
         pytest.skip(str(reason))
     spec = importlib.util.spec_from_file_location("_micro", path)
     module = importlib.util.module_from_spec(spec)

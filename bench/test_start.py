@@ -15,9 +15,6 @@ class Start(Measure):
     def units(self):
         return {"start_ms": "ms until it listens", "cpu_ms": "ms of CPU until then", "import_ms": "ms, the import"}
 
-    def start(self, server, options, stack):
-        return server
-
     def warm_up(self, server, options):
         """Its files are read, and are in memory from now on."""
         list(self.round(server, options))
@@ -32,9 +29,6 @@ class Start(Measure):
             running.discard()
         figures = {"start_ms": running.seconds_to_start * 1000, "cpu_ms": cpu / 1e6}
         return figures | ({"import_ms": time_to_import(server, options)} if server.module else {})
-
-    def end(self, server):
-        """Each has ended in its round."""
 
 
 def time_to_import(server, options):

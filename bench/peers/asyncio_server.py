@@ -71,7 +71,7 @@ PROTOCOLS = {"echo": Echo, "patient": Patient, "two-writes": TwoWrites, "bulk": 
 async def serve(options):
     loop = asyncio.get_running_loop()
     server = await loop.create_server(PROTOCOLS[options.service], options.host, options.port, backlog=BACKLOG)
-    listening(*server.sockets[0].getsockname()[:2])
+    listening(options, server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
 

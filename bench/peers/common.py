@@ -10,12 +10,15 @@ patient     as echo, with back-pressure: who does not read what comes back is no
 """
 import argparse
 import os
+import socket
 import threading
+import time
 
 SERVICES = ("echo", "two-writes", "bulk", "broadcast", "patient")
 BACKLOG = 4096
 HEADER = 4
 REQUEST = 8
+PAUSE = 0.003  # seconds before an echo that is counted
 BLOCK = bytes((i * 7 + i // 256) % 256 for i in range(65536))
 
 
@@ -26,6 +29,7 @@ def parse_arguments(description, **more):
     parser.add_argument("--port", type=int, default=9999)
     parser.add_argument("--service", choices=SERVICES, default="echo")
     parser.add_argument("--hog", action="store_true", help="let lines on standard input start and end a busy loop")
+    parser.add_argument("--echoes", type=int, help="be the client too, of so many echoes, and end: for bench/calls.py")
     for name, options in more.items():
         parser.add_argument(f"--{name}", **options)
     options = parser.parse_args()
@@ -34,8 +38,24 @@ def parse_arguments(description, **more):
     return options
 
 
-def listening(host, port):
-    print(f"listening on {host}:{port}", flush=True)
+def listening(options, port):
+    print(f"listening on {options.host}:{port}", flush=True)
+    if options.echoes:
+        threading.Thread(target=echo, args=(port, options.echoes), daemon=True).start()
+
+
+def echo(port, echoes):
+    """The client of so many echoes, which then ends the process. By the pause, the server waits when a message comes:
+    the calls that it makes do not depend on who is faster."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        for number in range(echoes):
+            time.sleep(PAUSE)
+            message = bytes([number % 256]) + b"ourteen bytes"
+            client.sendall(message)
+            back = client.recv(len(message))
+            assert back == message, f"{back!r} came back for {message!r}"
+    print(f"echoed {echoes}", flush=True)
+    os._exit(0)  # the server is not asked to end: its calls would be counted
 
 
 class Requests:

@@ -91,7 +91,7 @@ def main():
     def started(listener):
         if not options.hog:  # whose input it is then
             threading.Thread(target=answer_questions, args=[listener.proactor], daemon=True).start()
-        listening(*listener.address[:2])
+        listening(options, listener.port)
 
     handler = iocpcore.ECHO if options.native else HANDLERS[options.service]()
     serve = functools.partial(iocpcore.serve, handler, options.host, options.port, backlog=BACKLOG)

@@ -79,8 +79,7 @@ def main():
     factory = Factory.forProtocol(protocols()[options.service])
     factory.noisy = False
     port = reactor.listenTCP(options.port, factory, backlog=BACKLOG, interface=options.host)
-    address = port.getHost()
-    listening(address.host, address.port)
+    listening(options, port.getHost().port)
     reactor.run()
 
 

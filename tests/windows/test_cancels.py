@@ -47,7 +47,7 @@ def run(*arguments, debug):
 
 
 def test_no_receive_of_an_idle_session_is_cancelled_and_what_is_at_the_close_is_told():
-    run(ROOT / "bench" / "lockstep.py", "relay", "ntdll.NtCancelIoFileEx", debug="-all")
+    run(ROOT / "bench" / "wine" / "relay.py", "ntdll.NtCancelIoFileEx", debug="-all")
     idle, closing = run("-c", IDLE, debug="-all,+relay").split("all go on")
     assert idle.count(CALL) == 0
     assert closing.count(CALL) > 0
