@@ -29,9 +29,8 @@ def pytest_addoption(parser):
     group.addoption("--rounds", type=int, help="of each case (default: 3; with --full 7)")
     group.addoption("--requests", type=int, help="of each server in each round, whatever the case says")
     group.addoption("--patience", type=int, default=60, metavar="SECONDS", help="for each step of a load (default: 60)")
-    names = ", ".join(server.name for server in servers.SERVERS)
     group.addoption("--servers", type=lambda text: text.split(","), metavar="NAME,NAME",
-                    help=f"measure these alone, of: {names}, and those of --add-server")
+                    help=f"measure these alone, of: {', '.join(servers.SERVERS)}, and those of --add-server")
     group.addoption(
         "--add-server",
         action="append",
@@ -58,7 +57,7 @@ def pytest_configure(config):
 
 
 def chosen(config):
-    offered = {server.name: server for server in [*servers.SERVERS, *config.getoption("add_server")]}
+    offered = servers.SERVERS | {server.name: server for server in config.getoption("add_server")}
     names = config.getoption("servers") or list(offered)
     if unknown := [name for name in names if name not in offered]:
         raise pytest.UsageError(f"no such server: {', '.join(unknown)}; there are {', '.join(offered)}")
@@ -78,8 +77,6 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     session.config.progress.cases = len(session.items)
-    if session.items and not session.config.getoption("collectonly"):
-        programs.program("load")
 
 
 class Progress:

@@ -15,18 +15,18 @@ import argparse
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import callgrind
 import calls
+from callgrind import output_of
 from process import Failed
 from programs import Unavailable
 
@@ -36,25 +36,6 @@ BUILD = ROOT / "build" / "gate"
 BASELINE = HERE / "baseline.json"
 INSTRUCTIONS_TOLERANCE = 0.02  # runs of one build do not differ; this is what a change may cost unasked
 CALLS_TOLERANCE = 0.01
-ATTEMPTS = 3  # the kernel may deliver bytes late, and so break up a batch: counted.py notices
-PATIENCE = 300  # seconds
-
-# Callgrind collects inside these functions only. One must not call the other: that would end the collecting.
-POLL = "__pyx_pw_8iocpcore_5_core_8Proactor_*poll*"
-SEND = "__pyx_pw_8iocpcore_5_core_7Session_*send*"
-COLLECTED = {"poll": [POLL], "send": [POLL, SEND]}
-
-DETERMINED = {
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "LC_ALL": "C.UTF-8",
-    # Freed blocks go to the thread's cache, in a batch's number, and none to the system: how long malloc searches, and
-    # whether it trims its heap, would else depend on every path and variable that the interpreter has read.
-    "GLIBC_TUNABLES": ":".join(
-        f"glibc.malloc.{name}={value}"
-        for name, value in {"tcache_count": 127, "trim_threshold": 1 << 30, "top_pad": 1 << 24}.items()
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -63,20 +44,6 @@ class Costs:
 
     versions: dict[str, str]
     costs: dict[str, float]
-
-
-def output_of(command: list, **options) -> str:
-    done = subprocess.run(
-        [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        **options,
-    )
-    if done.returncode != 0:
-        raise Failed(f"{command[0]} ended with status {done.returncode}:\n{done.stdout}{done.stderr}".strip())
-    return done.stdout
 
 
 # ---- instructions ----
@@ -98,41 +65,9 @@ def native_versions() -> dict[str, str]:
     }
 
 
-def counted_once(kind: str, environment: dict[str, str]) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as directory:
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/part", "--dump-line=no"]
-        command += ["--dump-before=getppid", *(f"--toggle-collect={name}" for name in COLLECTED[kind])]
-        # In a directory without a folder called iocpcore.
-        said = output_of([*command, sys.executable, HERE / "counted.py", kind], cwd=directory, env=environment)
-        return per_operation(said, [part.read_text() for part in Path(directory).glob("part.*")])
-
-
-def per_operation(said: str, parts: list[str]) -> dict[str, float]:
-    """From counted.py's lines, a case and its operations each, and callgrind's parts: every second one is a case's."""
-    totals = {int(re.search(r"^part: (\d+)", part, re.M)[1]): part for part in parts}
-    costs = {}
-    for index, line in enumerate(said.splitlines()):
-        name, operations = line.rsplit(" ", 1)
-        total = re.search(r"^totals: (\d+)", totals.get(2 * (index + 1), ""), re.M)
-        if not total or total[1] == "0":
-            raise Failed(f"nothing was counted of {name!r}: has a function been renamed that the gate names?")
-        costs[name] = round(int(total[1]) / int(operations), 2)
-    return costs
-
-
-def counted(kind: str, environment: dict[str, str]) -> dict[str, float]:
-    for attempt in range(ATTEMPTS):
-        try:
-            return counted_once(kind, environment)
-        except Failed:
-            if attempt + 1 == ATTEMPTS:
-                raise
-    raise AssertionError("not reached")
-
-
 def instructions(**environment: str) -> Costs:
-    environment = {**os.environ, **DETERMINED, **environment}
-    return Costs(native_versions(), counted("poll", environment) | counted("send", environment))
+    cases = callgrind.cases("poll", **environment) | callgrind.cases("send", **environment)
+    return Costs(native_versions(), {name: round(case.total / case.operations, 2) for name, case in cases.items()})
 
 
 # ---- calls under wine ----

@@ -2,7 +2,7 @@
 import json
 
 from process import ENDS_WITHIN, Failed, Process, load_cpus, status_within
-from programs import BUILD
+from programs import program
 from servers import script
 
 
@@ -12,15 +12,16 @@ class Load(Process):
     arguments: those of the program, by name.
     """
 
-    program = (BUILD / "load",)
-
     def __init__(self, running, placement, timeout, **arguments):
         self.running = running
         self.patience = 2 * timeout + 5  # at most two of the load's steps lie between two of its lines
         self.requests = arguments["requests"]
         arguments |= {"port": running.port, "timeout": timeout}
         options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
-        super().__init__([*self.program, "--gated", *options], load_cpus(placement))
+        super().__init__([*self.program(), "--gated", *options], load_cpus(placement))
+
+    def program(self):
+        return [program("load")]
 
     def __enter__(self):
         self.wait_for("ready")
@@ -58,4 +59,5 @@ class Load(Process):
 class Flood(Load):
     """The same of a polite client, beside connections that flood."""
 
-    program = script("flood.py")
+    def program(self):
+        return script("flood.py")

@@ -92,7 +92,13 @@ def on_asyncio(module):
     return Server(module, command, SERVICES, "c-epoll", functools.partial(importable, module), module)
 
 
-SERVERS = [
+def on_twisted():
+    check = functools.partial(importable, "twisted")
+    services, reactor = SERVICES - {"patient"}, "twisted.internet.reactor"
+    return Server("twisted", script("twisted_server.py"), services, "c-epoll", check, reactor)
+
+
+ALL = [
     raw_c("epoll"),
     raw_c("uring", "liburing"),
     native("epoll"),
@@ -102,15 +108,9 @@ SERVERS = [
     on_asyncio("asyncio"),
     on_asyncio("uvloop"),
     on_asyncio("rsloop"),
-    Server(
-        "twisted",
-        script("twisted_server.py"),
-        SERVICES - {"patient"},
-        "c-epoll",
-        functools.partial(importable, "twisted"),
-        "twisted.internet.reactor",
-    ),
+    on_twisted(),
 ]
+SERVERS = {server.name: server for server in ALL}
 
 
 def from_command_line(text):

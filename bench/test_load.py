@@ -16,7 +16,7 @@ PING = 14  # bytes of redis-benchmark's ping_mbulk
 
 @pytest.fixture
 def raw_c(request):
-    server = next(server for server in SERVERS if server.name == "c-epoll")
+    server = SERVERS["c-epoll"]
     if reason := server.missing():
         pytest.skip(reason)
     running = Running(server, "echo", request.config.bench.options.cpus)

@@ -181,7 +181,7 @@ def test_the_command_names_the_servers_that_there_are(tmp_path):
     """In its help and in its error: it is asked where the suite cannot be imported."""
     import servers
 
-    assert [server.name for server in servers.SERVERS] == bench.SERVERS
+    assert list(servers.SERVERS) == bench.SERVERS
     status, _, error = command("churn", "--servers=nobody,c-epoll", f"--checkout={ROOT}", cwd=tmp_path)
     assert status == 2
     assert error == f"iocpcore bench: error: no such server: nobody; there are {', '.join(bench.SERVERS)}\n"

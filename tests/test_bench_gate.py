@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import callgrind
 import gate
 
 OLD = {"native echo": 100.0, "Python echo": 200.0}
@@ -16,13 +17,16 @@ def part(number, total):
 
 def test_every_second_part_is_what_a_case_took():
     parts = [part(4, 6000), part(1, 77), part(3, 88), part(2, 1000)]
-    assert gate.per_operation("native echo 10\nPython echo 20\n", parts) == {"native echo": 100, "Python echo": 300}
+    cases = callgrind.cases_of("native echo 10\nPython echo 20\n", parts)
+    assert {name: case.total / case.operations for name, case in cases.items()} == {
+        "native echo": 100, "Python echo": 300,
+    }
 
 
 @pytest.mark.parametrize("parts", [[part(1, 77), part(2, 0)], []])
 def test_a_case_of_which_nothing_was_counted_is_an_error(parts):
     with pytest.raises(gate.Failed, match="nothing was counted of 'native echo'"):
-        gate.per_operation("native echo 10\n", parts)
+        callgrind.cases_of("native echo 10\n", parts)
 
 
 def test_what_costs_as_much_as_before_passes():

@@ -1,5 +1,6 @@
 """Where an echo's time goes: what strace and callgrind have written, read."""
 
+import callgrind
 import where
 from report import tables
 
@@ -33,7 +34,7 @@ def test_what_comes_once_is_not_counted_for_each():
 
 
 def test_a_functions_parts_that_the_compiler_has_split_off_are_inside_it():
-    assert where.inclusive(CALLGRIND) == {"__pyx_f_6worker_worker_turn": 17_361_171, "epoll_start": 3_390_785}
+    assert callgrind.inclusive(CALLGRIND) == {"__pyx_f_6worker_worker_turn": 17_361_171, "epoll_start": 3_390_785}
 
 
 def test_a_part_is_shown_without_those_inside_it():
