@@ -17,6 +17,7 @@ if not sys.platform.startswith("linux"):
 import programs
 import servers
 import suite
+from process import Failed
 from report import results, tables
 from rounds import Options
 
@@ -107,10 +108,10 @@ def compare(request, chosen_servers):
 
     def compare(measure, servers=chosen_servers):
         comparison = request.config.bench.compare(measure, servers)
-        if comparison.failures:
-            pytest.fail("\n".join(map(str, comparison.failures.values())), pytrace=False)
+        if failures := [str(reason) for reason in comparison.out.values() if isinstance(reason, Failed)]:
+            pytest.fail("\n".join(failures), pytrace=False)
         if not comparison.rounds:
-            pytest.skip("; ".join(f"{name} is missing: {reason}" for name, reason in comparison.missing.items()))
+            pytest.skip("; ".join(f"{server.name} is missing: {reason}" for server, reason in comparison.out.items()))
         return comparison
 
     return compare
@@ -122,7 +123,7 @@ def screen_width(reporter):
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
-    if exitstatus == pytest.ExitCode.INTERRUPTED or not config.bench.has_measured():
+    if exitstatus == pytest.ExitCode.INTERRUPTED or not config.bench.comparisons:
         return  # in the middle of a round some have done more than others
     terminalreporter.section("what a server spends")
     document = config.bench.document()

@@ -34,14 +34,13 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """Equal measures are one case. Subclasses add what they need to say."""
+    """Subclasses add what they need to say."""
 
     group: str
     name: str
     service: str = "echo"
 
     figure = "total_ns"
-    better = "lower"
     most_rounds = 1000  # more would say nothing new
 
     def units(self):
@@ -69,8 +68,8 @@ class Measure:
         """After the last round."""
 
     def parameters(self):
-        mine = dataclasses.asdict(self)
-        return {key: value for key, value in mine.items() if key not in ("group", "name") and value is not None}
+        """What the report chooses and orders cases by."""
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +89,9 @@ class Traffic(Measure):
     def units(self):
         return {key: text.format(self.per) for key, text in CPU.items()} | RATE | LATENCY | ATTACHES
 
+    def parameters(self):
+        return {"size": self.size, "connections": self.connections, "pipeline": self.pipeline}
+
     def why_not(self):
         wanted, most = self.connections + OTHER_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if most != resource.RLIM_INFINITY and wanted > most:
@@ -108,8 +110,7 @@ class Traffic(Measure):
         return options.requests or self.requests * (self.full_times if options.full else 1)
 
     def load(self, running, options, **other):
-        mine = {"mode": self.mode, "size": self.size, "connections": self.connections, "pipeline": self.pipeline}
-        mine |= {"requests": self.count(options)} | other
+        mine = {"mode": self.mode, "requests": self.count(options)} | self.parameters() | other
         if self.rate:
             mine["rate"] = self.rate
         return Load(running, options.cpus, options.patience, **mine)
@@ -182,49 +183,42 @@ class Busy(Traffic):
 
 
 class Comparison:
-    """The rounds of one measure, of all servers that could be had, and what became of the others."""
+    """The rounds of one measure: of all servers that can run, and why the others are out."""
 
-    def __init__(self, measure, options, tell=lambda text: None):
+    def __init__(self, measure, options, servers, tell=lambda text: None):
         self.measure = measure
         self.options = options
+        self.servers = servers
         self.tell = tell  # called when a server has done a round
-        self.servers = []
-        self.rounds = {}  # by the server's name, those of servers that did not fail
-        self.missing = {}  # {name: Unavailable}
-        self.failures = {}  # {name: Failed}
+        self.started = {}  # {server: what the measure has started}
+        self.rounds = {}  # by the server's name
+        self.out = {}  # {server: Unavailable or Failed}
 
     @contextlib.contextmanager
     def attempt(self, server):
-        """What goes wrong in here costs the one server its place."""
+        """What goes wrong in here puts that server out of the comparison."""
         try:
             yield
-        except Unavailable as reason:
-            self.missing[server.name] = reason
-        except Failed as failure:
-            self.failures[server.name] = failure
-        if self.is_out(server):
+        except (Unavailable, Failed) as reason:
+            self.out[server] = reason
+            self.started.pop(server, None)
             self.rounds.pop(server.name, None)
-
-    def is_out(self, server):
-        return server.name in self.missing or server.name in self.failures
 
     def bases(self):
         """{name: the server whose figures its own are a multiple of, or None where there is none}."""
         wanted = {server.name: (server.base, "c-epoll") for server in self.servers}
         return {name: next((base for base in bases if base in self.rounds), None) for name, bases in wanted.items()}
 
-    def run(self, servers):
-        self.servers = servers
+    def run(self):
         with contextlib.ExitStack() as stack:
-            runnings = {}
-            for server in servers:
+            for server in self.servers:
                 with self.attempt(server):
                     self.check(server)
-                    runnings[server] = self.measure.start(server, self.options, stack)
-                    self.measure.warm_up(runnings[server], self.options)
+                    self.started[server] = self.measure.start(server, self.options, stack)
+                    self.measure.warm_up(self.started[server], self.options)
             for number in range(min(self.options.rounds, self.measure.most_rounds)):
-                self.one_round(f"round {number + 1}", self.left(runnings))
-            for server, running in self.left(runnings).items():
+                self.one_round(f"round {number + 1}")
+            for server, running in list(self.started.items()):
                 with self.attempt(server):
                     self.measure.end(running)
 
@@ -236,11 +230,8 @@ class Comparison:
         if reason := self.measure.why_not():
             raise NotThis(f"{self.measure.name}: {reason}")
 
-    def left(self, runnings):
-        return {server: running for server, running in runnings.items() if not self.is_out(server)}
-
-    def one_round(self, number, runnings):
-        waiting = {server: self.measure.round(running, self.options) for server, running in runnings.items()}
+    def one_round(self, number):
+        waiting = {server: self.measure.round(running, self.options) for server, running in self.started.items()}
         with contextlib.ExitStack() as stack:
             for steps in waiting.values():
                 stack.callback(steps.close)  # where a failure leaves one behind, its load ends here

@@ -9,58 +9,37 @@ from pathlib import Path
 
 import machine
 import programs
+from process import Failed
 from report import results
 from rounds import Comparison
 from servers import NotThis
 
 
 class Suite:
-    """The cases that have been measured, and who was missing in them."""
+    """What the command line wants, and the cases that have been measured."""
 
     def __init__(self, options, servers, tell):
         self.options = options
-        self.servers = servers  # those that the command line has chosen
+        self.servers = servers
         self.tell = tell
         self.began = time.monotonic()
         self.machine = machine.machine(options.cpus)  # at once: later the load is ours
         self.comparisons = []
-        self.other_cases = []
-        self.missing = []
 
     def compare(self, measure, servers):
-        comparison = Comparison(measure, self.options, self.tell)
-        comparison.run(servers)
+        comparison = Comparison(measure, self.options, servers, self.tell)
+        comparison.run()
         self.comparisons.append(comparison)
-        for server in servers:
-            if reason := comparison.missing.get(server.name):
-                self.lacks(server.peer, str(reason), measure.group if isinstance(reason, NotThis) else None)
         return comparison
 
-    def lacks(self, server, reason, group=None):
-        """It is not measured, in that group or in all; which is said once."""
-        missing = {"server": server, "reason": reason} | ({"group": group} if group else {})
-        if missing not in self.missing:
-            self.missing.append(missing)
-
-    def add(self, group, name, units, rounds, base=None):
-        """A case that somebody else has measured. units: {figure: its unit}, the main one first. rounds: by server."""
-        servers = {server: {"rounds": its, "base": base} for server, its in rounds.items()}
-        head = {"group": group, "name": name, "figure": next(iter(units)), "units": units}
-        self.other_cases.append({**head, "servers": servers})
-
-    def has_measured(self):
-        return bool(self.comparisons or self.other_cases)
-
-    def cases(self):
-        measured = [as_case(comparison) for comparison in self.comparisons if comparison.rounds]
-        return [*measured, *self.other_cases]
-
-    def failures(self):
-        return [
-            {"server": name, "reason": f"FAILED in {each.measure.name}: {failure}", "group": each.measure.group}
-            for each in self.comparisons
-            for name, failure in each.failures.items()
-        ]
+    def missing(self):
+        """Each once."""
+        missing = []
+        for comparison in self.comparisons:
+            for server, reason in comparison.out.items():
+                if (entry := as_missing(comparison.measure, server, reason)) not in missing:
+                    missing.append(entry)
+        return missing
 
     def document(self):
         """The full result, which results.parse() reads."""
@@ -72,9 +51,17 @@ class Suite:
             "seconds": round(time.monotonic() - self.began, 1),
             "machine": self.machine,
             "versions": machine.versions(),
-            "missing": [*self.missing, *self.failures()],
-            "cases": self.cases(),
+            "missing": self.missing(),
+            "cases": [as_case(comparison) for comparison in self.comparisons if comparison.rounds],
         }
+
+
+def as_missing(measure, server, reason):
+    """A server that the machine lacks is missing in all groups; the others in that of the measure."""
+    if isinstance(reason, Failed):
+        return {"server": server.name, "reason": f"FAILED in {measure.name}: {reason}", "group": measure.group}
+    group = {"group": measure.group} if isinstance(reason, NotThis) else {}
+    return {"server": server.peer, "reason": str(reason), **group}
 
 
 def as_case(comparison):
@@ -84,7 +71,6 @@ def as_case(comparison):
         "name": measure.name,
         "figure": measure.figure,
         "units": measure.units(),
-        "better": measure.better,
         "parameters": measure.parameters(),
         "servers": {name: {"rounds": rounds, "base": bases[name]} for name, rounds in comparison.rounds.items()},
     }

@@ -71,7 +71,7 @@ def test_how_often_a_server_takes_the_gil_is_measured_where_it_counts_that(run):
 
 def test_every_kind_of_case_runs(run):
     """But those that idle for seconds."""
-    parts = ["latency", "busy", "churn", "two-writes", "broadcast", "bulk", "start"]
+    parts = ["latency", "busy", "churn", "two-writes", "broadcast", "bulk", "start", "micro", "load"]
     files = [BENCH / f"test_{part.replace('-', '_')}.py" for part in parts]
     few = ["--rounds=1", "--requests=10", "--servers=c-epoll,python-epoll"]
     status, output, document = run(*files, *few)
@@ -147,10 +147,11 @@ def test_a_case_that_takes_more_open_files_than_there_may_be_is_missing_with_the
     import servers
 
     monkeypatch.setattr(rounds.resource, "getrlimit", lambda which: (50, 50))
-    comparison = rounds.Comparison(rounds.Traffic("echo", "echo x 5000", connections=5000), rounds.Options())
-    comparison.run([servers.Server("one", (), frozenset({"echo"}), "c-epoll")])
+    server = servers.Server("one", (), frozenset({"echo"}), "c-epoll")
+    comparison = rounds.Comparison(rounds.Traffic("echo", "echo x 5000", connections=5000), rounds.Options(), [server])
+    comparison.run()
     reason = "it takes 5,100 open files, and the hard limit is 50 (ulimit -Hn)"
-    assert str(comparison.missing["one"]) == f"echo x 5000: {reason}"
+    assert str(comparison.out[server]) == f"echo x 5000: {reason}"
 
 
 @pytest.mark.parametrize("fault", ["lose", "change", "add", "end"])

@@ -6,11 +6,10 @@ Threads: the caller's. Ownership: what a function makes it frees.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
-from inbox cimport inbox_item, inbox_item_free, inbox_put, inbox_take
-from iocp cimport iocp_backend_find
-from operation cimport DO_CALL, InboxItem, Worker
+from inbox cimport inbox_put, message_new, run_inbox
+from iocp cimport CloseHandle, InitializeSRWLock, iocp_backend_find, iocp_open_port
 from port cimport port_dequeue
-from worker cimport worker_free, worker_init
+from structs cimport Message, Worker
 
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object function, object argument)
@@ -38,10 +37,10 @@ cdef uint64_t touch_python() noexcept nogil:
 def attach(int count):
     """A thread that has a thread state takes the GIL and lets go, as a worker does for each batch."""
     cdef uint64_t began
-    cdef int i
+    cdef int _i
     with nogil:
         began = now()
-        for i in range(count):
+        for _i in range(count):
             touch_python()
         began = now() - began
     return began
@@ -50,33 +49,34 @@ def attach(int count):
 def call(function, argument, int count):
     """Calls of a function from C: post, send, or a callback."""
     cdef uint64_t began = now()
-    cdef int i
-    for i in range(count):
+    cdef int _i
+    for _i in range(count):
         PyObject_CallOneArg(function, argument)
     return now() - began
 
 
+cdef bint do_nothing(Worker *worker, Message *message) noexcept nogil:
+    return True
+
+
 def inbox(int count, int batch):
-    """Put in from outside and taken out by the worker, which is woken once for each batch of items."""
+    """Put in from outside and done by the worker, which is woken once for each batch of messages."""
     cdef Worker *worker = <Worker *> calloc(1, sizeof(Worker))
-    cdef InboxItem *item
-    cdef InboxItem *after
-    cdef uint64_t close_by, began, spent = 0
-    cdef int i, _batch
-    if worker == NULL or worker_init(worker, 0, worker, 1, iocp_backend_find(b"epoll"), 0) != 0:
+    cdef uint64_t began, spent = 0
+    cdef int _i, _batch
+    if worker != NULL:
+        InitializeSRWLock(&worker.inbox.lock)
+        worker.port = iocp_open_port(iocp_backend_find(b"epoll"))
+    if worker == NULL or worker.port == NULL:
         free(worker)
         raise MemoryError()
     for _batch in range(count // batch):
         began = now()
-        for i in range(batch):
-            inbox_put(worker, inbox_item(DO_CALL))
-        item = inbox_take(worker, &close_by)
-        while item != NULL:
-            after = item.next
-            inbox_item_free(item)
-            item = after
+        for _i in range(batch):
+            inbox_put(worker, message_new(do_nothing))
+        run_inbox(worker)
         spent += now() - began
         port_dequeue(worker, 0)
-    worker_free(worker)
+    CloseHandle(worker.port)
     free(worker)
     return spent
