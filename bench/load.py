@@ -18,10 +18,10 @@ class Load(Process):
         self.requests = arguments["requests"]
         arguments |= {"port": running.port, "timeout": timeout}
         options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
-        super().__init__([*self.program(), "--gated", *options], load_cpus(placement))
+        super().__init__([*self.program(), *options], load_cpus(placement))
 
     def program(self):
-        return [program("load")]
+        return [program("load"), "--gated"]
 
     def __enter__(self):
         self.wait_for("ready")
@@ -46,14 +46,16 @@ class Load(Process):
         self.running.check_alive()
 
     def end(self):
-        """End all streams; what the load has counted. Raises Failed unless every byte came back."""
+        """End all streams; how many requests were answered, and {figure: value}. Raises Failed unless every byte came
+        back."""
         self.write_line()
         line = self.read_line(self.patience)
         status = status_within(self.child, ENDS_WITHIN)
         if status != 0:
             self.fail(f"the load failed with status {status}, {line}")
         self.running.check_alive()
-        return json.loads(line)
+        result = json.loads(line)
+        return result.pop("requests"), result
 
 
 class Flood(Load):

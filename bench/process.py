@@ -12,7 +12,6 @@ import tempfile
 import time
 
 from programs import BUILD, Unavailable
-from servers import script
 
 NOT_AVAILABLE = 3  # a C server's exit status where it cannot serve here
 STARTS_WITHIN = 20.0  # seconds
@@ -113,11 +112,9 @@ class Running(Process):
         self.server = server
         self.began = time.perf_counter()
         super().__init__(server.started_with(service), server_cpus(placement))
-        self.hog = None
         try:
             self.port = self.wait_for_port()
             self.seconds_to_start = time.perf_counter() - self.began
-            self.hog = self.make_hog(placement)
         except BaseException:
             self.discard()
             raise
@@ -134,28 +131,9 @@ class Running(Process):
             raise Unavailable(self.last_words())
         raise Failed(f"{self.server.name} did not start, its first line was {line!r}: {self.last_words()}")
 
-    def make_hog(self, placement):
-        """The process whose standard input starts and ends the busy loop, or None."""
-        if self.server.hog != "outside":
-            return self if self.server.hog else None
-        hog = Process(script("hog.py"), server_cpus(placement))
-        if hog.read_line(STARTS_WITHIN) != "ready":
-            hog.discard()
-            raise Failed("the busy loop did not start")
-        return hog
-
-    @contextlib.contextmanager
-    def hogging(self):
-        """Meanwhile the busy loop runs, if the server has one."""
-        if self.hog:
-            self.hog.write_line()
-        yield
-        if self.hog:
-            self.hog.write_line()
-
     def counted(self):
         """(attaches, packets) until now, or None where nobody counts them."""
-        if not self.server.counts or self.server.hog:
+        if not self.server.counts:
             return None
         self.write_line()
         line = self.read_line(ENDS_WITHIN)
@@ -178,11 +156,6 @@ class Running(Process):
             raise Failed(f"{self.server.name} did not end at SIGTERM")
         if status not in (0, -signal.SIGTERM):
             raise Failed(f"{self.server.name} ended with status {status}: {self.last_words()}")
-
-    def discard(self):
-        super().discard()
-        if self.hog not in (None, self):
-            self.hog.discard()
 
 
 # ---- CPU time ----

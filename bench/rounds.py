@@ -8,7 +8,7 @@ import resource
 import time
 
 from load import Load
-from process import CpuTime, Failed, Running, forget_peak, peak_bytes
+from process import CpuTime, Failed, Running
 from programs import Unavailable
 from servers import NotThis
 
@@ -130,56 +130,15 @@ class Traffic(Measure):
             load.run()
             total, user = cpu.read()
             after = running.counted()
-            result = load.end()
-        return self.cpu_figures(total, user, result) | traffic_figures(result) | attach_figures(before, after)
-
-    def cpu_figures(self, total, user, result):
-        units = result["requests"] * (self.size / 1024 if self.per == "KiB" else 1)
-        return {"total_ns": total / units, "user_ns": user / units, "system_ns": (total - user) / units}
-
-
-def traffic_figures(result):
-    latency = {f"{key}_us": value for key, value in result["latency_us"].items()}
-    return {"requests_per_s": result["requests_per_second"], **latency}
+            requests, figures = load.end()
+        units = requests * (self.size / 1024 if self.per == "KiB" else 1)
+        figures |= {"total_ns": total / units, "user_ns": user / units, "system_ns": (total - user) / units}
+        return figures | attach_figures(before, after)
 
 
 def attach_figures(before, after):
     attaches, packets = (b - a for a, b in zip(before, after, strict=True)) if before else (0, 0)
     return {"attaches_per_packet": attaches / packets} if packets else {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Bulk(Traffic):
-    """Long answers, with the peak of the memory that they took: without back-pressure that is the whole answer."""
-
-    mode: str = "bulk"
-    service: str = "bulk"
-    per: str = "KiB"
-
-    def units(self):
-        return super().units() | {"peak_bytes": "bytes, the most memory at a time"}
-
-    def round(self, running, options):
-        forget_peak(running.pid)
-        figures = yield from super().round(running, options)
-        return figures | {"peak_bytes": peak_bytes(running.pid)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Busy(Traffic):
-    """Latency beside a busy loop. That may be part of the server's process, so the CPU time says nothing."""
-
-    figure = "p99_us"
-
-    def units(self):
-        return LATENCY | RATE
-
-    def round(self, running, options):
-        with self.load(running, options) as load:
-            yield self.idle
-            with running.hogging():
-                load.run()
-            return traffic_figures(load.end())
 
 
 class Comparison:

@@ -26,7 +26,6 @@ class Server:
     module: str | None = None  # what its users import
     lacks: str = "it does not serve that"  # why it has no other service
     counts: bool = False  # a line on its standard input is answered: how often it took the GIL, and its packets
-    hog: str | None = None  # where the busy loop of test_busy.py is: "inside" its process, or "outside"
 
     @property
     def peer(self):
@@ -35,7 +34,7 @@ class Server:
 
     def started_with(self, service):
         """The command that serves that on a port which the system chooses."""
-        return (*self.command, "--port", "0", "--service", service, *(["--hog"] if self.hog == "inside" else []))
+        return (*self.command, "--port", "0", "--service", service)
 
     def missing(self):
         """Why it cannot run here, whatever it is to serve, or None."""

@@ -28,13 +28,13 @@ def parse_arguments(description, **more):
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9999)
     parser.add_argument("--service", choices=SERVICES, default="echo")
-    parser.add_argument("--hog", action="store_true", help="let lines on standard input start and end a busy loop")
+    parser.add_argument("--busy", action="store_true", help="let lines on standard input start and end a busy loop")
     parser.add_argument("--echoes", type=int, help="be the client too, of so many echoes, and end: for bench/calls.py")
     for name, options in more.items():
         parser.add_argument(f"--{name}", **options)
     options = parser.parse_args()
-    if options.hog:
-        threading.Thread(target=Hog().obey, daemon=True).start()
+    if options.busy:
+        threading.Thread(target=BusyLoop().obey, daemon=True).start()
     return options
 
 
@@ -72,7 +72,7 @@ class Requests:
         return sum(int.from_bytes(data[at : at + REQUEST], "big") for at in range(0, whole, REQUEST))
 
 
-class Hog:
+class BusyLoop:
     """A thread that computes in Python. A line on standard input starts it, the next one ends it, and so on."""
 
     def __init__(self):

@@ -10,11 +10,13 @@ client's socket: a kernel that does not preempt system calls lets the client run
 moves up to 256 KiB.
 """
 import argparse
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
+import statistics
 import struct
 import sys
 import time
@@ -27,7 +29,7 @@ STAMP = struct.Struct("@qq")  # a timespec of a 64-bit system: seconds, nanoseco
 
 
 def connect(options):
-    sock = socket.create_connection((options.host, options.port), timeout=options.timeout)
+    sock = socket.create_connection(("127.0.0.1", options.port), timeout=options.timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -53,8 +55,9 @@ def flood(socks, begun):
                 pass
 
 
-def start_flood(options):
-    """The process that floods: it goes when this one does."""
+@contextlib.contextmanager
+def flooding(options):
+    """Meanwhile a process floods."""
     socks = [connect(options) for _ in range(options.connections)]
     for sock in socks:
         exchange(sock, options)
@@ -66,12 +69,17 @@ def start_flood(options):
             flood(socks, begun)
         finally:
             os._exit(1)
-    os.close(begun)
-    if os.read(waiting, 1) != b"!":
-        raise ConnectionError("nobody floods")
     for sock in socks:
         sock.close()
-    return child
+    try:
+        os.close(begun)
+        os.read(waiting, 1)
+        yield
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            raise ConnectionError("the flooders have ended")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def exchange(sock, options):
@@ -87,6 +95,7 @@ def exchange(sock, options):
 
 def await_stamps(sock, options):
     """The kernel begins to stamp packets a moment after a socket has asked for it."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     until = time.monotonic() + options.timeout
     while not exchange(sock, options)[1]:
         if time.monotonic() > until:
@@ -94,64 +103,40 @@ def await_stamps(sock, options):
 
 
 def ask(sock, options):
-    """Nanoseconds from sending a message until its answer was in the socket."""
+    """Microseconds from sending a message until its answer was in the socket."""
     begun, ((_, _, stamp),) = exchange(sock, options)
+    time.sleep(REST)
     seconds, nanoseconds = STAMP.unpack(stamp)
-    return seconds * 1_000_000_000 + nanoseconds - begun
+    return (seconds * 1_000_000_000 + nanoseconds - begun) / 1000
 
 
-def percentile(latencies, share):
-    return latencies[min(len(latencies) - 1, int(share * len(latencies)))] / 1000
-
-
-def result(options, latencies, seconds):
-    latencies.sort()
-    shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
-    return {
-        "requests": options.requests,
-        "requests_per_second": options.requests / seconds,
-        "latency_us": {name: percentile(latencies, share) for name, share in shares.items()},
-    }
-
-
-def gate(options, state):
-    if options.gated:
-        print(state, flush=True)
-        sys.stdin.readline()
+def gate(state):
+    print(state, flush=True)
+    sys.stdin.readline()
 
 
 def run(options):
     """The flood is part of what is timed: other servers' rounds may be waiting meanwhile, and theirs must not flood."""
     polite = connect(options)
-    polite.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     await_stamps(polite, options)
-    gate(options, "ready")
-    child = start_flood(options)
-    try:
+    gate("ready")
+    with flooding(options):
         begun = time.perf_counter()
-        latencies = []
-        for _ in range(options.requests):
-            latencies.append(ask(polite, options))
-            time.sleep(REST)
+        latencies = [ask(polite, options) for _ in range(options.requests)]
         seconds = time.perf_counter() - begun
-        if os.waitpid(child, os.WNOHANG) != (0, 0):
-            raise ConnectionError("the flooders have ended")
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    gate(options, "done")
-    print(json.dumps(result(options, latencies, seconds)))
+    gate("done")
+    within = statistics.quantiles(latencies, n=1000, method="inclusive")
+    figures = {"p50_us": within[499], "p99_us": within[989], "p999_us": within[998]}
+    print(json.dumps({"requests": options.requests, "requests_per_s": options.requests / seconds, **figures}))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, default=100, help="that flood (100)")
     parser.add_argument("--requests", type=int, default=500, help="of the polite client (500)")
     parser.add_argument("--size", type=int, default=14, help="bytes of its messages (14)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds for each step (60)")
-    parser.add_argument("--gated", action="store_true", help="wait for a line before and after the timed part")
     run(parser.parse_args())
 
 

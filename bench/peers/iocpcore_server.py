@@ -89,7 +89,7 @@ def main():
         sys.exit("the native handler only echoes")
 
     def started(listener):
-        if not options.hog:  # whose input it is then
+        if not options.busy:  # whose input it is then
             threading.Thread(target=answer_questions, args=[listener.proactor], daemon=True).start()
         listening(options, listener.port)
 

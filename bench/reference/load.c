@@ -725,11 +725,10 @@ static void parse_arguments(int argc, char **argv)
 
 static void report(uint64_t requests, double seconds, const double latency[3])
 {
-    printf("{\"mode\": \"%s\", \"connections\": %" PRIu64 ", \"pipeline\": %" PRIu64 ", \"size\": %" PRIu64
-           ", \"requests\": %" PRIu64 ", \"seconds\": %.6f, \"requests_per_second\": %.1f, \"mismatches\": %" PRIu64
-           ", \"errors\": %" PRIu64 ", \"latency_us\": {\"p50\": %.1f, \"p99\": %.1f, \"p999\": %.1f}}\n",
-           modes[options.mode], options.connections, options.pipeline, options.size, requests, seconds,
-           (double)requests / seconds, mismatches, errors, latency[0], latency[1], latency[2]);
+    printf("{\"requests\": %" PRIu64 ", \"requests_per_s\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f}\n",
+           requests, (double)requests / seconds, latency[0], latency[1], latency[2]);
+    if (mismatches + errors > 0)
+        fprintf(stderr, "load: %" PRIu64 " messages were wrong, %" PRIu64 " connections lost\n", mismatches, errors);
 }
 
 int main(int argc, char **argv)
