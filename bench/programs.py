@@ -60,11 +60,3 @@ def compile_c(target, *arguments, compiler=None):
     except FileNotFoundError as error:
         raise Unavailable(f"no C compiler: {error.filename}") from None
     return fresh.replace(target)
-
-
-def not_installed(name):
-    """What bench/install heard from pip about the package, or nothing."""
-    try:
-        return (BUILD / "not-installed" / name).read_text().strip()
-    except FileNotFoundError:
-        return ""

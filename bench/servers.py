@@ -47,12 +47,11 @@ class Server:
 
 
 def importable(module):
-    """A check: whether Python can import it, and if not, what pip said."""
+    """A check: whether Python can import it."""
     try:
         importlib.import_module(module)
     except ImportError as error:
-        why = programs.not_installed(module)
-        raise Unavailable(f"{error}; {why}" if why else str(error)) from None
+        raise Unavailable(str(error)) from None
 
 
 def backend_usable(name):

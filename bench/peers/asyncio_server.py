@@ -2,7 +2,7 @@
 import asyncio
 import importlib
 
-from common import BACKLOG, BLOCK, HEADER, Requests, listening, parse_arguments
+from common import BACKLOG, BLOCK, HEADER, HOST, Requests, listening, parse_arguments
 
 
 class Echo(asyncio.Protocol):
@@ -70,7 +70,7 @@ PROTOCOLS = {"echo": Echo, "patient": Patient, "two-writes": TwoWrites, "bulk": 
 
 async def serve(options):
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(PROTOCOLS[options.service], options.host, options.port, backlog=BACKLOG)
+    server = await loop.create_server(PROTOCOLS[options.service], HOST, options.port, backlog=BACKLOG)
     listening(options, server.sockets[0].getsockname()[1])
     await server.serve_forever()
 

@@ -15,6 +15,7 @@ import threading
 import time
 
 SERVICES = ("echo", "two-writes", "bulk", "broadcast", "patient")
+HOST = "127.0.0.1"
 BACKLOG = 4096
 HEADER = 4
 REQUEST = 8
@@ -25,7 +26,6 @@ BLOCK = bytes((i * 7 + i // 256) % 256 for i in range(65536))
 def parse_arguments(description, **more):
     """more: an argument's name to what argparse is told about it."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9999)
     parser.add_argument("--service", choices=SERVICES, default="echo")
     parser.add_argument("--busy", action="store_true", help="let lines on standard input start and end a busy loop")
@@ -39,7 +39,7 @@ def parse_arguments(description, **more):
 
 
 def listening(options, port):
-    print(f"listening on {options.host}:{port}", flush=True)
+    print(f"listening on {HOST}:{port}", flush=True)
     if options.echoes:
         threading.Thread(target=echo, args=(port, options.echoes), daemon=True).start()
 
@@ -47,7 +47,7 @@ def listening(options, port):
 def echo(port, echoes):
     """The client of so many echoes, which then ends the process. By the pause, the server waits when a message comes:
     the calls that it makes do not depend on who is faster."""
-    with socket.create_connection(("127.0.0.1", port)) as client:
+    with socket.create_connection((HOST, port)) as client:
         for number in range(echoes):
             time.sleep(PAUSE)
             message = bytes([number % 256]) + b"ourteen bytes"

@@ -1,11 +1,10 @@
 """The servers on iocpcore: native, or with a handler written in Python."""
-import functools
 import os
 import sys
 import threading
 
 import iocpcore
-from common import BACKLOG, BLOCK, HEADER, Requests, listening, parse_arguments
+from common import BACKLOG, BLOCK, HEADER, HOST, Requests, listening, parse_arguments
 
 
 class Echo:
@@ -83,7 +82,6 @@ def main():
         __doc__,
         backend={"default": None},
         native={"action": "store_true", "help": "the native echo handler"},
-        stats={"action": "store_true", "help": "statistics at the end, on standard error"},
     )
     if options.native and options.service not in ("echo", "patient"):
         sys.exit("the native handler only echoes")
@@ -94,10 +92,7 @@ def main():
         listening(options, listener.port)
 
     handler = iocpcore.ECHO if options.native else HANDLERS[options.service]()
-    serve = functools.partial(iocpcore.serve, handler, options.host, options.port, backlog=BACKLOG)
-    stats = serve(backend=options.backend, started=started)
-    if options.stats:
-        print(stats, file=sys.stderr)
+    iocpcore.serve(handler, HOST, options.port, backlog=BACKLOG, backend=options.backend, started=started)
 
 
 if __name__ == "__main__":

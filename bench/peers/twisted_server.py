@@ -1,84 +1,85 @@
 """The servers on Twisted, on the reactor that is named."""
 import importlib
 
-from common import BACKLOG, BLOCK, HEADER, Requests, listening, parse_arguments
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
+
+from common import BACKLOG, BLOCK, HEADER, HOST, Requests, listening, parse_arguments
 
 
-def protocols():
-    """{service: class}; only now may Twisted be imported, as that installs a reactor."""
-    from twisted.internet.interfaces import IPushProducer
-    from twisted.internet.protocol import Protocol
-    from zope.interface import implementer
+class Echo(Protocol):
+    def connectionMade(self):
+        self.transport.setTcpNoDelay(True)
 
-    class Echo(Protocol):
-        def connectionMade(self):
-            self.transport.setTcpNoDelay(True)
+    def dataReceived(self, data):
+        self.transport.write(data)
 
-        def dataReceived(self, data):
-            self.transport.write(data)
 
-    class TwoWrites(Echo):
-        def dataReceived(self, data):
-            self.transport.write(data[:HEADER])
-            self.transport.write(data[HEADER:])
+class TwoWrites(Echo):
+    def dataReceived(self, data):
+        self.transport.write(data[:HEADER])
+        self.transport.write(data[HEADER:])
 
-    @implementer(IPushProducer)
-    class Bulk(Echo):
-        def connectionMade(self):
-            super().connectionMade()
-            self.requests = Requests()
-            self.left = 0
-            self.room = True
-            self.transport.registerProducer(self, True)
 
-        def dataReceived(self, data):
-            self.left += self.requests.add(data)
-            self.answer()
+@implementer(IPushProducer)
+class Bulk(Echo):
+    def connectionMade(self):
+        super().connectionMade()
+        self.requests = Requests()
+        self.left = 0
+        self.room = True
+        self.transport.registerProducer(self, True)
 
-        def answer(self):
-            while self.left and self.room:
-                self.left -= len(BLOCK)
-                self.transport.write(BLOCK)
+    def dataReceived(self, data):
+        self.left += self.requests.add(data)
+        self.answer()
 
-        def pauseProducing(self):
-            self.room = False
+    def answer(self):
+        while self.left and self.room:
+            self.left -= len(BLOCK)
+            self.transport.write(BLOCK)
 
-        def resumeProducing(self):
-            self.room = True
-            self.answer()
+    def pauseProducing(self):
+        self.room = False
 
-        def stopProducing(self):
-            self.left = 0
+    def resumeProducing(self):
+        self.room = True
+        self.answer()
 
-        def connectionLost(self, reason):
-            self.transport.unregisterProducer()
+    def stopProducing(self):
+        self.left = 0
 
-    class Broadcast(Echo):
-        transports = set()
+    def connectionLost(self, reason):
+        self.transport.unregisterProducer()
 
-        def connectionMade(self):
-            super().connectionMade()
-            self.transports.add(self.transport)
 
-        def dataReceived(self, data):
-            for each in self.transports:
-                each.write(data)
+class Broadcast(Echo):
+    transports = set()
 
-        def connectionLost(self, reason):
-            self.transports.discard(self.transport)
+    def connectionMade(self):
+        super().connectionMade()
+        self.transports.add(self.transport)
 
-    return {"echo": Echo, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
+    def dataReceived(self, data):
+        for each in self.transports:
+            each.write(data)
+
+    def connectionLost(self, reason):
+        self.transports.discard(self.transport)
+
+
+PROTOCOLS = {"echo": Echo, "two-writes": TwoWrites, "bulk": Bulk, "broadcast": Broadcast}
 
 
 def main():
     options = parse_arguments(__doc__, reactor={"default": "epollreactor"})
     importlib.import_module(f"twisted.internet.{options.reactor}").install()
-    from twisted.internet import reactor
-    from twisted.internet.protocol import Factory
+    from twisted.internet import reactor  # not before: importing it would install another one
 
-    factory = Factory.forProtocol(protocols()[options.service])
+    factory = Factory.forProtocol(PROTOCOLS[options.service])
     factory.noisy = False
-    port = reactor.listenTCP(options.port, factory, backlog=BACKLOG, interface=options.host)
+    port = reactor.listenTCP(options.port, factory, backlog=BACKLOG, interface=HOST)
     listening(options, port.getHost().port)
     reactor.run()
 
