@@ -37,8 +37,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "histogram.h"
-
 enum { EXIT_USAGE = 2 };
 enum { EVENTS = 1024, CHUNK = 65536, PERIOD = 65521 /* a prime: no message size divides it */ };
 enum { REQUEST = 8 }; /* bytes: a bulk answer's length, the most significant first */
@@ -48,10 +46,10 @@ static const char *const modes[] = {"echo", "paced", "churn", "broadcast", "bulk
 static struct {
     struct sockaddr_in address;
     uint64_t connections, pipeline, size, requests;
-    double seconds, timeout, rate;
+    double timeout, rate;
     enum mode mode;
     bool gated;
-} options = {.connections = 50, .pipeline = 1, .size = 14, .timeout = 60};
+} options = {.connections = 50, .pipeline = 1, .size = 14, .requests = 100000, .timeout = 60};
 
 struct connection {
     int fd;
@@ -67,16 +65,15 @@ static int epoll;
 static struct connection *connections;
 static unsigned char pattern[PERIOD + CHUNK];
 static unsigned char blocks[2 * CHUNK], request[REQUEST]; /* of bulk: any CHUNK bytes of an answer lie in one piece */
-static struct histogram latencies;
+static uint64_t *latencies; /* ns of each answer, in the order of their coming */
 static uint64_t mismatches, errors;
 static bool draining; /* the streams are ended: only the server's end is still to come */
 
 /* The phase that runs: its limits, and how far it is. A phase ends when nothing is outstanding, nor due later. */
 static struct {
-    uint64_t requests; /* 0: no limit */
-    uint64_t until;    /* no message is issued later; 0: no limit */
+    uint64_t requests;
     uint64_t pipeline;
-    uint64_t issued, completed, outstanding;
+    uint64_t issued, completed, outstanding; /* completed: that many latencies are known */
     uint64_t begin;   /* of a paced phase: when the first message is due */
     double interval;  /* ns between two that are due; 0: this phase is not paced */
 } run;
@@ -239,9 +236,9 @@ static void send_allowed(struct connection *c)
     block(c, false);
 }
 
-static bool may_issue(uint64_t t)
+static bool may_issue(void)
 {
-    return (run.requests == 0 || run.issued < run.requests) && (run.until == 0 || t < run.until);
+    return run.issued < run.requests;
 }
 
 static void allow(struct connection *c)
@@ -253,11 +250,16 @@ static void allow(struct connection *c)
 
 static void issue(struct connection *c, uint64_t count, uint64_t t)
 {
-    for (; count > 0 && may_issue(t); count--) {
+    for (; count > 0 && may_issue(); count--) {
         c->issued_at[c->allowed / sent_size() % options.pipeline] = t;
         allow(c);
     }
     send_allowed(c);
+}
+
+static void complete_one(uint64_t latency)
+{
+    latencies[run.completed++] = latency;
 }
 
 /* ---- paced ---- */
@@ -275,7 +277,7 @@ static uint64_t due_of(const struct connection *c, uint64_t message)
 
 static void issue_due(void)
 {
-    for (uint64_t t = now(); may_issue(t) && due(run.issued) <= t;) {
+    for (uint64_t t = now(); may_issue() && due(run.issued) <= t;) {
         struct connection *c = &connections[run.issued % options.connections];
 
         allow(c);
@@ -298,7 +300,7 @@ static void issue_broadcast(uint64_t t)
 {
     struct connection *c = &connections[options.connections - 1 - run.issued % options.connections];
 
-    if (!may_issue(t) || errors > 0)
+    if (!may_issue() || errors > 0)
         return;
     c->sent = c->allowed = broadcast.end;
     broadcast.end += options.size;
@@ -315,8 +317,7 @@ static void complete_broadcast(struct connection *c, size_t length, uint64_t t)
     c->received += length;
     if (c->received < broadcast.end)
         return;
-    histogram_add(&latencies, t - broadcast.issued_at);
-    run.completed++;
+    complete_one(t - broadcast.issued_at);
     run.outstanding--;
     if (--broadcast.missing == 0)
         issue_broadcast(t);
@@ -328,14 +329,12 @@ static int connect_one(int flags);
 
 static void open_next(struct connection *c)
 {
-    uint64_t t = now();
-
-    if (!may_issue(t))
+    if (!may_issue())
         return;
     c->allowed = c->sent = c->received = 0;
     c->ending = c->blocked = false;
     c->fd = connect_one(SOCK_NONBLOCK);
-    c->issued_at[0] = t;
+    c->issued_at[0] = now();
     allow(c);
     watch(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
     c->blocked = true; /* until it is connected */
@@ -353,8 +352,7 @@ static void end_one(struct connection *c, size_t length)
 
 static void ended(struct connection *c)
 {
-    histogram_add(&latencies, now() - c->issued_at[0]);
-    run.completed++;
+    complete_one(now() - c->issued_at[0]);
     finish(c);
     open_next(c);
 }
@@ -380,9 +378,8 @@ static void complete(struct connection *c, size_t length, uint64_t t)
     uint64_t first = c->received / options.size, end = (c->received + length) / options.size;
 
     for (uint64_t message = first; message < end; message++)
-        histogram_add(&latencies, t - issue_time(c, message));
+        complete_one(t - issue_time(c, message));
     c->received += length;
-    run.completed += end - first;
     run.outstanding -= end - first;
     if (run.interval == 0)
         issue(c, end - first, t);
@@ -444,7 +441,7 @@ static int wait_for_events(struct epoll_event *events, uint64_t deadline)
 {
     uint64_t t = now(), until = deadline, left;
 
-    if (run.interval > 0 && may_issue(t) && due(run.issued) < until)
+    if (run.interval > 0 && may_issue() && due(run.issued) < until)
         until = due(run.issued);
     left = until > t ? until - t : 0;
     return epoll_pwait2(epoll, events, EVENTS,
@@ -455,7 +452,7 @@ static void loop(uint64_t deadline)
 {
     static struct epoll_event events[EVENTS];
 
-    while (run.outstanding > 0 || (run.interval > 0 && may_issue(now()))) {
+    while (run.outstanding > 0 || (run.interval > 0 && may_issue())) {
         int count;
 
         if (now() >= deadline) {
@@ -472,16 +469,12 @@ static void loop(uint64_t deadline)
     }
 }
 
-static void begin(uint64_t pipeline, uint64_t requests, double seconds)
+static void begin(uint64_t pipeline, uint64_t requests)
 {
-    uint64_t t = now();
-
-    memset(&latencies, 0, sizeof latencies);
     memset(&run, 0, sizeof run);
-    run.begin = t;
+    run.begin = now();
     run.pipeline = pipeline;
     run.requests = requests;
-    run.until = seconds > 0 ? t + nanoseconds(seconds) : 0;
 }
 
 static void issue_first(void)
@@ -503,20 +496,20 @@ static void greet(void)
 {
     if (options.mode == CHURN)
         return;
-    begin(1, options.mode == BROADCAST ? 1 : options.connections, 0);
+    begin(1, options.mode == BROADCAST ? 1 : options.connections);
     issue_first();
     loop(now() + nanoseconds(options.timeout));
 }
 
-/* Until `requests` are done or `seconds` are over; returns the seconds that it took. */
+/* Until `requests` are done; returns the seconds that it took. */
 static double timed_part(void)
 {
-    begin(options.pipeline, options.requests, options.seconds);
+    begin(options.pipeline, options.requests);
     if (options.mode == PACED)
         run.interval = 1e9 / options.rate;
     else
         issue_first();
-    loop(run.begin + nanoseconds(options.seconds + options.timeout) + (uint64_t)(run.interval * (double)run.requests));
+    loop(run.begin + nanoseconds(options.timeout) + (uint64_t)(run.interval * (double)run.requests));
     return (double)(now() - run.begin) / 1e9;
 }
 
@@ -553,6 +546,14 @@ static int connect_one(int flags)
     if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
         die("fcntl", errno);
     return fd;
+}
+
+/* Of the larger phase, and in a broadcast of each delivery. */
+static void allocate_latencies(void)
+{
+    uint64_t most = options.requests > options.connections ? options.requests : options.connections;
+
+    latencies = allocate(options.mode == BROADCAST ? most * options.connections : most, sizeof *latencies);
 }
 
 static void connect_all(void)
@@ -617,9 +618,8 @@ static void usage(const char *problem)
 {
     fprintf(stderr,
             "load: %s\n"
-            "usage: load --port PORT (--requests COUNT | --seconds SECONDS) [--host ADDRESS] [--connections COUNT]\n"
-            "            [--mode echo|paced|churn|broadcast|bulk] [--rate PER_SECOND] [--pipeline COUNT]\n"
-            "            [--size BYTES] [--timeout SECONDS] [--gated]\n",
+            "usage: load --port PORT [--requests COUNT] [--connections COUNT] [--pipeline COUNT] [--size BYTES]\n"
+            "            [--mode echo|paced|churn|broadcast|bulk] [--rate PER_SECOND] [--timeout SECONDS] [--gated]\n",
             problem);
     exit(EXIT_USAGE);
 }
@@ -656,10 +656,6 @@ static enum mode mode_named(const char *text)
 static void set_option(int name, const char *text)
 {
     switch (name) {
-    case 'h':
-        if (inet_pton(AF_INET, text, &options.address.sin_addr) != 1)
-            usage("--host is not an IPv4 address");
-        break;
     case 'p':
         options.address.sin_port = htons((in_port_t)whole(text, 1, 65535, "--port is 1 to 65535"));
         break;
@@ -673,10 +669,7 @@ static void set_option(int name, const char *text)
         options.size = whole(text, 1, 1 << 30, "--size is 1 to 1073741824");
         break;
     case 'n':
-        options.requests = whole(text, 1, 1000000000, "--requests is 1 to 1000000000");
-        break;
-    case 't':
-        options.seconds = positive(text, 3600, "--seconds is more than 0, and at most 3600");
+        options.requests = whole(text, 1, 100000000, "--requests is 1 to 100000000");
         break;
     case 'o':
         options.timeout = positive(text, 3600, "--timeout is more than 0, and at most 3600");
@@ -698,10 +691,9 @@ static void set_option(int name, const char *text)
 static void parse_arguments(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"host", required_argument, NULL, 'h'},     {"port", required_argument, NULL, 'p'},
-        {"connections", required_argument, NULL, 'c'}, {"pipeline", required_argument, NULL, 'l'},
-        {"size", required_argument, NULL, 's'},     {"requests", required_argument, NULL, 'n'},
-        {"seconds", required_argument, NULL, 't'},  {"timeout", required_argument, NULL, 'o'},
+        {"port", required_argument, NULL, 'p'},     {"connections", required_argument, NULL, 'c'},
+        {"pipeline", required_argument, NULL, 'l'}, {"size", required_argument, NULL, 's'},
+        {"requests", required_argument, NULL, 'n'}, {"timeout", required_argument, NULL, 'o'},
         {"mode", required_argument, NULL, 'm'},     {"rate", required_argument, NULL, 'r'},
         {"gated", no_argument, NULL, 'g'},          {0}};
 
@@ -713,8 +705,6 @@ static void parse_arguments(int argc, char **argv)
         usage("unexpected argument");
     if (options.address.sin_port == 0)
         usage("--port is missing");
-    if ((options.requests == 0) == (options.seconds == 0))
-        usage("one of --requests and --seconds, and only one, is needed");
     if ((options.mode == PACED) != (options.rate > 0))
         usage("--rate and --mode paced belong together");
     if (options.mode == BULK && options.size % CHUNK != 0)
@@ -723,17 +713,31 @@ static void parse_arguments(int argc, char **argv)
         usage("--pipeline is 1 in this mode");
 }
 
-static void report(uint64_t requests, double seconds, const double latency[3])
+static int by_size(const void *one, const void *other)
 {
-    printf("{\"requests\": %" PRIu64 ", \"requests_per_s\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f}\n",
-           requests, (double)requests / seconds, latency[0], latency[1], latency[2]);
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+
+    return (a > b) - (a < b);
+}
+
+/* Of the latencies, sorted; in microseconds, 0 when nothing was measured. */
+static double percentile(double share, uint64_t count)
+{
+    return count == 0 ? 0 : (double)latencies[(uint64_t)(share * (double)(count - 1) + 0.5)] / 1e3;
+}
+
+static void report(uint64_t requests, double seconds)
+{
+    printf("{\"requests\": %" PRIu64 ", \"requests_per_s\": %.1f", requests, (double)requests / seconds);
+    printf(", \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f}\n", percentile(0.5, requests),
+           percentile(0.99, requests), percentile(0.999, requests));
     if (mismatches + errors > 0)
         fprintf(stderr, "load: %" PRIu64 " messages were wrong, %" PRIu64 " connections lost\n", mismatches, errors);
 }
 
 int main(int argc, char **argv)
 {
-    double seconds, latency[3];
+    double seconds;
     uint64_t requests;
 
     parse_arguments(argc, argv);
@@ -744,18 +748,17 @@ int main(int argc, char **argv)
     if (epoll < 0)
         die("epoll_create1", errno);
     connections = allocate(options.connections, sizeof *connections);
+    allocate_latencies();
     connect_all();
     greet();
 
     gate("ready");
     seconds = timed_part();
     requests = run.completed;
-    latency[0] = percentile(&latencies, 0.5);
-    latency[1] = percentile(&latencies, 0.99);
-    latency[2] = percentile(&latencies, 0.999);
     gate("done");
 
     end_streams();
-    report(requests, seconds, latency);
+    qsort(latencies, requests, sizeof *latencies, by_size);
+    report(requests, seconds);
     return mismatches + errors == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -44,7 +44,7 @@ static inline void die(const char *what, int error)
 
 static inline void usage(const char *problem)
 {
-    fprintf(stderr, "%s\nusage: [--host ADDRESS] [--port 0-65535] [--service NAME]\n", problem);
+    fprintf(stderr, "%s\nusage: [--port 0-65535] [--service NAME]\n", problem);
     exit(EXIT_USAGE);
 }
 
@@ -69,8 +69,7 @@ static inline enum service parse_service(const char *text)
 
 static inline struct options parse_arguments(int argc, char **argv)
 {
-    static const struct option known[] = {{"host", required_argument, NULL, 'h'},
-                                          {"port", required_argument, NULL, 'p'},
+    static const struct option known[] = {{"port", required_argument, NULL, 'p'},
                                           {"service", required_argument, NULL, 's'},
                                           {0}};
     struct options options = {
@@ -79,8 +78,6 @@ static inline struct options parse_arguments(int argc, char **argv)
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (c == '?')
             usage("unknown or incomplete option");
-        if (c == 'h' && inet_pton(AF_INET, optarg, &options.address.sin_addr) != 1)
-            usage("--host is not an IPv4 address");
         if (c == 'p')
             options.address.sin_port = parse_port(optarg);
         if (c == 's')
