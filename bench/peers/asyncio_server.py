@@ -2,7 +2,7 @@
 import asyncio
 import importlib
 
-from common import BACKLOG, BLOCK, HEADER, HOST, Requests, listening, parse_arguments
+from common import BACKLOG, HEADER, HOST, Answer, listening, parse_arguments
 
 
 class Echo(asyncio.Protocol):
@@ -28,26 +28,17 @@ class TwoWrites(Echo):
 
 
 class Bulk(Echo):
-    def __init__(self):
-        self.requests = Requests()
-        self.left = 0
-        self.room = True
+    def connection_made(self, transport):
+        self.answer = Answer(transport.write)
 
     def data_received(self, data):
-        self.left += self.requests.add(data)
-        self.answer()
-
-    def answer(self):
-        while self.left and self.room:
-            self.left -= len(BLOCK)
-            self.transport.write(BLOCK)
+        self.answer.ask(data)
 
     def pause_writing(self):
-        self.room = False
+        self.answer.pause()
 
     def resume_writing(self):
-        self.room = True
-        self.answer()
+        self.answer.resume()
 
 
 class Broadcast(asyncio.Protocol):

@@ -58,18 +58,35 @@ def echo(port, echoes):
     os._exit(0)  # the server is not asked to end: its calls would be counted
 
 
-class Requests:
-    """Takes a stream of bytes apart into requests."""
+class Answer:
+    """What a connection is owed of bulk answers; written as long as there is room."""
 
-    def __init__(self):
+    def __init__(self, write):
+        self.write = write  # returns False, or calls pause(), when there is no more room; resume() follows
         self.rest = b""
+        self.left = 0
+        self.room = True
 
-    def add(self, data):
-        """The total of bytes that the requests which are now whole ask for."""
+    def ask(self, data):
+        """Take a piece of the stream of requests."""
         data = self.rest + data
         whole = len(data) - len(data) % REQUEST
         self.rest = data[whole:]
-        return sum(int.from_bytes(data[at : at + REQUEST], "big") for at in range(0, whole, REQUEST))
+        self.left += sum(int.from_bytes(data[at : at + REQUEST], "big") for at in range(0, whole, REQUEST))
+        self.go_on()
+
+    def go_on(self):
+        while self.left and self.room:
+            self.left -= len(BLOCK)
+            if self.write(BLOCK) is False:
+                self.room = False
+
+    def pause(self):
+        self.room = False
+
+    def resume(self):
+        self.room = True
+        self.go_on()
 
 
 class BusyLoop:

@@ -4,7 +4,7 @@ import sys
 import threading
 
 import iocpcore
-from common import BACKLOG, BLOCK, HEADER, HOST, Requests, listening, parse_arguments
+from common import BACKLOG, HEADER, HOST, Answer, listening, parse_arguments
 
 
 class Echo:
@@ -29,27 +29,13 @@ class TwoWrites:
 
 class Bulk:
     def on_connect(self, session):
-        session.data = Answer()
+        session.data = Answer(session.send)
 
     def on_receive(self, session, data):
-        session.data.left += session.data.requests.add(data)
-        self.answer(session, session.data)
+        session.data.ask(data)
 
     def on_drain(self, session):
-        self.answer(session, session.data)
-
-    def answer(self, session, answer):
-        """Until send() says that the queue is above its high-water mark; on_drain goes on."""
-        room = True
-        while answer.left and room:
-            room = session.send(BLOCK)
-            answer.left -= len(BLOCK)
-
-
-class Answer:
-    def __init__(self):
-        self.requests = Requests()
-        self.left = 0
+        session.data.resume()
 
 
 class Broadcast:

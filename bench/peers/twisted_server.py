@@ -5,7 +5,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from common import BACKLOG, BLOCK, HEADER, HOST, Requests, listening, parse_arguments
+from common import BACKLOG, HEADER, HOST, Answer, listening, parse_arguments
 
 
 class Echo(Protocol):
@@ -26,29 +26,20 @@ class TwoWrites(Echo):
 class Bulk(Echo):
     def connectionMade(self):
         super().connectionMade()
-        self.requests = Requests()
-        self.left = 0
-        self.room = True
+        self.answer = Answer(self.transport.write)
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data):
-        self.left += self.requests.add(data)
-        self.answer()
-
-    def answer(self):
-        while self.left and self.room:
-            self.left -= len(BLOCK)
-            self.transport.write(BLOCK)
+        self.answer.ask(data)
 
     def pauseProducing(self):
-        self.room = False
+        self.answer.pause()
 
     def resumeProducing(self):
-        self.room = True
-        self.answer()
+        self.answer.resume()
 
     def stopProducing(self):
-        self.left = 0
+        self.answer.left = 0
 
     def connectionLost(self, reason):
         self.transport.unregisterProducer()
