@@ -15,7 +15,6 @@ class Load(Process):
     def __init__(self, running, placement, timeout, **arguments):
         self.running = running
         self.patience = 2 * timeout + 5  # at most two of the load's steps lie between two of its lines
-        self.requests = arguments["requests"]
         arguments |= {"port": running.port, "timeout": timeout}
         options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
         super().__init__([*self.program(), *options], load_cpus(placement))
