@@ -10,12 +10,15 @@ SOURCES := $(shell find iocpcore python setup.py pyproject.toml MANIFEST.in READ
 
 .NOTPARALLEL:
 .PHONY: demo test test-native test-windows test-msvc bench lint types docs simulate mutants pythons soak soak-windows asan tsan
-.PHONY: fuzz valgrind gate check check-suites check-faults packages clean
+.PHONY: fuzz valgrind gate check check-rest packages clean
 
 demo: build/$(VARIANT)/installed
 	.venv/bin/python -m iocpcore demo
 
-test: test-native test-windows
+# Side by side, since each suite waits for half of its time. What they need is built before: builds share build/cython.
+test: build/$(VARIANT)/installed packages
+	tests/windows/install
+	tools/beside "$(MAKE) test-native" "$(MAKE) test-windows"
 
 test-native: build/$(VARIANT)/installed packages
 	.venv/bin/python -m pytest
@@ -78,20 +81,17 @@ valgrind: .venv/ready
 gate: build/$(VARIANT)/installed
 	tools/gate
 
-# The Windows wheel comes first, so that the test of the packages finds all of them. The rest runs in two
-# lanes, which share no directory that either builds in.
+# The Windows wheel comes first, so that the test of the packages finds all of them. The suites with the checkers of
+# memory, and all that is quick, run side by side too: they share no directory that either builds in.
 check: lint .venv/bench packages
 	IOCPCORE_WINDOWS=required tests/windows/build-wheel
 	IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict types docs
-	tools/beside "$(MAKE) check-suites" "$(MAKE) check-faults"
-
-check-suites:
 	IOCPCORE_WINDOWS=required IOCPCORE_WERROR=1 $(MAKE) VARIANT=strict test
+	tools/beside "$(MAKE) asan" "$(MAKE) check-rest"
+
+check-rest:
 	IOCPCORE_WINDOWS=required $(MAKE) test-msvc TESTS="-q tests/test_iocp.py tests/test_echo.py tests/test_connect.py"
 	$(MAKE) VARIANT=strict gate
-
-check-faults:
-	$(MAKE) asan
 	$(MAKE) valgrind
 	$(MAKE) VARIANT=strict SOAK_SECONDS=30 soak
 
