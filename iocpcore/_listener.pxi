@@ -83,3 +83,52 @@ cdef class Listener:
 
 cdef bint is_over(one):
     return (<Listener> one).over() if isinstance(one, Listener) else (<Load> one).over()
+
+
+# ---- waiting for a worker ----
+
+_waiting = {}   # threads in listen(): thread -> the listener whose worker they wait for
+
+
+cdef bint in_callback_of_any():
+    """Is this thread a worker's, of any proactor? Workers never wait for workers."""
+    cdef Proactor proactor
+    for proactor in _live:
+        if proactor.native != NULL and proactor.process_id == process_id and proactor.in_callback():
+            return True
+    return False
+
+
+cdef bint in_circle():
+    """Does this thread wait for a worker whose thread waits, perhaps through others, for this one?"""
+    cdef Listener listener
+    cdef int step
+    thread = PyThread_get_thread_ident()
+    for step in range(len(_waiting)):
+        listener = _waiting.get(thread)
+        if listener is None or listener.proactor.answered(listener.native):
+            return False
+        thread = listener.native.worker.thread  # 0: it is not in a callback
+        if thread == PyThread_get_thread_ident():
+            return step > 0     # else that one has ended, and we have its identity
+    return False
+
+
+# ---- listening ----
+
+cdef object listening_error(int number):
+    """Why a listener was not armed."""
+    cdef object error = system_error(number)
+    if number != ERROR_INVALID_PARAMETER:
+        return error
+    return OSError(number, f"{error.strerror} (another listener, or a session, has the socket: listen with shared=True "
+                   "in all processes and proactors that share it, each with a descriptor of its own)", None, number)
+
+
+cdef int set_limits(NativeListener *listener, max_sessions, when_full) except -1:
+    if max_sessions is not None:
+        listener.limit.most = <LONG> whole("max_sessions", max_sessions, 1, 1 << 30)
+    if when_full not in ("wait", "refuse"):
+        raise ValueError(f'when_full must be "wait" or "refuse", not {when_full!r}')
+    listener.refuses = when_full == "refuse"
+    return 0

@@ -1,0 +1,933 @@
+# The proactor as Python sees it.
+#
+# Ownership: a Proactor owns its workers' memory and frees it when their threads have ended. It keeps listeners and
+# loads as long as a worker may look at them.
+# Threads: under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
+
+_leaked = []    # what an operation that never ended may still write to
+
+
+cdef class Proactor:
+    """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)\n--\n
+    Workers, each a thread with a completion port of its own, and their listeners and sessions.
+
+    - workers: threads, at most 256; 0: none, and poll() does the work.
+    - backend: "auto", or one of backends(); None asks the environment variable IOCPCORE_BACKEND first.
+    - max_sessions: of all listeners together; see listen() for what becomes of those beyond it.
+    - skip_on_success: let operations that succeed at once do so without a packet, where the system can.
+    - drain: seconds that sessions have to finish when close() names none, as when a `with` ends.
+
+    Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
+    system refuses a port. A context manager: leaving it closes. One that nobody has closed lives until the interpreter
+    ends, which closes it with a ResourceWarning: `python -X dev` shows that. A subclass calls this `__init__`.
+
+    Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
+    """
+    cdef Worker *native         # the workers
+    cdef PyThread_type_lock *ended  # one a worker; freed last, for several threads may wait in close()
+    cdef int count
+    cdef bint polled            # there is no thread
+    cdef long process_id
+    cdef readonly str backend
+    cdef list threads
+    cdef list kept          # listeners and loads that workers may look at
+    cdef Py_ssize_t kept_enough     # of them, to see which are over
+    cdef list last_rows     # the statistics, once the workers have gone
+    cdef set begun          # workers whose thread runs the loop, or has
+    cdef int listened
+    cdef readonly bint closing      # close() was called, or a callback has raised SystemExit or KeyboardInterrupt
+    cdef bint leaked
+    cdef str leak               # what close() says of it
+    cdef uint64_t drain         # nanoseconds, of a close() that names none
+    cdef uint64_t done_seen     # what close() has last seen the workers get done
+    cdef double done_at         # ... and when it had grown
+    cdef object failure         # what a callback has raised to stop us
+    cdef int posted
+    cdef bint polling
+    cdef unsigned long poller   # the system's number of the thread that polls
+    cdef double close_by    # time.monotonic() when what is left is aborted
+    cdef object __weakref__
+
+    def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=DRAIN):
+        if self.native != NULL or self.closing:
+            raise RuntimeError("Proactor.__init__() was called twice")
+        cdef int i, chosen
+        _start_up()
+        cdef uint64_t threads = whole("workers", workers, 0, WORKERS_MOST)
+        cdef int count = <int> max(<uint64_t> 1, threads)
+        cdef int most = 0 if max_sessions is None else <int> whole("max_sessions", max_sessions, 1, 1 << 30)
+        cdef bint skips = truth("skip_on_success", skip_on_success)
+        cdef uint64_t time_to_drain = nanoseconds("drain", drain)
+        chosen = _choose_backend(backend)
+        self.backend = iocp_backend_name(chosen).decode()
+        self.threads = []
+        self.kept = []
+        self.begun = set()
+        self.close_by = INFINITY
+        self.process_id = iocp_process_id()
+        self.drain = time_to_drain
+        try:
+            self.make_workers(count, chosen, skips)
+        except BaseException:
+            self.closing = True
+            self.last_rows = self.rows()
+            self.let_go(True)
+            raise
+        self.native[0].places.limit.most = most
+        self.polled = threads == 0
+        _live.add(self)
+        if self.polled:
+            return
+        try:
+            for i in range(count):
+                self.threads.append(
+                    threading.Thread(target=self._run, args=(i,), name=f"iocpcore-worker-{i}", daemon=True))
+                self.threads[i].start()
+        except BaseException:
+            self.close(0)
+            raise
+
+    def __dealloc__(self):
+        # Threads hold a reference, so there are none. If workers are here still, nobody has closed them: in a child
+        # they are the parent's, and at the interpreter's end what they refer to may be gone. They are not touched.
+        cdef int i
+        for i in range(self.count if self.ended != NULL else 0):
+            if self.ended[i] != NULL:
+                PyThread_free_lock(self.ended[i])
+        free(self.ended)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def _run(self, int index):
+        """The body of a worker's thread. If close() came first, the workers are not ours to touch any more."""
+        if self.closing:
+            return
+        self.begun.add(index)
+        with nogil:
+            worker_run(&self.native[index])
+        if self.process_id != process_id:
+            self.raise_failure()    # it has ended by sys.exit()
+            logging.getLogger("iocpcore").error(
+                "a callback that called fork() has returned in the child process: the proactor belongs to the parent")
+
+    @property
+    def workers(self):
+        """How many worker threads it was made with; 0: it is polled."""
+        return 0 if self.polled else self.count
+
+    def __repr__(self):
+        state = "closed" if self.closing else f"{self.count} worker{'s' * (self.count != 1)}"
+        return f"<iocpcore.Proactor {self.backend}, {state}>"
+
+    def listen(self, handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None,
+               max_sessions=None, when_full="wait", workers=None, **options):
+        """listen(handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None, max_sessions=None,
+               when_full="wait", workers=None, **options)
+
+        Accept connections for the handler. When it returns, the accepts are posted. With workers=0 the first thread
+        that calls listen() or poll() is the one that polls; in another thread listen() waits until that one polls.
+
+        - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
+        - host: an address or a name; None or "" is every address, IPv4 and IPv6.
+        - port: 0 lets the system choose.
+        - sock: a TCP socket without TLS that listens already, or is bound, instead of host and port. The listener owns
+          it and closes it: pass sock.dup() to keep yours. Another holder's duplicate goes on listening after that. On
+          Linux the socket becomes non-blocking for all its holders. SO_LINGER is switched off for its sessions, and
+          stays as it is for the socket.
+        - shared: other processes, or other proactors, listen on sock too. The system chooses which of them gets a
+          connection. On Windows all but one must say so. On Linux it decides only whether close() leaves the system's
+          queue to the others.
+        - backlog: how many connections the system holds until they are accepted; None: a number that suits the system.
+          Windows takes at most 200 if a number is given.
+        - max_sessions: how many sessions are served at a time.
+        - when_full: "wait", further connections are served when there is a place, or "refuse", they are closed at once.
+        - workers: the numbers of the workers that serve its sessions; None: all.
+
+        The options of its sessions are those of `Options`.
+
+        Raises OSError with the system's number if the address is in use or cannot be resolved, or, on Windows and
+        without shared, if sock belongs to a completion port already.
+        Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
+        """
+        self.check()
+        self.claim()
+        cdef Listener listener = Listener.__new__(Listener)
+        listener.proactor = self
+        listener.handler = handler_for(handler, "listen", options)
+        listener.native.handler = &listener.handler.native
+        set_limits(listener.native, max_sessions, when_full)
+        listener.native.shared = truth("shared", shared)
+        listener.native.given = sock is not None
+        if shared and sock is None:
+            raise ValueError("shared needs a sock")
+        if sock is not None and (host, port) != ("127.0.0.1", 0):
+            raise ValueError("sock and host or port were given: a sock has its own address")
+        serving = self.serving(listener, workers)
+        if backlog is not None:
+            backlog = whole("backlog", backlog, 1, 65535)
+        given = sock is not None
+        if given:
+            _given_socket(sock, backlog)
+        else:
+            sock = _listening_socket(host, port, backlog, listener.handler.native.settings.no_delay)
+        try:
+            if IOCP_INHERITS_NO_DELAY:
+                listener.native.no_delay = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY) != 0
+            listener.address = sock.getsockname()
+            listener.native.family = sock.family
+            self.arm(listener, serving, sock)
+        except BaseException:
+            if not given:
+                sock.close()    # unless a worker has it by now
+            raise
+        error = self.error_of(listener.native)
+        if error != 0:
+            raise listening_error(error)
+        return listener
+
+    def connect(self, handler, host, port, *, timeout=None, local_address=None, **options):
+        """connect(handler, host, port, *, timeout=None, local_address=None, **options)
+
+        Connect to a server; returns a Session at once. on_connect follows, or on_close with the error.
+
+        - handler: any object with some of the callbacks that Session describes.
+        - host: an address or a name; resolving it takes its time here. None or "" is this machine.
+        - timeout: seconds for the attempt; None: the system's own.
+        - local_address: (host, port) to connect from; of IPv6 also (host, port, flow info, scope id). With port 0 the
+          system chooses, and lets connections to different servers share a port, where it can.
+        - options: those of `Options`.
+
+        In a callback the session comes to that callback's worker.
+
+        Raises OSError if a host cannot be resolved (socket.gaierror) or the local address cannot be had.
+        Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex
+        """
+        self.check()
+        if as_native(handler) is not None or isinstance(handler, Load):
+            raise TypeError("connect() takes an object with callbacks; the native client is a Load")
+        cdef Handler made = handler_for(handler, "connect", options)
+        if timeout is not None:
+            made.native.settings.connect_timeout = max(<uint64_t> 1, nanoseconds("timeout", timeout))
+        family, address = _resolve(host, port, 1, 0)
+        sock = None if local_address is None else _bound_socket(family, local_address)
+        try:
+            session = self.connect_session(made, family, address, sock)
+        except BaseException:
+            if sock is not None:
+                sock.close()    # unless a worker has it by now
+            raise
+        return session
+
+    def adopt(self, handler, sock, **options):
+        """adopt(handler, sock, **options)
+
+        Serve a connected socket that something else has accepted, or connected. It is ours from now on. Returns its
+        Session; on_connect follows. The options are those of `Options`. Of ECHO and DISCARD there is no Session: None
+        is returned, and there are no options.
+
+        If its peer has reset already, on_close tells so. SO_LINGER is switched off; whether it blocks stays as it is.
+        Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS;
+        OSError if the descriptor was given to a proactor already (a duplicate is another descriptor).
+        """
+        self.check()
+        _check_tcp(sock)
+        _check_connected(sock)
+        cdef Handler native = as_native(handler)    # lives as long as the module: nobody else keeps it for the session
+        if native is None:
+            native = handler_for(handler, "adopt", options)
+        elif options:
+            raise TypeError("a native handler's adopted sessions have no options")
+        cdef Message *message
+        cdef Session session = None
+        cdef int index
+        self.check()    # the handler's attributes and the socket may have run others' code
+        index = self.worker_for_another()
+        message = message_new(do_adopt)
+        if message == NULL:
+            raise MemoryError()
+        message.handler = &native.native
+        if isinstance(native, Callbacks):
+            session = self.attach_session(message, index, native)
+            learn_names(session, descriptor_of(sock))
+        self.put_socket(index, message, sock)
+        warn_of_backlog(&self.native[index])
+        return session
+
+    def post(self, function, *args, worker=None):
+        """post(function, *args, worker=None)
+
+        Call the function with these arguments in a worker's thread, soon. What one thread posts to one worker keeps
+        its order. worker: its number; None: in a callback the callback's own, else they take turns.
+
+        What the function raises is logged. Raises RuntimeError if the proactor is closed; a function that was posted
+        before that is called, if need be by the thread that closes.
+        """
+        cdef int index
+        wrong = why_useless(function)
+        if wrong is not None:
+            raise TypeError(f"the function to be called, of type {type(function).__name__}, {wrong}")
+        self.check()
+        if worker is not None:
+            index = <int> whole("worker", worker, 0, self.count - 1)
+        else:
+            index = self.here()
+            if index < 0:
+                index = self.next_alive(self.posted, None)
+                self.posted += 1
+        what = (self, function, args)
+        cdef Message *message = message_new(do_call)
+        if message == NULL:
+            raise MemoryError()
+        message.python = <void *> what
+        Py_INCREF(what)
+        self.put(index, message, False)
+        warn_of_backlog(&self.native[index])    # still there: the GIL was not given up
+
+    def poll(self, timeout=None):
+        """poll(timeout=None)
+
+        With workers=0: wait for packets at most `timeout` seconds, or for ever, handle them, and run the callbacks they
+        ask for. How many packets; 0: the time is over, or there was something to do without one.
+
+        Always from the same thread, the first that listened or polled, and not in a callback. Ctrl+C ends the wait.
+        Raises RuntimeError in another, and when the proactor is closed and all is over; OSError when the system's port
+        is broken, after all sessions have ended with that error.
+        """
+        cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
+        cdef unsigned int count
+        cdef uint64_t before
+        self.check_polls()
+        before = self.done_without_packets()
+        while True:
+            count = self.poll_once(deadline - time.monotonic())
+            PyErr_CheckSignals()
+            self.raise_failure()
+            self.check_process()    # a callback may have forked
+            while self.is_broken(0) and not worker_over(&self.native[0]):
+                self.poll_once(0)   # which ends what is there
+            self.check_port(0)
+            if count > 0 or time.monotonic() >= deadline or self.closing or self.done_without_packets() != before:
+                break
+        if self.native != NULL:     # a callback may have closed us
+            iocp_submit(self.native[0].port)    # the next poll may be long in coming
+        return count
+
+    def stats(self):
+        """stats()
+
+        A frozen snapshot of the counters, a Stats: their sums, and in `workers` the row of each worker. A worker
+        publishes its row after each batch of packets. After close(): the last row of each.
+        """
+        self.check_process()
+        rows = self.rows()
+        self.forget_over()
+        sums = {name: sum([row[name] for row in rows]) for name in rows[0]}
+        workers = tuple([WorkerStats(**in_seconds(row)) for row in rows])
+        return Stats(**in_seconds(sums), backend=self.backend, workers=workers)
+
+    def close(self, drain=None):
+        """close(drain=None)
+
+        Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers. None: as many as
+        the constructor was given.
+
+        - A session whose handler has on_shutdown is told, and goes on until the handler ends it.
+        - Another that is paused is waited for: what other threads send to it goes out, then resume() lets it finish.
+        - One that still connects is given up: only its on_close comes.
+        - All others finish: no callback but on_close comes any more. A session has finished when what it has queued is
+          sent and its peer has ended too, or has not ended `linger` seconds after that.
+
+        When `drain` seconds are over, those with bytes unsent are aborted, and their on_close has a TimeoutError; the
+        others are closed. What is left to do then, such as many slow on_close, has the time that it takes. But after 5
+        seconds without progress close() gives up: memory that the system may still write to is leaked, and a
+        RuntimeError names the callback that has not returned, or says how many sessions have operations in flight.
+        It may be called again, and by several threads: the shortest drain counts. In a callback it returns at once.
+        What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again here.
+        """
+        cdef uint64_t time_to_drain = self.drain if drain is None else nanoseconds("drain", drain)
+        self.check_process()
+        if self.polled and self.native != NULL:
+            self.own()
+        self.closing = True
+        self.close_by = min(self.close_by, time.monotonic() + time_to_drain / 1e9)
+        if self.native != NULL:
+            self.ask_to_close(time_to_drain)
+            if self.in_callback():
+                return
+            self.done_at = 0    # the margin begins anew: who polls gets nothing done between two calls
+            ended = self.poll_to_the_end() if self.polled else self.wait_for_workers()
+            self.check_process()    # a callback may have forked
+            self.last_rows = self.rows()
+            self.let_go(ended)
+        _live.discard(self)
+        if self.leaked:
+            raise RuntimeError(self.leak)
+        self.raise_failure()
+
+    # ---- for the classes above ----
+
+    cdef int make_workers(self, int count, int backend, bint skip_on_success) except -1:
+        cdef int i, error
+        self.native = <Worker *> calloc(count, sizeof(Worker))
+        self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
+        if self.native == NULL or self.ended == NULL:
+            raise MemoryError()
+        self.count = count
+        for i in range(count):
+            self.native[i].ended = self.ended[i] = held_lock()
+            error = worker_init(&self.native[i], i, self.native, count, backend, skip_on_success)
+            if error != 0:
+                raise system_error(error)
+            self.native[i].attach = attach
+            self.native[i].warn_period = nanoseconds("WARNED_EVERY", WARNED_EVERY)
+        return 0
+
+    cdef int check_process(self) except -1:
+        if self.process_id == 0:
+            raise RuntimeError("Proactor.__init__() was not called")
+        if self.process_id != iocp_process_id():
+            raise RuntimeError("this proactor belongs to the parent process; make a new one after fork")
+        return 0
+
+    cdef int check(self) except -1:
+        """It is open, and ours."""
+        self.check_process()
+        if self.closing or self.native == NULL:
+            raise RuntimeError("the proactor is closed")
+        return 0
+
+    cdef int keep(self, kept) except -1:
+        """Workers will refer to it. At times, let go of those that are over."""
+        if len(self.kept) >= self.kept_enough:
+            self.forget_over()
+            self.kept_enough = 2 * len(self.kept) + 16
+        self.kept.append(kept)
+        return 0
+
+    cdef int forget_over(self) except -1:
+        """The GIL is not given up in between: nobody else adds one that would be lost."""
+        self.kept = [one for one in self.kept if not is_over(one)]
+        return 0
+
+    cdef int put(self, int index, Message *message, bint closed_is_fine) except -1:
+        """Give the message to a worker."""
+        self.check_process()
+        if self.native != NULL and (closed_is_fine or not self.closing) and inbox_put(&self.native[index], message):
+            return 0
+        forget_message(message)
+        if not self.closing:
+            if self.native == NULL or self.native[index].broken == NOT_BROKEN:
+                raise MemoryError(CANNOT_WAKE)
+            if not closed_is_fine:
+                self.check_port(index)
+        elif not closed_is_fine:
+            raise RuntimeError("the proactor is closed")
+        return 0
+
+    cdef bint is_broken(self, int index):
+        return self.native != NULL and self.native[index].broken != NOT_BROKEN
+
+    cdef int check_port(self, int index) except -1:
+        """Its worker's port is not broken: else the error with which its sessions have ended."""
+        if self.is_broken(index):
+            raise system_error(self.native[index].broken_by)
+        return 0
+
+    cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
+        self.check()
+        cdef Message *message = connect_message(family, address)
+        message.handler = handler
+        self.put_loaded(index, message)
+        warn_of_backlog(&self.native[index])    # still there, and the last thing to be done: others' code may log it
+        return 0
+
+    cdef Session connect_session(self, Handler handler, int family, tuple address, sock):
+        self.check()    # resolving takes its time, and the handler's attributes run others' code
+        cdef int index = self.worker_for_another()
+        cdef Message *message = connect_message(family, address)
+        cdef Session session = self.attach_session(message, index, handler)
+        message.handler = &handler.native
+        memcpy(&session.peer, message.address, sizeof(sockaddr_in6))
+        if sock is not None:
+            self.put_socket(index, message, sock)
+        else:
+            self.put_loaded(index, message)
+        warn_of_backlog(&self.native[index])
+        return session
+
+    cdef Session attach_session(self, Message *message, int index, Handler handler):
+        """The Session of a connection that the message asks for; frees the message if it cannot be made."""
+        cdef Session session
+        try:
+            session = new_session(self, index, handler)
+        except BaseException:
+            message_free(message)
+            raise
+        message.link = link_hold(session.link)
+        message.python = <void *> session
+        Py_INCREF(session)
+        return session
+
+    cdef int put_loaded(self, int index, Message *message) except -1:
+        """Give the message, which makes a session, to a worker, whose load it is from now on."""
+        self.put(index, message, False)
+        InterlockedIncrement(&self.native[index].load)  # still there: no Python has run in between
+        return 0
+
+    cdef int put_socket(self, int index, Message *message, sock) except -1:
+        """So too, with a socket, which is the worker's from now on. If that fails, it stays its owner's."""
+        cdef SOCKET descriptor = descriptor_of(sock)
+        if descriptor == INVALID_SOCKET:
+            forget_message(message)
+            raise ValueError("sock was closed while it was handed over")
+        if self.native == NULL:     # making the Session may have run a finalizer, and that others' code
+            forget_message(message)
+            raise RuntimeError("the proactor is closed")
+        cdef int error = iocp_claim(descriptor, self.native[index].port, KEY_OPERATION)
+        if error != 0:
+            forget_message(message)
+            raise taken_error(error)
+        message.socket = descriptor
+        try:
+            self.put_loaded(index, message)
+        except BaseException:
+            iocp_unclaim(descriptor)
+            raise
+        let_go_of(sock)
+        return 0
+
+    cdef int next_alive(self, int turn, list numbers) except -1:
+        """The place of the worker whose turn it is, in the list or among all. One with a broken port is passed over."""
+        cdef int i, at
+        cdef int count = self.count if numbers is None else <int> len(numbers)
+        for i in range(count):
+            at = (turn + i) % count
+            if not self.is_broken(at if numbers is None else numbers[at]):
+                return at
+        return turn % count
+
+    cdef int worker_for_another(self):
+        """Of the callback we are in, else the one with the fewest sessions."""
+        cdef int i, best = self.here()
+        if best >= 0 or self.native == NULL:
+            return best
+        best = 0
+        for i in range(1, self.count):
+            if iocp_read32(&self.native[i].load) < iocp_read32(&self.native[best].load):
+                best = i
+        return best
+
+    cdef int here(self):
+        """The number of the worker in whose thread this is called, with the GIL and the worker's consent; else -1."""
+        cdef int i
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        for i in range(self.count if self.native != NULL else 0):
+            if self.native[i].thread == thread:
+                return i if not self.polled or self.polled_here() else -1
+        return -1
+
+    cdef bint in_callback(self):
+        return self.here() >= 0 and (not self.polled or self.polling)
+
+    # ---- listening ----
+
+    cdef object serving(self, Listener listener, workers):
+        """The numbers of those that serve its sessions: a list that nobody else has."""
+        cdef int i
+        given = range(self.count) if workers is None else workers
+        if not isinstance(given, (list, tuple, range)):
+            raise TypeError(f"workers must be a list of their numbers, not {type(workers).__name__}")
+        serving = [whole("a worker's number", worker, 0, self.count - 1) for worker in given]
+        if not serving:
+            raise ValueError("workers must name at least one")
+        for i in serving:
+            listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
+        return serving
+
+    cdef int arm(self, Listener listener, list serving, sock) except -1:
+        """Give it and its socket to a worker. If that fails before a worker has the socket, it stays its owner's."""
+        self.keep(listener)
+        self.check()    # resolving takes its time, and the handler's attributes and a given sock run others' code
+        # From here no Python runs, which could close the proactor or the socket, until a worker has both.
+        listener.native.socket = descriptor_of(sock)
+        if listener.native.socket == INVALID_SOCKET:
+            raise ValueError("sock was closed while it was handed over")
+        self.choose_worker(listener, serving)
+        if not listener.native.given:
+            return self.arm_claimed(listener, sock)
+        listener.native.lingers = iocp_lingers(listener.native.socket)
+        cdef int error = iocp_claim(listener.native.socket,
+                                    NULL if listener.native.shared else listener.native.worker.port, KEY_OPERATION)
+        if error != 0:
+            raise listening_error(error)
+        try:
+            return self.arm_claimed(listener, sock)
+        except BaseException:
+            if listener.closed:     # no worker has it
+                iocp_unclaim(listener.native.socket)
+            raise
+
+    cdef int arm_claimed(self, Listener listener, sock) except -1:
+        if self.here() >= 0:
+            listener.closed = False     # it has a worker to tell
+            let_go_of(sock)
+            listen_here(listener.native.worker, listener.native)
+            return 0
+        return self.arm_there(listener, sock)
+
+    cdef int choose_worker(self, Listener listener, list serving) except -1:
+        """Which is to accept: in a callback the callback's own, else they take turns."""
+        cdef int i = self.here()
+        if i < 0:
+            i = serving[self.next_alive(self.listened, serving)]
+            self.listened += 1
+        listener.worker = i
+        listener.native.worker = &self.native[i]
+        return 0
+
+    cdef int arm_there(self, Listener listener, sock) except -1:
+        outer = _waiting.get(PyThread_get_thread_ident())   # if a signal's handler listens, while its thread does
+        _waiting[PyThread_get_thread_ident()] = listener
+        try:
+            self.put_unless_in_circle(listener, sock)
+            self.wait_until_armed(listener)
+        finally:
+            if outer is None:
+                _waiting.pop(PyThread_get_thread_ident(), None)
+            else:
+                _waiting[PyThread_get_thread_ident()] = outer
+        return 0
+
+    cdef int put_unless_in_circle(self, Listener listener, sock) except -1:
+        cdef Message *message
+        if in_circle():
+            raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
+                               "callback's listen(), for the worker that this callback keeps busy")
+        message = message_about(do_listen, listener.native)
+        if message == NULL:
+            raise MemoryError()
+        self.put(listener.worker, message, False)
+        listener.closed = False     # it has a worker to tell
+        let_go_of(sock)
+        return 0
+
+    cdef int wait_until_armed(self, Listener listener) except -1:
+        try:
+            while not wait_for(listener.native.armed, time.monotonic() + 1):
+                if self.leaked:     # its worker may never come back
+                    raise RuntimeError("the proactor is closed")
+                if self.polled and self.native != NULL and not self.poller_lives():
+                    self.own()
+        except BaseException:
+            listener.ask_to_close()
+            raise
+        return 0
+
+    cdef int unlisten(self, Listener listener) except -1:
+        """At once if this is the worker's own thread, else the worker is asked."""
+        cdef Message *message
+        self.check_process()
+        if self.native != NULL and self.here() == listener.worker:
+            self.native[listener.worker].now = iocp_now(self.native[listener.worker].port)
+            unlisten_here(&self.native[listener.worker], listener.native, True)
+            return 0
+        if listener.over():
+            return 0    # its worker has forgotten it; nobody may keep it any more, and a request would outlive it
+        message = message_about(do_unlisten, listener.native)
+        if message == NULL:
+            raise MemoryError()
+        return self.put(listener.worker, message, True)
+
+    cdef int wait_until_unlistened(self, Listener listener) except -1:
+        cdef double deadline = time.monotonic() + MARGIN
+        while not wait_for(listener.native.unlistened, min(deadline, time.monotonic() + 1)):
+            if self.polled and self.native != NULL and not self.poller_lives():
+                self.own()      # which raises
+            if time.monotonic() >= deadline:
+                raise RuntimeError(f"the listener of port {listener.port} is not closed yet: worker {listener.worker} "
+                                   f"has been busy for {MARGIN:.0f} s")
+        return 0
+
+    # ---- polling ----
+
+    cdef void claim(self) noexcept:
+        """The first thread that listens or polls is the one that polls, from now on and it alone."""
+        if self.polled and self.native != NULL and self.native[0].thread == 0:
+            self.native[0].thread = PyThread_get_thread_ident()
+            self.poller = PyThread_get_thread_native_id()
+
+    cdef bint polled_here(self) noexcept:
+        """Is this the thread that polls? Python's identity of one that has ended is given to the next."""
+        return (self.native != NULL and self.native[0].thread == PyThread_get_thread_ident()
+                and self.poller == PyThread_get_thread_native_id())
+
+    cdef int own(self) except -1:
+        """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
+        self.claim()
+        if self.native == NULL:
+            raise RuntimeError("the proactor is closed")
+        if not self.polled_here():
+            ended = "" if self.poller_lives() else ", and ended without closing it"
+            raise RuntimeError(f"another thread polls this proactor{ended}")
+        return 0
+
+    cdef bint poller_lives(self) except -1:
+        cdef unsigned long thread = self.native[0].thread if self.native != NULL else 0
+        if thread == PyThread_get_thread_ident():
+            return self.polled_here()
+        return thread in sys._current_frames()
+
+    cdef int check_polls(self) except -1:
+        self.check_process()
+        if not self.polled:
+            raise RuntimeError("a proactor with workers is not polled: workers=0 makes one that is")
+        if self.native == NULL:
+            raise RuntimeError("the proactor is closed")
+        self.own()
+        self.check_port(0)
+        if worker_over(&self.native[0]):    # a callback has closed it, and close() was not called again
+            raise RuntimeError("the proactor is closed")
+        if self.polling:
+            raise RuntimeError("poll() was called in a callback")
+        return 0
+
+    cdef unsigned int poll_once(self, double seconds):
+        """At most a tenth of a second, so that signals are noticed."""
+        cdef DWORD milliseconds = <DWORD> (min(max(seconds, 0), 0.1) * 1000 + 0.999)
+        cdef unsigned int count
+        if self.native == NULL:     # a signal's handler has closed it
+            return 0
+        self.polling = True
+        with nogil:
+            count = worker_turn(&self.native[0], milliseconds)
+        self.polling = False
+        return count
+
+    cdef uint64_t done_without_packets(self):
+        if self.native == NULL:
+            return 0
+        return self.native[0].stats.inline_successes + self.native[0].stats.callbacks
+
+    cdef bint poll_to_the_end(self) except -1:
+        while self.native != NULL and not worker_over(&self.native[0]):   # a signal handler may close too
+            if not self.gets_on():
+                return False
+            self.poll_once(0.1)
+            PyErr_CheckSignals()
+        return True
+
+    # ---- stopping ----
+
+    cdef void stop_because_of(self, error) noexcept:
+        """A callback has raised what ends programs. Who waits for us will raise it."""
+        cdef int i
+        if self.failure is None:
+            self.failure = error
+        self.closing = True
+        if self.native == NULL or self.process_id != process_id:
+            return      # they were left behind, or are being freed, or are the parent's
+        for i in range(self.count):
+            inbox_ask_to_close(&self.native[i], 0)
+
+    cdef int raise_failure(self) except -1:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return 0
+
+    cdef int ask_to_close(self, uint64_t drain) except -1:
+        cdef int i
+        for i in range(self.count):
+            if not inbox_ask_to_close(&self.native[i], drain):
+                raise MemoryError(CANNOT_WAKE)
+        return 0
+
+    cdef int error_of(self, NativeListener *listener):
+        """Of one whose worker may have gone: then it is written no more."""
+        cdef int error
+        if self.native == NULL:
+            return listener.error
+        AcquireSRWLockExclusive(&listener.worker.published_lock)
+        error = listener.error
+        ReleaseSRWLockExclusive(&listener.worker.published_lock)
+        return error
+
+    cdef bint answered(self, NativeListener *listener):
+        """Whoever waits for its worker goes on, though perhaps it has not had the GIL since."""
+        cdef bint answered
+        if self.native == NULL:
+            return True
+        AcquireSRWLockExclusive(&listener.worker.published_lock)
+        answered = listener.answered
+        ReleaseSRWLockExclusive(&listener.worker.published_lock)
+        return answered
+
+    cdef bint wait_for_workers(self) except -1:
+        """Whether all that have begun have ended.
+
+        Thread.join() does not tell: interrupted by a signal it takes the thread for dead. And a thread whose start()
+        was interrupted may still begin, to find that the proactor is closing.
+        """
+        cdef int i
+        for i in sorted(self.begun):
+            while not wait_for(self.ended[i], time.monotonic() + 0.1):
+                if not self.gets_on():
+                    return False
+            self.threads[i].join(MARGIN)
+        return True
+
+    cdef uint64_t done(self) noexcept:
+        """Grows with whatever the workers get done; with callbacks, which are counted with the GIL, one by one."""
+        cdef int i
+        cdef uint64_t done = 0
+        for i in range(self.count if self.native != NULL else 0):
+            done += self.native[i].stats.callbacks
+            AcquireSRWLockExclusive(&self.native[i].published_lock)
+            done += self.native[i].published.packets
+            ReleaseSRWLockExclusive(&self.native[i].published_lock)
+        return done
+
+    cdef bint gets_on(self) except -1:
+        """False if the drain is over, and the workers have got nothing done for MARGIN seconds; or are left behind."""
+        cdef uint64_t done = self.done()
+        cdef double now = time.monotonic()
+        if done != self.done_seen or now < self.close_by or self.done_at == 0:
+            self.done_seen = done
+            self.done_at = now
+        return now < self.done_at + MARGIN and not self.leaked
+
+    # ---- what has held close() up ----
+
+    cdef str held_up_by(self, Worker *native, double seconds):
+        cdef int i
+        held = [self.hold_up(&native[i]) for i in range(self.count)]
+        return (f"close() timed out after {seconds:g} s without progress: {'; '.join([one for one in held if one])}. "
+                "The memory in use was leaked on purpose.")
+
+    cdef str hold_up(self, Worker *worker):
+        """What this worker has left undone, or None."""
+        cdef StatsRow row
+        runs = self.runs(worker.index)
+        if runs and worker.callback != NULL:
+            return f"worker {worker.index} is in {self.callback_of(worker)}"
+        AcquireSRWLockExclusive(&worker.published_lock)
+        row = worker.published
+        ReleaseSRWLockExclusive(&worker.published_lock)
+        if row.active > 0:
+            have = "session has" if row.active == 1 else "sessions have"
+            return f"worker {worker.index}: {row.active} {have} operations in flight"
+        if row.in_flight > 0:
+            are = "operation is" if row.in_flight == 1 else "operations are"
+            return f"worker {worker.index}: {row.in_flight} {are} in flight"
+        return f"worker {worker.index} has not ended" if runs else None
+
+    cdef bint runs(self, int index):
+        """Its thread has not ended. One that is polled has none."""
+        if index not in self.begun:
+            return False
+        if not PyThread_acquire_lock(self.ended[index], NOWAIT_LOCK):
+            return True
+        PyThread_release_lock(self.ended[index])
+        return False
+
+    cdef str callback_of(self, Worker *worker):
+        """Which it is in, whose, and of which session: by the names of types, for a repr() is the user's code."""
+        cdef Session session
+        cdef str name = <str> worker.callback
+        callee = <object> worker.callee
+        if name is POSTED:
+            return f"{name}, {function_name(callee)}"
+        session = callee
+        kind = "a closed session" if session.handler is None else session.handler.kind
+        return f"{name} of {kind}, session {session.number}"
+
+    cdef list rows(self):
+        cdef int i
+        cdef StatsRow row
+        rows = []
+        for i in range(self.count):
+            if self.native == NULL:     # looked at each time: making a dict may run finalizers, and they others' code
+                return self.last_rows
+            AcquireSRWLockExclusive(&self.native[i].published_lock)
+            row = self.native[i].published
+            ReleaseSRWLockExclusive(&self.native[i].published_lock)
+            rows.append(row)
+        return rows
+
+    cdef int let_go(self, bint ended) except -1:
+        """Of the workers: nobody finds them any more. Of several threads that close one does it."""
+        cdef Worker *native = self.native
+        self.native = NULL
+        if native == NULL:
+            return 0
+        self.leak = self.held_up_by(native, MARGIN if not ended else LEAVE_TIME / 1e9)
+        cdef bint drained = ended and free_workers(native, self.count)
+        self.leaked = not drained and not (ended and any_broken(native, self.count))
+        if ended:   # else some still count
+            self.last_rows = [native[i].stats for i in range(self.count)]
+        if not drained:
+            _leaked.append(self.kept)
+        else:
+            free(native)
+            self.kept.clear()
+        return 0
+
+
+cdef int forget_message(Message *message) except -1:
+    """One that no worker has taken."""
+    cdef void *python = message.python
+    message_free(message)
+    if python != NULL:
+        Py_DECREF(<object> python)
+    return 0
+
+
+cdef bint any_broken(Worker *native, int count):
+    """Then the log has said that not all ended."""
+    cdef int i
+    for i in range(count):
+        if native[i].broken != NOT_BROKEN:
+            return True
+    return False
+
+
+cdef bint free_workers(Worker *native, int count):
+    """Whether nothing had to be left behind. Calls who has not been told yet."""
+    cdef int i
+    cdef bint drained = True
+    for i in range(count):
+        drained &= worker_free(&native[i])
+    return drained
+
+
+cdef dict in_seconds(dict row):
+    """What the worker counts in nanoseconds, as Python has all times."""
+    return {**row, "callback_time": row["callback_time"] / 1e9}
+
+
+cdef Message *connect_message(int family, tuple address) except NULL:
+    cdef Message *message = message_new(do_connect)
+    if message != NULL:
+        message.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
+    if message == NULL or message.address == NULL:
+        if message != NULL:
+            message_free(message)
+        raise MemoryError()
+    try:
+        message.address_length = socket_address(family, address, message.address)
+    except BaseException:
+        message_free(message)
+        raise
+    return message
+
+
+cdef object taken_error(int number):
+    """Why a given socket cannot be had."""
+    cdef object error = system_error(number)
+    if number != ERROR_INVALID_PARAMETER:
+        return error
+    return OSError(number, f"{error.strerror} (a session or a listener has this descriptor already)", None, number)
