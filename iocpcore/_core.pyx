@@ -4,8 +4,8 @@
 # cython: unraisable_tracebacks=False
 """The Python-visible types of the native core. Use them through the package `iocpcore`.
 
-Ownership: a Proactor owns its workers' memory and frees it when their threads have ended. A Listener, a Load and a
-handler own their structs; the Proactor keeps them as long as a worker may look at them.
+Ownership: a WorkerPool owns its workers' memory until nobody refers to it. A Listener, a Load and a handler own their
+structs; the pool keeps them as long as a worker may look at them.
 Threads: everything here runs under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
 """
 import _socket as _csocket
@@ -119,6 +119,7 @@ MARGIN = 5.0    # seconds after that without progress until what is left is leak
 include "_common.pxi"
 include "_backend.pxi"
 include "_warnings.pxi"
+include "_workers.pxi"
 include "_handler.pxi"
 include "_options.pxi"
 include "_load.pxi"

@@ -64,28 +64,28 @@ cdef void deliver_message(Worker *worker, int error, object what) noexcept:
         return
     if error != 0:
         return      # the proactor has closed before its turn came
-    proactor, function, arguments = what
+    pool, function, arguments = what
     enter(worker, POSTED, function)
     try:
         function(*arguments)
     except BaseException as raised:
-        failed(worker, proactor, raised, "the function %r that was posted", (function,))
+        failed(worker, pool, raised, "the function %r that was posted", (function,))
     worker.callback = NULL
 
 
-cdef void failed(Worker *worker, Proactor proactor, object error, str what, tuple arguments) noexcept:
+cdef void failed(Worker *worker, WorkerPool pool, object error, str what, tuple arguments) noexcept:
     """A callback has raised that. What it was is put together by the logger alone: a repr() may raise too."""
     worker.stats.callback_errors += 1
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        proactor.stop_because_of(error)
+        pool.stop_because_of(error)
         return
     ending = log_error(error, what + " raised an exception", arguments)
     if ending is not None:
-        proactor.stop_because_of(ending)
+        pool.stop_because_of(ending)
 
 
 cdef void session_failed(Worker *worker, NativeSession *native, Session session, object error, str name) noexcept:
-    cdef Proactor proactor = session.proactor
+    cdef WorkerPool pool = session.pool
     if native != NULL and not worker.abandoned:
         session.ending = session.leaving = True
         session.cause = error
@@ -93,7 +93,7 @@ cdef void session_failed(Worker *worker, NativeSession *native, Session session,
         abort_session(worker, native, BY_EXCEPTION)
         native.reason = BY_EXCEPTION    # also if the callback had closed or aborted it before
         native.error = WSAECONNABORTED
-    failed(worker, proactor, error, "%s of session %d with %s", (name, session.number, session.peername))
+    failed(worker, pool, error, "%s of session %d with %s", (name, session.number, session.peername))
 
 
 cdef void deliver(Worker *worker, NativeSession *native) noexcept:
@@ -137,7 +137,7 @@ cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
     try:
         if native.python == NULL:
             listener = <Listener> native.listener.python
-            session = new_session(listener.proactor, worker.index, listener.handler)
+            session = new_session(listener.proactor.pool, worker.index, listener.handler)
             session.listener = listener
             session.link.slot = native.slot
             session.link.generation = native.generation
@@ -245,5 +245,4 @@ cdef void tell_closed(Worker *worker, Session session, object error) noexcept:
         except BaseException as raised:
             session_failed(worker, NULL, session, raised, "on_close")
         worker.callback = NULL
-    session.proactor = None
     session.handler = None

@@ -6,15 +6,10 @@ _live = set()   # proactors that are not closed: without threads nothing else mi
 
 
 def _after_fork():
-    """In the child: what the parent's workers do is not to be done twice."""
-    global process_id
     cdef Proactor proactor
-    cdef int i
-    process_id = iocp_process_id()
     _waiting.clear()
     for proactor in _live:
-        for i in range(proactor.count if proactor.native != NULL else 0):
-            proactor.native[i].abandoned = 1
+        proactor.pool.leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):
@@ -34,7 +29,7 @@ def _close_all():
     """Workers are daemon threads: they must be gone before the interpreter is."""
     cdef Proactor proactor
     for proactor in list(_live):
-        if proactor.process_id == iocp_process_id():
+        if proactor.pool.process_id == iocp_process_id():
             if not proactor.closing:
                 warn_unclosed(proactor)
             try:

@@ -9,7 +9,7 @@ cdef class Listener:
     cdef NativeListener *native
     cdef readonly Proactor proactor
     cdef Handler handler
-    cdef int worker                 # by number: its memory may be gone when the listener is closed
+    cdef int worker                 # which accepts, by number
     cdef bint closed                # by close(), or it never listened
     cdef readonly tuple address
 
@@ -76,6 +76,22 @@ cdef class Listener:
             sessions=iocp_read32(&self.native.limit.sessions),
             max_sessions=self.native.limit.most or None)
 
+    cdef int error(self):
+        """Why it was not armed, or 0."""
+        cdef int error
+        AcquireSRWLockExclusive(&self.native.worker.published_lock)
+        error = self.native.error
+        ReleaseSRWLockExclusive(&self.native.worker.published_lock)
+        return error
+
+    cdef bint answered(self):
+        """Whoever waits for its worker goes on, though perhaps it has not had the GIL since."""
+        cdef bint answered
+        AcquireSRWLockExclusive(&self.native.worker.published_lock)
+        answered = self.native.answered
+        ReleaseSRWLockExclusive(&self.native.worker.published_lock)
+        return answered or self.proactor.pool.life == LEAKED
+
     cdef bint over(self):
         """No worker will look at it again."""
         return InterlockedCompareExchange(&self.native.holds, 0, 0) == 0
@@ -94,7 +110,7 @@ cdef bint in_callback_of_any():
     """Is this thread a worker's, of any proactor? Workers never wait for workers."""
     cdef Proactor proactor
     for proactor in _live:
-        if proactor.native != NULL and proactor.process_id == process_id and proactor.in_callback():
+        if proactor.in_callback():
             return True
     return False
 
@@ -106,7 +122,7 @@ cdef bint in_circle():
     thread = PyThread_get_thread_ident()
     for step in range(len(_waiting)):
         listener = _waiting.get(thread)
-        if listener is None or listener.proactor.answered(listener.native):
+        if listener is None or listener.answered():
             return False
         thread = listener.native.worker.thread  # 0: it is not in a callback
         if thread == PyThread_get_thread_ident():

@@ -1,11 +1,7 @@
 # The proactor as Python sees it.
 #
-# Ownership: a Proactor owns its workers' memory and frees it when their threads have ended. It keeps listeners and
-# loads as long as a worker may look at them.
+# Ownership: a Proactor holds its WorkerPool. It is held itself until it is closed (_life.pxi).
 # Threads: under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
-
-_leaked = []    # what an operation that never ended may still write to
-
 
 cdef class Proactor:
     """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)\n--\n
@@ -23,33 +19,27 @@ cdef class Proactor:
 
     Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
     """
-    cdef Worker *native         # the workers
-    cdef PyThread_type_lock *ended  # one a worker; freed last, for several threads may wait in close()
-    cdef int count
+    cdef WorkerPool pool
     cdef bint polled            # there is no thread
-    cdef long process_id
     cdef readonly str backend
     cdef list threads
-    cdef list kept          # listeners and loads that workers may look at
-    cdef Py_ssize_t kept_enough     # of them, to see which are over
-    cdef list last_rows     # the statistics, once the workers have gone
     cdef set begun          # workers whose thread runs the loop, or has
     cdef int listened
-    cdef readonly bint closing      # close() was called, or a callback has raised SystemExit or KeyboardInterrupt
-    cdef bint leaked
-    cdef str leak               # what close() says of it
+    cdef str leak               # what close() says if memory was leaked
     cdef uint64_t drain         # nanoseconds, of a close() that names none
     cdef uint64_t done_seen     # what close() has last seen the workers get done
     cdef double done_at         # ... and when it had grown
-    cdef object failure         # what a callback has raised to stop us
     cdef int posted
     cdef bint polling
     cdef unsigned long poller   # the system's number of the thread that polls
     cdef double close_by    # time.monotonic() when what is left is aborted
     cdef object __weakref__
 
+    def __cinit__(self):
+        self.pool = WorkerPool.__new__(WorkerPool)
+
     def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=DRAIN):
-        if self.native != NULL or self.closing:
+        if self.pool.life != UNMADE:
             raise RuntimeError("Proactor.__init__() was called twice")
         cdef int i, chosen
         _start_up()
@@ -61,19 +51,10 @@ cdef class Proactor:
         chosen = _choose_backend(backend)
         self.backend = iocp_backend_name(chosen).decode()
         self.threads = []
-        self.kept = []
         self.begun = set()
         self.close_by = INFINITY
-        self.process_id = iocp_process_id()
         self.drain = time_to_drain
-        try:
-            self.make_workers(count, chosen, skips)
-        except BaseException:
-            self.closing = True
-            self.last_rows = self.rows()
-            self.let_go(True)
-            raise
-        self.native[0].places.limit.most = most
+        self.pool.make(count, chosen, skips, most)
         self.polled = threads == 0
         _live.add(self)
         if self.polled:
@@ -87,15 +68,6 @@ cdef class Proactor:
             self.close(0)
             raise
 
-    def __dealloc__(self):
-        # Threads hold a reference, so there are none. If workers are here still, nobody has closed them: in a child
-        # they are the parent's, and at the interpreter's end what they refer to may be gone. They are not touched.
-        cdef int i
-        for i in range(self.count if self.ended != NULL else 0):
-            if self.ended[i] != NULL:
-                PyThread_free_lock(self.ended[i])
-        free(self.ended)
-
     def __enter__(self):
         return self
 
@@ -104,23 +76,30 @@ cdef class Proactor:
 
     def _run(self, int index):
         """The body of a worker's thread. If close() came first, the workers are not ours to touch any more."""
-        if self.closing:
+        cdef Worker *worker = &self.pool.native[index]
+        if self.pool.life != RUNNING:
             return
         self.begun.add(index)
         with nogil:
-            worker_run(&self.native[index])
-        if self.process_id != process_id:
-            self.raise_failure()    # it has ended by sys.exit()
+            worker_run(worker)
+        if self.pool.life == PARENTS:
+            self.pool.raise_failure()   # it has ended by sys.exit()
             logging.getLogger("iocpcore").error(
                 "a callback that called fork() has returned in the child process: the proactor belongs to the parent")
 
     @property
+    def closing(self):
+        """close() was called, or a callback has raised SystemExit or KeyboardInterrupt."""
+        return self.pool.life >= STOPPING
+
+    @property
     def workers(self):
         """How many worker threads it was made with; 0: it is polled."""
-        return 0 if self.polled else self.count
+        return 0 if self.polled else self.pool.count
 
     def __repr__(self):
-        state = "closed" if self.closing else f"{self.count} worker{'s' * (self.count != 1)}"
+        count = self.pool.count
+        state = "closed" if self.closing else f"{count} worker{'s' * (count != 1)}"
         return f"<iocpcore.Proactor {self.backend}, {state}>"
 
     def listen(self, handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None,
@@ -153,7 +132,7 @@ cdef class Proactor:
         without shared, if sock belongs to a completion port already.
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
         """
-        self.check()
+        self.pool.check(RUNNING)
         self.claim()
         cdef Listener listener = Listener.__new__(Listener)
         listener.proactor = self
@@ -184,7 +163,7 @@ cdef class Proactor:
             if not given:
                 sock.close()    # unless a worker has it by now
             raise
-        error = self.error_of(listener.native)
+        error = listener.error()
         if error != 0:
             raise listening_error(error)
         return listener
@@ -206,7 +185,7 @@ cdef class Proactor:
         Raises OSError if a host cannot be resolved (socket.gaierror) or the local address cannot be had.
         Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex
         """
-        self.check()
+        self.pool.check(RUNNING)
         if as_native(handler) is not None or isinstance(handler, Load):
             raise TypeError("connect() takes an object with callbacks; the native client is a Load")
         cdef Handler made = handler_for(handler, "connect", options)
@@ -233,7 +212,7 @@ cdef class Proactor:
         Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS;
         OSError if the descriptor was given to a proactor already (a duplicate is another descriptor).
         """
-        self.check()
+        self.pool.check(RUNNING)
         _check_tcp(sock)
         _check_connected(sock)
         cdef Handler native = as_native(handler)    # lives as long as the module: nobody else keeps it for the session
@@ -244,7 +223,7 @@ cdef class Proactor:
         cdef Message *message
         cdef Session session = None
         cdef int index
-        self.check()    # the handler's attributes and the socket may have run others' code
+        self.pool.check(RUNNING)    # the handler's attributes and the socket may have run others' code
         index = self.worker_for_another()
         message = message_new(do_adopt)
         if message == NULL:
@@ -254,7 +233,7 @@ cdef class Proactor:
             session = self.attach_session(message, index, native)
             learn_names(session, descriptor_of(sock))
         self.put_socket(index, message, sock)
-        warn_of_backlog(&self.native[index])
+        warn_of_backlog(&self.pool.native[index])
         return session
 
     def post(self, function, *args, worker=None):
@@ -270,22 +249,22 @@ cdef class Proactor:
         wrong = why_useless(function)
         if wrong is not None:
             raise TypeError(f"the function to be called, of type {type(function).__name__}, {wrong}")
-        self.check()
+        self.pool.check(RUNNING)
         if worker is not None:
-            index = <int> whole("worker", worker, 0, self.count - 1)
+            index = <int> whole("worker", worker, 0, self.pool.count - 1)
         else:
             index = self.here()
             if index < 0:
-                index = self.next_alive(self.posted, None)
+                index = self.pool.next_alive(self.posted, None)
                 self.posted += 1
-        what = (self, function, args)
+        what = (self.pool, function, args)
         cdef Message *message = message_new(do_call)
         if message == NULL:
             raise MemoryError()
         message.python = <void *> what
         Py_INCREF(what)
-        self.put(index, message, False)
-        warn_of_backlog(&self.native[index])    # still there: the GIL was not given up
+        self.pool.put(index, message, False)
+        warn_of_backlog(&self.pool.native[index])
 
     def poll(self, timeout=None):
         """poll(timeout=None)
@@ -305,15 +284,15 @@ cdef class Proactor:
         while True:
             count = self.poll_once(deadline - time.monotonic())
             PyErr_CheckSignals()
-            self.raise_failure()
-            self.check_process()    # a callback may have forked
-            while self.is_broken(0) and not worker_over(&self.native[0]):
+            self.pool.raise_failure()
+            self.pool.check(LEAKED)    # a callback may have forked
+            while self.pool.is_broken(0) and not worker_over(&self.pool.native[0]):
                 self.poll_once(0)   # which ends what is there
-            self.check_port(0)
+            self.pool.check_port(0)
             if count > 0 or time.monotonic() >= deadline or self.closing or self.done_without_packets() != before:
                 break
-        if self.native != NULL:     # a callback may have closed us
-            iocp_submit(self.native[0].port)    # the next poll may be long in coming
+        if self.pool.life < STOPPED:    # a callback may have closed us
+            iocp_submit(self.pool.native[0].port)    # the next poll may be long in coming
         return count
 
     def stats(self):
@@ -322,9 +301,9 @@ cdef class Proactor:
         A frozen snapshot of the counters, a Stats: their sums, and in `workers` the row of each worker. A worker
         publishes its row after each batch of packets. After close(): the last row of each.
         """
-        self.check_process()
-        rows = self.rows()
-        self.forget_over()
+        self.pool.check(LEAKED)
+        rows = self.pool.rows()
+        self.pool.forget_over()
         sums = {name: sum([row[name] for row in rows]) for name in rows[0]}
         workers = tuple([WorkerStats(**in_seconds(row)) for row in rows])
         return Stats(**in_seconds(sums), backend=self.backend, workers=workers)
@@ -349,104 +328,36 @@ cdef class Proactor:
         What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again here.
         """
         cdef uint64_t time_to_drain = self.drain if drain is None else nanoseconds("drain", drain)
-        self.check_process()
-        if self.polled and self.native != NULL:
+        self.pool.check(LEAKED)
+        if self.polled and self.pool.life < STOPPED:
             self.own()
-        self.closing = True
+        self.pool.life = max(self.pool.life, STOPPING)
         self.close_by = min(self.close_by, time.monotonic() + time_to_drain / 1e9)
-        if self.native != NULL:
-            self.ask_to_close(time_to_drain)
+        if self.pool.life < STOPPED:
+            self.pool.ask_to_close(time_to_drain)
             if self.in_callback():
                 return
             self.done_at = 0    # the margin begins anew: who polls gets nothing done between two calls
             ended = self.poll_to_the_end() if self.polled else self.wait_for_workers()
-            self.check_process()    # a callback may have forked
-            self.last_rows = self.rows()
+            self.pool.check(LEAKED)    # a callback may have forked
             self.let_go(ended)
         _live.discard(self)
-        if self.leaked:
+        if self.pool.life == LEAKED:
             raise RuntimeError(self.leak)
-        self.raise_failure()
+        self.pool.raise_failure()
 
     # ---- for the classes above ----
 
-    cdef int make_workers(self, int count, int backend, bint skip_on_success) except -1:
-        cdef int i, error
-        self.native = <Worker *> calloc(count, sizeof(Worker))
-        self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
-        if self.native == NULL or self.ended == NULL:
-            raise MemoryError()
-        self.count = count
-        for i in range(count):
-            self.native[i].ended = self.ended[i] = held_lock()
-            error = worker_init(&self.native[i], i, self.native, count, backend, skip_on_success)
-            if error != 0:
-                raise system_error(error)
-            self.native[i].attach = attach
-            self.native[i].warn_period = nanoseconds("WARNED_EVERY", WARNED_EVERY)
-        return 0
-
-    cdef int check_process(self) except -1:
-        if self.process_id == 0:
-            raise RuntimeError("Proactor.__init__() was not called")
-        if self.process_id != iocp_process_id():
-            raise RuntimeError("this proactor belongs to the parent process; make a new one after fork")
-        return 0
-
-    cdef int check(self) except -1:
-        """It is open, and ours."""
-        self.check_process()
-        if self.closing or self.native == NULL:
-            raise RuntimeError("the proactor is closed")
-        return 0
-
-    cdef int keep(self, kept) except -1:
-        """Workers will refer to it. At times, let go of those that are over."""
-        if len(self.kept) >= self.kept_enough:
-            self.forget_over()
-            self.kept_enough = 2 * len(self.kept) + 16
-        self.kept.append(kept)
-        return 0
-
-    cdef int forget_over(self) except -1:
-        """The GIL is not given up in between: nobody else adds one that would be lost."""
-        self.kept = [one for one in self.kept if not is_over(one)]
-        return 0
-
-    cdef int put(self, int index, Message *message, bint closed_is_fine) except -1:
-        """Give the message to a worker."""
-        self.check_process()
-        if self.native != NULL and (closed_is_fine or not self.closing) and inbox_put(&self.native[index], message):
-            return 0
-        forget_message(message)
-        if not self.closing:
-            if self.native == NULL or self.native[index].broken == NOT_BROKEN:
-                raise MemoryError(CANNOT_WAKE)
-            if not closed_is_fine:
-                self.check_port(index)
-        elif not closed_is_fine:
-            raise RuntimeError("the proactor is closed")
-        return 0
-
-    cdef bint is_broken(self, int index):
-        return self.native != NULL and self.native[index].broken != NOT_BROKEN
-
-    cdef int check_port(self, int index) except -1:
-        """Its worker's port is not broken: else the error with which its sessions have ended."""
-        if self.is_broken(index):
-            raise system_error(self.native[index].broken_by)
-        return 0
-
     cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
-        self.check()
+        self.pool.check(RUNNING)
         cdef Message *message = connect_message(family, address)
         message.handler = handler
         self.put_loaded(index, message)
-        warn_of_backlog(&self.native[index])    # still there, and the last thing to be done: others' code may log it
+        warn_of_backlog(&self.pool.native[index])
         return 0
 
     cdef Session connect_session(self, Handler handler, int family, tuple address, sock):
-        self.check()    # resolving takes its time, and the handler's attributes run others' code
+        self.pool.check(RUNNING)    # resolving takes its time, and the handler's attributes run others' code
         cdef int index = self.worker_for_another()
         cdef Message *message = connect_message(family, address)
         cdef Session session = self.attach_session(message, index, handler)
@@ -456,14 +367,14 @@ cdef class Proactor:
             self.put_socket(index, message, sock)
         else:
             self.put_loaded(index, message)
-        warn_of_backlog(&self.native[index])
+        warn_of_backlog(&self.pool.native[index])
         return session
 
     cdef Session attach_session(self, Message *message, int index, Handler handler):
         """The Session of a connection that the message asks for; frees the message if it cannot be made."""
         cdef Session session
         try:
-            session = new_session(self, index, handler)
+            session = new_session(self.pool, index, handler)
         except BaseException:
             message_free(message)
             raise
@@ -474,8 +385,8 @@ cdef class Proactor:
 
     cdef int put_loaded(self, int index, Message *message) except -1:
         """Give the message, which makes a session, to a worker, whose load it is from now on."""
-        self.put(index, message, False)
-        InterlockedIncrement(&self.native[index].load)  # still there: no Python has run in between
+        self.pool.put(index, message, False)
+        InterlockedIncrement(&self.pool.native[index].load)
         return 0
 
     cdef int put_socket(self, int index, Message *message, sock) except -1:
@@ -484,10 +395,10 @@ cdef class Proactor:
         if descriptor == INVALID_SOCKET:
             forget_message(message)
             raise ValueError("sock was closed while it was handed over")
-        if self.native == NULL:     # making the Session may have run a finalizer, and that others' code
+        if self.pool.life != RUNNING:   # making the Session may have run a finalizer, and that others' code
             forget_message(message)
             raise RuntimeError("the proactor is closed")
-        cdef int error = iocp_claim(descriptor, self.native[index].port, KEY_OPERATION)
+        cdef int error = iocp_claim(descriptor, self.pool.native[index].port, KEY_OPERATION)
         if error != 0:
             forget_message(message)
             raise taken_error(error)
@@ -500,33 +411,17 @@ cdef class Proactor:
         let_go_of(sock)
         return 0
 
-    cdef int next_alive(self, int turn, list numbers) except -1:
-        """The place of the worker whose turn it is, in the list or among all. One with a broken port is passed over."""
-        cdef int i, at
-        cdef int count = self.count if numbers is None else <int> len(numbers)
-        for i in range(count):
-            at = (turn + i) % count
-            if not self.is_broken(at if numbers is None else numbers[at]):
-                return at
-        return turn % count
-
     cdef int worker_for_another(self):
         """Of the callback we are in, else the one with the fewest sessions."""
-        cdef int i, best = self.here()
-        if best >= 0 or self.native == NULL:
-            return best
-        best = 0
-        for i in range(1, self.count):
-            if iocp_read32(&self.native[i].load) < iocp_read32(&self.native[best].load):
-                best = i
-        return best
+        cdef int here = self.here()
+        return here if here >= 0 else self.pool.emptiest()
 
     cdef int here(self):
         """The number of the worker in whose thread this is called, with the GIL and the worker's consent; else -1."""
         cdef int i
         cdef unsigned long thread = PyThread_get_thread_ident()
-        for i in range(self.count if self.native != NULL else 0):
-            if self.native[i].thread == thread:
+        for i in range(self.pool.count if self.pool.lives() else 0):
+            if self.pool.native[i].thread == thread:
                 return i if not self.polled or self.polled_here() else -1
         return -1
 
@@ -538,10 +433,10 @@ cdef class Proactor:
     cdef object serving(self, Listener listener, workers):
         """The numbers of those that serve its sessions: a list that nobody else has."""
         cdef int i
-        given = range(self.count) if workers is None else workers
+        given = range(self.pool.count) if workers is None else workers
         if not isinstance(given, (list, tuple, range)):
             raise TypeError(f"workers must be a list of their numbers, not {type(workers).__name__}")
-        serving = [whole("a worker's number", worker, 0, self.count - 1) for worker in given]
+        serving = [whole("a worker's number", worker, 0, self.pool.count - 1) for worker in given]
         if not serving:
             raise ValueError("workers must name at least one")
         for i in serving:
@@ -550,8 +445,8 @@ cdef class Proactor:
 
     cdef int arm(self, Listener listener, list serving, sock) except -1:
         """Give it and its socket to a worker. If that fails before a worker has the socket, it stays its owner's."""
-        self.keep(listener)
-        self.check()    # resolving takes its time, and the handler's attributes and a given sock run others' code
+        self.pool.keep(listener)
+        self.pool.check(RUNNING)    # resolving takes its time; the handler's attributes and sock may run others' code
         # From here no Python runs, which could close the proactor or the socket, until a worker has both.
         listener.native.socket = descriptor_of(sock)
         if listener.native.socket == INVALID_SOCKET:
@@ -583,10 +478,10 @@ cdef class Proactor:
         """Which is to accept: in a callback the callback's own, else they take turns."""
         cdef int i = self.here()
         if i < 0:
-            i = serving[self.next_alive(self.listened, serving)]
+            i = serving[self.pool.next_alive(self.listened, serving)]
             self.listened += 1
         listener.worker = i
-        listener.native.worker = &self.native[i]
+        listener.native.worker = &self.pool.native[i]
         return 0
 
     cdef int arm_there(self, Listener listener, sock) except -1:
@@ -610,7 +505,7 @@ cdef class Proactor:
         message = message_about(do_listen, listener.native)
         if message == NULL:
             raise MemoryError()
-        self.put(listener.worker, message, False)
+        self.pool.put(listener.worker, message, False)
         listener.closed = False     # it has a worker to tell
         let_go_of(sock)
         return 0
@@ -618,9 +513,9 @@ cdef class Proactor:
     cdef int wait_until_armed(self, Listener listener) except -1:
         try:
             while not wait_for(listener.native.armed, time.monotonic() + 1):
-                if self.leaked:     # its worker may never come back
+                if self.pool.life == LEAKED:    # its worker may never come back
                     raise RuntimeError("the proactor is closed")
-                if self.polled and self.native != NULL and not self.poller_lives():
+                if self.polled and self.pool.life < STOPPED and not self.poller_lives():
                     self.own()
         except BaseException:
             listener.ask_to_close()
@@ -630,22 +525,22 @@ cdef class Proactor:
     cdef int unlisten(self, Listener listener) except -1:
         """At once if this is the worker's own thread, else the worker is asked."""
         cdef Message *message
-        self.check_process()
-        if self.native != NULL and self.here() == listener.worker:
-            self.native[listener.worker].now = iocp_now(self.native[listener.worker].port)
-            unlisten_here(&self.native[listener.worker], listener.native, True)
+        self.pool.check(LEAKED)
+        if self.here() == listener.worker:
+            self.pool.native[listener.worker].now = iocp_now(self.pool.native[listener.worker].port)
+            unlisten_here(&self.pool.native[listener.worker], listener.native, True)
             return 0
         if listener.over():
             return 0    # its worker has forgotten it; nobody may keep it any more, and a request would outlive it
         message = message_about(do_unlisten, listener.native)
         if message == NULL:
             raise MemoryError()
-        return self.put(listener.worker, message, True)
+        return self.pool.put(listener.worker, message, True)
 
     cdef int wait_until_unlistened(self, Listener listener) except -1:
         cdef double deadline = time.monotonic() + MARGIN
         while not wait_for(listener.native.unlistened, min(deadline, time.monotonic() + 1)):
-            if self.polled and self.native != NULL and not self.poller_lives():
+            if self.polled and self.pool.life < STOPPED and not self.poller_lives():
                 self.own()      # which raises
             if time.monotonic() >= deadline:
                 raise RuntimeError(f"the listener of port {listener.port} is not closed yet: worker {listener.worker} "
@@ -656,40 +551,37 @@ cdef class Proactor:
 
     cdef void claim(self) noexcept:
         """The first thread that listens or polls is the one that polls, from now on and it alone."""
-        if self.polled and self.native != NULL and self.native[0].thread == 0:
-            self.native[0].thread = PyThread_get_thread_ident()
+        if self.polled and self.pool.native[0].thread == 0:
+            self.pool.native[0].thread = PyThread_get_thread_ident()
             self.poller = PyThread_get_thread_native_id()
 
     cdef bint polled_here(self) noexcept:
         """Is this the thread that polls? Python's identity of one that has ended is given to the next."""
-        return (self.native != NULL and self.native[0].thread == PyThread_get_thread_ident()
+        return (self.pool.native[0].thread == PyThread_get_thread_ident()
                 and self.poller == PyThread_get_thread_native_id())
 
     cdef int own(self) except -1:
         """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
+        self.pool.check(STOPPING)
         self.claim()
-        if self.native == NULL:
-            raise RuntimeError("the proactor is closed")
         if not self.polled_here():
             ended = "" if self.poller_lives() else ", and ended without closing it"
             raise RuntimeError(f"another thread polls this proactor{ended}")
         return 0
 
     cdef bint poller_lives(self) except -1:
-        cdef unsigned long thread = self.native[0].thread if self.native != NULL else 0
+        cdef unsigned long thread = self.pool.native[0].thread
         if thread == PyThread_get_thread_ident():
             return self.polled_here()
         return thread in sys._current_frames()
 
     cdef int check_polls(self) except -1:
-        self.check_process()
+        self.pool.check(LEAKED)
         if not self.polled:
             raise RuntimeError("a proactor with workers is not polled: workers=0 makes one that is")
-        if self.native == NULL:
-            raise RuntimeError("the proactor is closed")
         self.own()
-        self.check_port(0)
-        if worker_over(&self.native[0]):    # a callback has closed it, and close() was not called again
+        self.pool.check_port(0)
+        if worker_over(&self.pool.native[0]):    # a callback has closed it, and close() was not called again
             raise RuntimeError("the proactor is closed")
         if self.polling:
             raise RuntimeError("poll() was called in a callback")
@@ -699,72 +591,24 @@ cdef class Proactor:
         """At most a tenth of a second, so that signals are noticed."""
         cdef DWORD milliseconds = <DWORD> (min(max(seconds, 0), 0.1) * 1000 + 0.999)
         cdef unsigned int count
-        if self.native == NULL:     # a signal's handler has closed it
+        if self.pool.life >= STOPPED:   # a signal's handler has closed it
             return 0
         self.polling = True
         with nogil:
-            count = worker_turn(&self.native[0], milliseconds)
+            count = worker_turn(&self.pool.native[0], milliseconds)
         self.polling = False
         return count
 
     cdef uint64_t done_without_packets(self):
-        if self.native == NULL:
-            return 0
-        return self.native[0].stats.inline_successes + self.native[0].stats.callbacks
+        return self.pool.native[0].stats.inline_successes + self.pool.native[0].stats.callbacks
 
     cdef bint poll_to_the_end(self) except -1:
-        while self.native != NULL and not worker_over(&self.native[0]):   # a signal handler may close too
+        while self.pool.life < STOPPED and not worker_over(&self.pool.native[0]):   # a signal handler may close too
             if not self.gets_on():
                 return False
             self.poll_once(0.1)
             PyErr_CheckSignals()
         return True
-
-    # ---- stopping ----
-
-    cdef void stop_because_of(self, error) noexcept:
-        """A callback has raised what ends programs. Who waits for us will raise it."""
-        cdef int i
-        if self.failure is None:
-            self.failure = error
-        self.closing = True
-        if self.native == NULL or self.process_id != process_id:
-            return      # they were left behind, or are being freed, or are the parent's
-        for i in range(self.count):
-            inbox_ask_to_close(&self.native[i], 0)
-
-    cdef int raise_failure(self) except -1:
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            raise failure
-        return 0
-
-    cdef int ask_to_close(self, uint64_t drain) except -1:
-        cdef int i
-        for i in range(self.count):
-            if not inbox_ask_to_close(&self.native[i], drain):
-                raise MemoryError(CANNOT_WAKE)
-        return 0
-
-    cdef int error_of(self, NativeListener *listener):
-        """Of one whose worker may have gone: then it is written no more."""
-        cdef int error
-        if self.native == NULL:
-            return listener.error
-        AcquireSRWLockExclusive(&listener.worker.published_lock)
-        error = listener.error
-        ReleaseSRWLockExclusive(&listener.worker.published_lock)
-        return error
-
-    cdef bint answered(self, NativeListener *listener):
-        """Whoever waits for its worker goes on, though perhaps it has not had the GIL since."""
-        cdef bint answered
-        if self.native == NULL:
-            return True
-        AcquireSRWLockExclusive(&listener.worker.published_lock)
-        answered = listener.answered
-        ReleaseSRWLockExclusive(&listener.worker.published_lock)
-        return answered
 
     cdef bint wait_for_workers(self) except -1:
         """Whether all that have begun have ended.
@@ -774,7 +618,7 @@ cdef class Proactor:
         """
         cdef int i
         for i in sorted(self.begun):
-            while not wait_for(self.ended[i], time.monotonic() + 0.1):
+            while not wait_for(self.pool.ended[i], time.monotonic() + 0.1):
                 if not self.gets_on():
                     return False
             self.threads[i].join(MARGIN)
@@ -784,11 +628,8 @@ cdef class Proactor:
         """Grows with whatever the workers get done; with callbacks, which are counted with the GIL, one by one."""
         cdef int i
         cdef uint64_t done = 0
-        for i in range(self.count if self.native != NULL else 0):
-            done += self.native[i].stats.callbacks
-            AcquireSRWLockExclusive(&self.native[i].published_lock)
-            done += self.native[i].published.packets
-            ReleaseSRWLockExclusive(&self.native[i].published_lock)
+        for i in range(self.pool.count):
+            done += self.pool.native[i].stats.callbacks + self.pool.row(i).packets
         return done
 
     cdef bint gets_on(self) except -1:
@@ -798,25 +639,29 @@ cdef class Proactor:
         if done != self.done_seen or now < self.close_by or self.done_at == 0:
             self.done_seen = done
             self.done_at = now
-        return now < self.done_at + MARGIN and not self.leaked
+        return now < self.done_at + MARGIN and self.pool.life != LEAKED
 
     # ---- what has held close() up ----
 
-    cdef str held_up_by(self, Worker *native, double seconds):
+    cdef int let_go(self, bint ended) except -1:
+        """Of the workers, and say what has held up those that had to be left behind."""
+        self.pool.let_go(ended)
+        if self.pool.life == LEAKED and self.leak is None:
+            self.leak = self.held_up_by(MARGIN if not ended else LEAVE_TIME / 1e9)
+        return 0
+
+    cdef str held_up_by(self, double seconds):
         cdef int i
-        held = [self.hold_up(&native[i]) for i in range(self.count)]
+        held = [self.hold_up(&self.pool.native[i]) for i in range(self.pool.count)]
         return (f"close() timed out after {seconds:g} s without progress: {'; '.join([one for one in held if one])}. "
                 "The memory in use was leaked on purpose.")
 
     cdef str hold_up(self, Worker *worker):
         """What this worker has left undone, or None."""
-        cdef StatsRow row
+        cdef StatsRow row = self.pool.row(worker.index)
         runs = self.runs(worker.index)
         if runs and worker.callback != NULL:
             return f"worker {worker.index} is in {self.callback_of(worker)}"
-        AcquireSRWLockExclusive(&worker.published_lock)
-        row = worker.published
-        ReleaseSRWLockExclusive(&worker.published_lock)
         if row.active > 0:
             have = "session has" if row.active == 1 else "sessions have"
             return f"worker {worker.index}: {row.active} {have} operations in flight"
@@ -829,9 +674,9 @@ cdef class Proactor:
         """Its thread has not ended. One that is polled has none."""
         if index not in self.begun:
             return False
-        if not PyThread_acquire_lock(self.ended[index], NOWAIT_LOCK):
+        if not PyThread_acquire_lock(self.pool.ended[index], NOWAIT_LOCK):
             return True
-        PyThread_release_lock(self.ended[index])
+        PyThread_release_lock(self.pool.ended[index])
         return False
 
     cdef str callback_of(self, Worker *worker):
@@ -844,65 +689,6 @@ cdef class Proactor:
         session = callee
         kind = "a closed session" if session.handler is None else session.handler.kind
         return f"{name} of {kind}, session {session.number}"
-
-    cdef list rows(self):
-        cdef int i
-        cdef StatsRow row
-        rows = []
-        for i in range(self.count):
-            if self.native == NULL:     # looked at each time: making a dict may run finalizers, and they others' code
-                return self.last_rows
-            AcquireSRWLockExclusive(&self.native[i].published_lock)
-            row = self.native[i].published
-            ReleaseSRWLockExclusive(&self.native[i].published_lock)
-            rows.append(row)
-        return rows
-
-    cdef int let_go(self, bint ended) except -1:
-        """Of the workers: nobody finds them any more. Of several threads that close one does it."""
-        cdef Worker *native = self.native
-        self.native = NULL
-        if native == NULL:
-            return 0
-        self.leak = self.held_up_by(native, MARGIN if not ended else LEAVE_TIME / 1e9)
-        cdef bint drained = ended and free_workers(native, self.count)
-        self.leaked = not drained and not (ended and any_broken(native, self.count))
-        if ended:   # else some still count
-            self.last_rows = [native[i].stats for i in range(self.count)]
-        if not drained:
-            _leaked.append(self.kept)
-        else:
-            free(native)
-            self.kept.clear()
-        return 0
-
-
-cdef int forget_message(Message *message) except -1:
-    """One that no worker has taken."""
-    cdef void *python = message.python
-    message_free(message)
-    if python != NULL:
-        Py_DECREF(<object> python)
-    return 0
-
-
-cdef bint any_broken(Worker *native, int count):
-    """Then the log has said that not all ended."""
-    cdef int i
-    for i in range(count):
-        if native[i].broken != NOT_BROKEN:
-            return True
-    return False
-
-
-cdef bint free_workers(Worker *native, int count):
-    """Whether nothing had to be left behind. Calls who has not been told yet."""
-    cdef int i
-    cdef bint drained = True
-    for i in range(count):
-        drained &= worker_free(&native[i])
-    return drained
-
 
 cdef dict in_seconds(dict row):
     """What the worker counts in nanoseconds, as Python has all times."""

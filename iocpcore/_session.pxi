@@ -17,7 +17,6 @@ class SendLimitExceeded(BufferError):
 
 
 cdef uint64_t sessions_made = 0     # by this process
-cdef long process_id = iocp_process_id()    # of this process: asking the system for it at each send would cost
 
 
 @cython.final
@@ -37,9 +36,9 @@ cdef class Session:
     - data: the user's own, None at first.
     - listener: which has accepted it; None if we connected, or adopted it.
     """
-    cdef Proactor proactor          # None once it is closed
+    cdef WorkerPool pool
     cdef Link *link
-    cdef Callbacks handler          # so too
+    cdef Callbacks handler          # None once it is closed
     cdef readonly Listener listener     # None if we connected, or adopted it
     cdef public object data             # the user's own
     cdef uint64_t number
@@ -198,15 +197,15 @@ cdef class Session:
     # ---- how ----
 
     cdef bint is_closed(self) noexcept:
-        return self.over or self.proactor.native == NULL
+        return self.over or self.pool.life >= STOPPED
 
     cdef Worker *native_worker(self) except? NULL:
         """NULL if it has gone."""
         if self.is_closed():
             return NULL
-        if self.proactor.process_id != process_id:
+        if self.pool.life == PARENTS:
             raise RuntimeError("this session belongs to the parent process")
-        return &self.proactor.native[self.worker]
+        return &self.pool.native[self.worker]
 
     cdef NativeSession *here(self, Worker *worker) noexcept:
         """The native session, or NULL: this thread must go through the inbox, or it has gone."""
@@ -310,7 +309,7 @@ cdef class Session:
         """By the worker: MemoryError, unless it has ended, and with it the session."""
         cdef bint ended = inbox_is_shut(worker)
         message_free(message)
-        if not ended and not self.proactor.is_broken(self.worker):
+        if not ended and not self.pool.is_broken(self.worker):
             raise MemoryError(CANNOT_WAKE)
         return 0
 
@@ -330,11 +329,11 @@ cdef Buffer *copy(const char *data, size_t length, size_t room) except NULL:
     return buffer
 
 
-cdef Session new_session(Proactor proactor, int worker, Callbacks handler):
+cdef Session new_session(WorkerPool pool, int worker, Callbacks handler):
     global sessions_made
     cdef Session session = Session.__new__(Session)
     session.ending = session.leaving = session.over = False
-    session.proactor = proactor
+    session.pool = pool
     session.worker = worker
     session.handler = handler
     sessions_made += 1

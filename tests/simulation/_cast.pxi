@@ -447,9 +447,10 @@ cdef void make_cast(Run *run) noexcept:
     cast.whims = sim_scale(1, 64) if sim_below(4) else 0
     cast.calls = sim_scale(4, 256) if sim_below(4) else 0
     cast.proactor = Proactor.__new__(Proactor)
-    cast.proactor.native = run.workers
-    cast.proactor.count = run.count
-    cast.proactor.process_id = process_id
+    cast.proactor.pool.native = run.workers
+    cast.proactor.pool.count = run.count
+    cast.proactor.pool.process_id = iocp_process_id()
+    cast.proactor.pool.life = RUNNING
     run.dials = <int> min(sim_scale(1, DIALS) if sim_one_in(3) else 0, run.limits.calls)
     run.cast = <void *> cast
     Py_INCREF(cast)
@@ -460,7 +461,7 @@ cdef void foreigners_act(Run *run) noexcept nogil:
     global held
     with gil:
         held = 1
-        (<Cast> run.cast).proactor.closing = run.closing
+        (<Cast> run.cast).proactor.pool.life = STOPPING if run.closing else RUNNING
         (<Cast> run.cast).act_from_outside()
         held = 0
 
