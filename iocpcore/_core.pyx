@@ -6,7 +6,7 @@
 
 Ownership: a WorkerPool owns its workers' memory until nobody refers to it. A Listener, a Load and a handler own their
 structs; the pool keeps them as long as a worker may look at them.
-Threads: everything here runs under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
+Threads: everything here runs under the GIL, but for the drivers, which give it up while a worker works.
 """
 import _socket as _csocket
 import _thread
@@ -120,6 +120,8 @@ include "_common.pxi"
 include "_backend.pxi"
 include "_warnings.pxi"
 include "_workers.pxi"
+include "_drivers.pxi"
+include "_closing.pxi"
 include "_handler.pxi"
 include "_options.pxi"
 include "_load.pxi"

@@ -110,7 +110,7 @@ cdef bint in_callback_of_any():
     """Is this thread a worker's, of any proactor? Workers never wait for workers."""
     cdef Proactor proactor
     for proactor in _live:
-        if proactor.in_callback():
+        if proactor.driver.in_callback():
             return True
     return False
 

@@ -1,7 +1,7 @@
 # The proactor as Python sees it.
 #
 # Ownership: a Proactor holds its WorkerPool. It is held itself until it is closed (_life.pxi).
-# Threads: under the GIL, but for Proactor._run, which gives it up for the whole life of a worker.
+# Threads: under the GIL.
 
 cdef class Proactor:
     """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)\n--\n
@@ -20,19 +20,14 @@ cdef class Proactor:
     Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
     """
     cdef WorkerPool pool
-    cdef bint polled            # there is no thread
+    cdef Driver driver
+    cdef Progress progress      # of the workers, while close() waits for them
     cdef readonly str backend
-    cdef list threads
-    cdef set begun          # workers whose thread runs the loop, or has
+    cdef int threads
     cdef int listened
-    cdef str leak               # what close() says if memory was leaked
-    cdef uint64_t drain         # nanoseconds, of a close() that names none
-    cdef uint64_t done_seen     # what close() has last seen the workers get done
-    cdef double done_at         # ... and when it had grown
     cdef int posted
-    cdef bint polling
-    cdef unsigned long poller   # the system's number of the thread that polls
-    cdef double close_by    # time.monotonic() when what is left is aborted
+    cdef uint64_t drain         # nanoseconds, of a close() that names none
+    cdef str leak               # what close() says if memory was leaked
     cdef object __weakref__
 
     def __cinit__(self):
@@ -41,29 +36,21 @@ cdef class Proactor:
     def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=DRAIN):
         if self.pool.life != UNMADE:
             raise RuntimeError("Proactor.__init__() was called twice")
-        cdef int i, chosen
         _start_up()
-        cdef uint64_t threads = whole("workers", workers, 0, WORKERS_MOST)
-        cdef int count = <int> max(<uint64_t> 1, threads)
+        cdef int threads = <int> whole("workers", workers, 0, WORKERS_MOST)
         cdef int most = 0 if max_sessions is None else <int> whole("max_sessions", max_sessions, 1, 1 << 30)
         cdef bint skips = truth("skip_on_success", skip_on_success)
         cdef uint64_t time_to_drain = nanoseconds("drain", drain)
-        chosen = _choose_backend(backend)
+        cdef int chosen = _choose_backend(backend)
         self.backend = iocp_backend_name(chosen).decode()
-        self.threads = []
-        self.begun = set()
-        self.close_by = INFINITY
+        self.threads = threads
         self.drain = time_to_drain
-        self.pool.make(count, chosen, skips, most)
-        self.polled = threads == 0
+        self.progress = Progress(self.pool)
+        self.driver = new_driver(self.pool, threads == 0)
+        self.pool.make(max(1, threads), chosen, skips, most)
         _live.add(self)
-        if self.polled:
-            return
         try:
-            for i in range(count):
-                self.threads.append(
-                    threading.Thread(target=self._run, args=(i,), name=f"iocpcore-worker-{i}", daemon=True))
-                self.threads[i].start()
+            self.driver.start()
         except BaseException:
             self.close(0)
             raise
@@ -74,19 +61,6 @@ cdef class Proactor:
     def __exit__(self, *exc_info):
         self.close()
 
-    def _run(self, int index):
-        """The body of a worker's thread. If close() came first, the workers are not ours to touch any more."""
-        cdef Worker *worker = &self.pool.native[index]
-        if self.pool.life != RUNNING:
-            return
-        self.begun.add(index)
-        with nogil:
-            worker_run(worker)
-        if self.pool.life == PARENTS:
-            self.pool.raise_failure()   # it has ended by sys.exit()
-            logging.getLogger("iocpcore").error(
-                "a callback that called fork() has returned in the child process: the proactor belongs to the parent")
-
     @property
     def closing(self):
         """close() was called, or a callback has raised SystemExit or KeyboardInterrupt."""
@@ -95,7 +69,7 @@ cdef class Proactor:
     @property
     def workers(self):
         """How many worker threads it was made with; 0: it is polled."""
-        return 0 if self.polled else self.pool.count
+        return self.threads
 
     def __repr__(self):
         count = self.pool.count
@@ -133,7 +107,7 @@ cdef class Proactor:
         Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
         """
         self.pool.check(RUNNING)
-        self.claim()
+        self.driver.claim()
         cdef Listener listener = Listener.__new__(Listener)
         listener.proactor = self
         listener.handler = handler_for(handler, "listen", options)
@@ -253,7 +227,7 @@ cdef class Proactor:
         if worker is not None:
             index = <int> whole("worker", worker, 0, self.pool.count - 1)
         else:
-            index = self.here()
+            index = self.driver.here()
             if index < 0:
                 index = self.pool.next_alive(self.posted, None)
                 self.posted += 1
@@ -277,23 +251,8 @@ cdef class Proactor:
         is broken, after all sessions have ended with that error.
         """
         cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
-        cdef unsigned int count
-        cdef uint64_t before
-        self.check_polls()
-        before = self.done_without_packets()
-        while True:
-            count = self.poll_once(deadline - time.monotonic())
-            PyErr_CheckSignals()
-            self.pool.raise_failure()
-            self.pool.check(LEAKED)    # a callback may have forked
-            while self.pool.is_broken(0) and not worker_over(&self.pool.native[0]):
-                self.poll_once(0)   # which ends what is there
-            self.pool.check_port(0)
-            if count > 0 or time.monotonic() >= deadline or self.closing or self.done_without_packets() != before:
-                break
-        if self.pool.life < STOPPED:    # a callback may have closed us
-            iocp_submit(self.pool.native[0].port)    # the next poll may be long in coming
-        return count
+        self.pool.check(LEAKED)
+        return self.driver.poll(deadline)
 
     def stats(self):
         """stats()
@@ -329,17 +288,16 @@ cdef class Proactor:
         """
         cdef uint64_t time_to_drain = self.drain if drain is None else nanoseconds("drain", drain)
         self.pool.check(LEAKED)
-        if self.polled and self.pool.life < STOPPED:
-            self.own()
+        if self.pool.life < STOPPED:
+            self.driver.own()
         self.pool.life = max(self.pool.life, STOPPING)
-        self.close_by = min(self.close_by, time.monotonic() + time_to_drain / 1e9)
+        self.progress.drain_until(time.monotonic() + time_to_drain / 1e9)
         if self.pool.life < STOPPED:
             self.pool.ask_to_close(time_to_drain)
-            if self.in_callback():
+            if self.driver.in_callback():
                 return
-            self.done_at = 0    # the margin begins anew: who polls gets nothing done between two calls
-            ended = self.poll_to_the_end() if self.polled else self.wait_for_workers()
-            self.pool.check(LEAKED)    # a callback may have forked
+            ended = self.driver.run_to_the_end(self.progress)
+            self.pool.check(LEAKED)     # a callback may have forked
             self.let_go(ended)
         _live.discard(self)
         if self.pool.life == LEAKED:
@@ -413,20 +371,15 @@ cdef class Proactor:
 
     cdef int worker_for_another(self):
         """Of the callback we are in, else the one with the fewest sessions."""
-        cdef int here = self.here()
+        cdef int here = self.driver.here()
         return here if here >= 0 else self.pool.emptiest()
 
-    cdef int here(self):
-        """The number of the worker in whose thread this is called, with the GIL and the worker's consent; else -1."""
-        cdef int i
-        cdef unsigned long thread = PyThread_get_thread_ident()
-        for i in range(self.pool.count if self.pool.lives() else 0):
-            if self.pool.native[i].thread == thread:
-                return i if not self.polled or self.polled_here() else -1
-        return -1
-
-    cdef bint in_callback(self):
-        return self.here() >= 0 and (not self.polled or self.polling)
+    cdef int let_go(self, bint ended) except -1:
+        """Of the workers, once they have ended or make no progress; for several threads that close."""
+        if self.pool.life < STOPPED:
+            self.leak = held_up_by(self.driver, LEAVE_TIME / 1e9 if ended else MARGIN)
+            self.pool.let_go(ended)
+        return 0
 
     # ---- listening ----
 
@@ -467,7 +420,7 @@ cdef class Proactor:
             raise
 
     cdef int arm_claimed(self, Listener listener, sock) except -1:
-        if self.here() >= 0:
+        if self.driver.here() >= 0:
             listener.closed = False     # it has a worker to tell
             let_go_of(sock)
             listen_here(listener.native.worker, listener.native)
@@ -476,7 +429,7 @@ cdef class Proactor:
 
     cdef int choose_worker(self, Listener listener, list serving) except -1:
         """Which is to accept: in a callback the callback's own, else they take turns."""
-        cdef int i = self.here()
+        cdef int i = self.driver.here()
         if i < 0:
             i = serving[self.pool.next_alive(self.listened, serving)]
             self.listened += 1
@@ -515,8 +468,7 @@ cdef class Proactor:
             while not wait_for(listener.native.armed, time.monotonic() + 1):
                 if self.pool.life == LEAKED:    # its worker may never come back
                     raise RuntimeError("the proactor is closed")
-                if self.polled and self.pool.life < STOPPED and not self.poller_lives():
-                    self.own()
+                self.driver.check_driven()
         except BaseException:
             listener.ask_to_close()
             raise
@@ -526,7 +478,7 @@ cdef class Proactor:
         """At once if this is the worker's own thread, else the worker is asked."""
         cdef Message *message
         self.pool.check(LEAKED)
-        if self.here() == listener.worker:
+        if self.driver.here() == listener.worker:
             self.pool.native[listener.worker].now = iocp_now(self.pool.native[listener.worker].port)
             unlisten_here(&self.pool.native[listener.worker], listener.native, True)
             return 0
@@ -540,155 +492,12 @@ cdef class Proactor:
     cdef int wait_until_unlistened(self, Listener listener) except -1:
         cdef double deadline = time.monotonic() + MARGIN
         while not wait_for(listener.native.unlistened, min(deadline, time.monotonic() + 1)):
-            if self.polled and self.pool.life < STOPPED and not self.poller_lives():
-                self.own()      # which raises
+            self.driver.check_driven()
             if time.monotonic() >= deadline:
                 raise RuntimeError(f"the listener of port {listener.port} is not closed yet: worker {listener.worker} "
                                    f"has been busy for {MARGIN:.0f} s")
         return 0
 
-    # ---- polling ----
-
-    cdef void claim(self) noexcept:
-        """The first thread that listens or polls is the one that polls, from now on and it alone."""
-        if self.polled and self.pool.native[0].thread == 0:
-            self.pool.native[0].thread = PyThread_get_thread_ident()
-            self.poller = PyThread_get_thread_native_id()
-
-    cdef bint polled_here(self) noexcept:
-        """Is this the thread that polls? Python's identity of one that has ended is given to the next."""
-        return (self.pool.native[0].thread == PyThread_get_thread_ident()
-                and self.poller == PyThread_get_thread_native_id())
-
-    cdef int own(self) except -1:
-        """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
-        self.pool.check(STOPPING)
-        self.claim()
-        if not self.polled_here():
-            ended = "" if self.poller_lives() else ", and ended without closing it"
-            raise RuntimeError(f"another thread polls this proactor{ended}")
-        return 0
-
-    cdef bint poller_lives(self) except -1:
-        cdef unsigned long thread = self.pool.native[0].thread
-        if thread == PyThread_get_thread_ident():
-            return self.polled_here()
-        return thread in sys._current_frames()
-
-    cdef int check_polls(self) except -1:
-        self.pool.check(LEAKED)
-        if not self.polled:
-            raise RuntimeError("a proactor with workers is not polled: workers=0 makes one that is")
-        self.own()
-        self.pool.check_port(0)
-        if worker_over(&self.pool.native[0]):    # a callback has closed it, and close() was not called again
-            raise RuntimeError("the proactor is closed")
-        if self.polling:
-            raise RuntimeError("poll() was called in a callback")
-        return 0
-
-    cdef unsigned int poll_once(self, double seconds):
-        """At most a tenth of a second, so that signals are noticed."""
-        cdef DWORD milliseconds = <DWORD> (min(max(seconds, 0), 0.1) * 1000 + 0.999)
-        cdef unsigned int count
-        if self.pool.life >= STOPPED:   # a signal's handler has closed it
-            return 0
-        self.polling = True
-        with nogil:
-            count = worker_turn(&self.pool.native[0], milliseconds)
-        self.polling = False
-        return count
-
-    cdef uint64_t done_without_packets(self):
-        return self.pool.native[0].stats.inline_successes + self.pool.native[0].stats.callbacks
-
-    cdef bint poll_to_the_end(self) except -1:
-        while self.pool.life < STOPPED and not worker_over(&self.pool.native[0]):   # a signal handler may close too
-            if not self.gets_on():
-                return False
-            self.poll_once(0.1)
-            PyErr_CheckSignals()
-        return True
-
-    cdef bint wait_for_workers(self) except -1:
-        """Whether all that have begun have ended.
-
-        Thread.join() does not tell: interrupted by a signal it takes the thread for dead. And a thread whose start()
-        was interrupted may still begin, to find that the proactor is closing.
-        """
-        cdef int i
-        for i in sorted(self.begun):
-            while not wait_for(self.pool.ended[i], time.monotonic() + 0.1):
-                if not self.gets_on():
-                    return False
-            self.threads[i].join(MARGIN)
-        return True
-
-    cdef uint64_t done(self) noexcept:
-        """Grows with whatever the workers get done; with callbacks, which are counted with the GIL, one by one."""
-        cdef int i
-        cdef uint64_t done = 0
-        for i in range(self.pool.count):
-            done += self.pool.native[i].stats.callbacks + self.pool.row(i).packets
-        return done
-
-    cdef bint gets_on(self) except -1:
-        """False if the drain is over, and the workers have got nothing done for MARGIN seconds; or are left behind."""
-        cdef uint64_t done = self.done()
-        cdef double now = time.monotonic()
-        if done != self.done_seen or now < self.close_by or self.done_at == 0:
-            self.done_seen = done
-            self.done_at = now
-        return now < self.done_at + MARGIN and self.pool.life != LEAKED
-
-    # ---- what has held close() up ----
-
-    cdef int let_go(self, bint ended) except -1:
-        """Of the workers, and say what has held up those that had to be left behind."""
-        self.pool.let_go(ended)
-        if self.pool.life == LEAKED and self.leak is None:
-            self.leak = self.held_up_by(MARGIN if not ended else LEAVE_TIME / 1e9)
-        return 0
-
-    cdef str held_up_by(self, double seconds):
-        cdef int i
-        held = [self.hold_up(&self.pool.native[i]) for i in range(self.pool.count)]
-        return (f"close() timed out after {seconds:g} s without progress: {'; '.join([one for one in held if one])}. "
-                "The memory in use was leaked on purpose.")
-
-    cdef str hold_up(self, Worker *worker):
-        """What this worker has left undone, or None."""
-        cdef StatsRow row = self.pool.row(worker.index)
-        runs = self.runs(worker.index)
-        if runs and worker.callback != NULL:
-            return f"worker {worker.index} is in {self.callback_of(worker)}"
-        if row.active > 0:
-            have = "session has" if row.active == 1 else "sessions have"
-            return f"worker {worker.index}: {row.active} {have} operations in flight"
-        if row.in_flight > 0:
-            are = "operation is" if row.in_flight == 1 else "operations are"
-            return f"worker {worker.index}: {row.in_flight} {are} in flight"
-        return f"worker {worker.index} has not ended" if runs else None
-
-    cdef bint runs(self, int index):
-        """Its thread has not ended. One that is polled has none."""
-        if index not in self.begun:
-            return False
-        if not PyThread_acquire_lock(self.pool.ended[index], NOWAIT_LOCK):
-            return True
-        PyThread_release_lock(self.pool.ended[index])
-        return False
-
-    cdef str callback_of(self, Worker *worker):
-        """Which it is in, whose, and of which session: by the names of types, for a repr() is the user's code."""
-        cdef Session session
-        cdef str name = <str> worker.callback
-        callee = <object> worker.callee
-        if name is POSTED:
-            return f"{name}, {function_name(callee)}"
-        session = callee
-        kind = "a closed session" if session.handler is None else session.handler.kind
-        return f"{name} of {kind}, session {session.number}"
 
 cdef dict in_seconds(dict row):
     """What the worker counts in nanoseconds, as Python has all times."""

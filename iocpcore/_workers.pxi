@@ -198,9 +198,7 @@ cdef class WorkerPool:
         return 0
 
     cdef int let_go(self, bint ended) except -1:
-        """Of several threads that close one does it: free what the workers have; leak it if they have not ended."""
-        if self.life >= STOPPED:
-            return 0
+        """Once: free what the workers have; leak it if they have not ended."""
         self.life = STOPPED
         if ended and self.free_each():
             self.kept.clear()

@@ -169,7 +169,7 @@ cdef class Cast:
         return 0
 
     def on_post(self, token, uint64_t number):
-        cdef int here = self.proactor.here()
+        cdef int here = self.proactor.driver.here()
         sim_tell("a function that was posted is called")
         self.callbacks += 1
         self.post_called += 1
@@ -451,6 +451,7 @@ cdef void make_cast(Run *run) noexcept:
     cast.proactor.pool.count = run.count
     cast.proactor.pool.process_id = iocp_process_id()
     cast.proactor.pool.life = RUNNING
+    cast.proactor.driver = new_driver(cast.proactor.pool, False)
     run.dials = <int> min(sim_scale(1, DIALS) if sim_one_in(3) else 0, run.limits.calls)
     run.cast = <void *> cast
     Py_INCREF(cast)
