@@ -119,7 +119,7 @@ cdef class Proactor:
             raise ValueError("shared needs a sock")
         if sock is not None and (host, port) != ("127.0.0.1", 0):
             raise ValueError("sock and host or port were given: a sock has its own address")
-        serving = self.serving(listener, workers)
+        serving = listener.choose_serving(workers)
         if backlog is not None:
             backlog = whole("backlog", backlog, 1, 65535)
         given = sock is not None
@@ -132,7 +132,7 @@ cdef class Proactor:
                 listener.native.no_delay = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY) != 0
             listener.address = sock.getsockname()
             listener.native.family = sock.family
-            self.arm(listener, serving, sock)
+            listener.arm(serving, sock)
         except BaseException:
             if not given:
                 sock.close()    # unless a worker has it by now
@@ -379,123 +379,6 @@ cdef class Proactor:
         if self.pool.life < STOPPED:
             self.leak = held_up_by(self.driver, LEAVE_TIME / 1e9 if ended else MARGIN)
             self.pool.let_go(ended)
-        return 0
-
-    # ---- listening ----
-
-    cdef object serving(self, Listener listener, workers):
-        """The numbers of those that serve its sessions: a list that nobody else has."""
-        cdef int i
-        given = range(self.pool.count) if workers is None else workers
-        if not isinstance(given, (list, tuple, range)):
-            raise TypeError(f"workers must be a list of their numbers, not {type(workers).__name__}")
-        serving = [whole("a worker's number", worker, 0, self.pool.count - 1) for worker in given]
-        if not serving:
-            raise ValueError("workers must name at least one")
-        for i in serving:
-            listener.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
-        return serving
-
-    cdef int arm(self, Listener listener, list serving, sock) except -1:
-        """Give it and its socket to a worker. If that fails before a worker has the socket, it stays its owner's."""
-        self.pool.keep(listener)
-        self.pool.check(RUNNING)    # resolving takes its time; the handler's attributes and sock may run others' code
-        # From here no Python runs, which could close the proactor or the socket, until a worker has both.
-        listener.native.socket = descriptor_of(sock)
-        if listener.native.socket == INVALID_SOCKET:
-            raise ValueError("sock was closed while it was handed over")
-        self.choose_worker(listener, serving)
-        if not listener.native.given:
-            return self.arm_claimed(listener, sock)
-        listener.native.lingers = iocp_lingers(listener.native.socket)
-        cdef int error = iocp_claim(listener.native.socket,
-                                    NULL if listener.native.shared else listener.native.worker.port, KEY_OPERATION)
-        if error != 0:
-            raise listening_error(error)
-        try:
-            return self.arm_claimed(listener, sock)
-        except BaseException:
-            if listener.closed:     # no worker has it
-                iocp_unclaim(listener.native.socket)
-            raise
-
-    cdef int arm_claimed(self, Listener listener, sock) except -1:
-        if self.driver.here() >= 0:
-            listener.closed = False     # it has a worker to tell
-            let_go_of(sock)
-            listen_here(listener.native.worker, listener.native)
-            return 0
-        return self.arm_there(listener, sock)
-
-    cdef int choose_worker(self, Listener listener, list serving) except -1:
-        """Which is to accept: in a callback the callback's own, else they take turns."""
-        cdef int i = self.driver.here()
-        if i < 0:
-            i = serving[self.pool.next_alive(self.listened, serving)]
-            self.listened += 1
-        listener.worker = i
-        listener.native.worker = &self.pool.native[i]
-        return 0
-
-    cdef int arm_there(self, Listener listener, sock) except -1:
-        outer = _waiting.get(PyThread_get_thread_ident())   # if a signal's handler listens, while its thread does
-        _waiting[PyThread_get_thread_ident()] = listener
-        try:
-            self.put_unless_in_circle(listener, sock)
-            self.wait_until_armed(listener)
-        finally:
-            if outer is None:
-                _waiting.pop(PyThread_get_thread_ident(), None)
-            else:
-                _waiting[PyThread_get_thread_ident()] = outer
-        return 0
-
-    cdef int put_unless_in_circle(self, Listener listener, sock) except -1:
-        cdef Message *message
-        if in_circle():
-            raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
-                               "callback's listen(), for the worker that this callback keeps busy")
-        message = message_about(do_listen, listener.native)
-        if message == NULL:
-            raise MemoryError()
-        self.pool.put(listener.worker, message, False)
-        listener.closed = False     # it has a worker to tell
-        let_go_of(sock)
-        return 0
-
-    cdef int wait_until_armed(self, Listener listener) except -1:
-        try:
-            while not wait_for(listener.native.armed, time.monotonic() + 1):
-                if self.pool.life == LEAKED:    # its worker may never come back
-                    raise RuntimeError("the proactor is closed")
-                self.driver.check_driven()
-        except BaseException:
-            listener.ask_to_close()
-            raise
-        return 0
-
-    cdef int unlisten(self, Listener listener) except -1:
-        """At once if this is the worker's own thread, else the worker is asked."""
-        cdef Message *message
-        self.pool.check(LEAKED)
-        if self.driver.here() == listener.worker:
-            self.pool.native[listener.worker].now = iocp_now(self.pool.native[listener.worker].port)
-            unlisten_here(&self.pool.native[listener.worker], listener.native, True)
-            return 0
-        if listener.over():
-            return 0    # its worker has forgotten it; nobody may keep it any more, and a request would outlive it
-        message = message_about(do_unlisten, listener.native)
-        if message == NULL:
-            raise MemoryError()
-        return self.pool.put(listener.worker, message, True)
-
-    cdef int wait_until_unlistened(self, Listener listener) except -1:
-        cdef double deadline = time.monotonic() + MARGIN
-        while not wait_for(listener.native.unlistened, min(deadline, time.monotonic() + 1)):
-            self.driver.check_driven()
-            if time.monotonic() >= deadline:
-                raise RuntimeError(f"the listener of port {listener.port} is not closed yet: worker {listener.worker} "
-                                   f"has been busy for {MARGIN:.0f} s")
         return 0
 
 
