@@ -116,6 +116,7 @@ DRAIN = 1.0     # seconds close() gives sessions to finish
 MARGIN = 5.0    # seconds after that without progress until what is left is leaked
 
 
+# The first line of each file says what it is about.
 include "_common.pxi"
 include "_backend.pxi"
 include "_warnings.pxi"
@@ -126,7 +127,8 @@ include "_handler.pxi"
 include "_options.pxi"
 include "_load.pxi"
 include "_session.pxi"
+include "_connecting.pxi"
 include "_listener.pxi"
 include "_delivery.pxi"
 include "_proactor.pxi"
-include "_life.pxi"
+include "_process.pxi"

@@ -45,6 +45,11 @@ cdef class Driver:
                 return i
         return -1
 
+    cdef int worker_for_another(self):
+        """Of the callback we are in, else the one with the fewest sessions."""
+        cdef int here = self.here()
+        return here if here >= 0 else self.pool.emptiest()
+
     cdef bint in_callback(self):
         """Is this thread in a callback of the proactor?"""
         return self.here() >= 0

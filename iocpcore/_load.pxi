@@ -79,7 +79,7 @@ cdef class Load(Handler):
         cdef unsigned int i, _missing, begun = 0
         try:
             for i in range(self.connections):
-                proactor.connect_native(&self.native, i % self.workers, family, address)
+                connect_native(proactor.pool, &self.native, i % self.workers, family, address)
                 begun += 1
         finally:
             for _missing in range(begun, self.connections):    # those will never be

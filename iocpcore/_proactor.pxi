@@ -1,6 +1,6 @@
 # The proactor as Python sees it.
 #
-# Ownership: a Proactor holds its WorkerPool. It is held itself until it is closed (_life.pxi).
+# Ownership: a Proactor holds its WorkerPool. It is held itself until it is closed (_process.pxi).
 # Threads: under the GIL.
 
 cdef class Proactor:
@@ -168,7 +168,7 @@ cdef class Proactor:
         family, address = _resolve(host, port, 1, 0)
         sock = None if local_address is None else _bound_socket(family, local_address)
         try:
-            session = self.connect_session(made, family, address, sock)
+            session = connect_session(self, made, family, address, sock)
         except BaseException:
             if sock is not None:
                 sock.close()    # unless a worker has it by now
@@ -198,15 +198,15 @@ cdef class Proactor:
         cdef Session session = None
         cdef int index
         self.pool.check(RUNNING)    # the handler's attributes and the socket may have run others' code
-        index = self.worker_for_another()
+        index = self.driver.worker_for_another()
         message = message_new(do_adopt)
         if message == NULL:
             raise MemoryError()
         message.handler = &native.native
         if isinstance(native, Callbacks):
-            session = self.attach_session(message, index, native)
+            session = attach_session(self.pool, message, index, native)
             learn_names(session, descriptor_of(sock))
-        self.put_socket(index, message, sock)
+        put_socket(self.pool, index, message, sock)
         warn_of_backlog(&self.pool.native[index])
         return session
 
@@ -304,76 +304,6 @@ cdef class Proactor:
             raise RuntimeError(self.leak)
         self.pool.raise_failure()
 
-    # ---- for the classes above ----
-
-    cdef int connect_native(self, NativeHandler *handler, int index, int family, tuple address) except -1:
-        self.pool.check(RUNNING)
-        cdef Message *message = connect_message(family, address)
-        message.handler = handler
-        self.put_loaded(index, message)
-        warn_of_backlog(&self.pool.native[index])
-        return 0
-
-    cdef Session connect_session(self, Handler handler, int family, tuple address, sock):
-        self.pool.check(RUNNING)    # resolving takes its time, and the handler's attributes run others' code
-        cdef int index = self.worker_for_another()
-        cdef Message *message = connect_message(family, address)
-        cdef Session session = self.attach_session(message, index, handler)
-        message.handler = &handler.native
-        memcpy(&session.peer, message.address, sizeof(sockaddr_in6))
-        if sock is not None:
-            self.put_socket(index, message, sock)
-        else:
-            self.put_loaded(index, message)
-        warn_of_backlog(&self.pool.native[index])
-        return session
-
-    cdef Session attach_session(self, Message *message, int index, Handler handler):
-        """The Session of a connection that the message asks for; frees the message if it cannot be made."""
-        cdef Session session
-        try:
-            session = new_session(self.pool, index, handler)
-        except BaseException:
-            message_free(message)
-            raise
-        message.link = link_hold(session.link)
-        message.python = <void *> session
-        Py_INCREF(session)
-        return session
-
-    cdef int put_loaded(self, int index, Message *message) except -1:
-        """Give the message, which makes a session, to a worker, whose load it is from now on."""
-        self.pool.put(index, message, False)
-        InterlockedIncrement(&self.pool.native[index].load)
-        return 0
-
-    cdef int put_socket(self, int index, Message *message, sock) except -1:
-        """So too, with a socket, which is the worker's from now on. If that fails, it stays its owner's."""
-        cdef SOCKET descriptor = descriptor_of(sock)
-        if descriptor == INVALID_SOCKET:
-            forget_message(message)
-            raise ValueError("sock was closed while it was handed over")
-        if self.pool.life != RUNNING:   # making the Session may have run a finalizer, and that others' code
-            forget_message(message)
-            raise RuntimeError("the proactor is closed")
-        cdef int error = iocp_claim(descriptor, self.pool.native[index].port, KEY_OPERATION)
-        if error != 0:
-            forget_message(message)
-            raise taken_error(error)
-        message.socket = descriptor
-        try:
-            self.put_loaded(index, message)
-        except BaseException:
-            iocp_unclaim(descriptor)
-            raise
-        let_go_of(sock)
-        return 0
-
-    cdef int worker_for_another(self):
-        """Of the callback we are in, else the one with the fewest sessions."""
-        cdef int here = self.driver.here()
-        return here if here >= 0 else self.pool.emptiest()
-
     cdef int let_go(self, bint ended) except -1:
         """Of the workers, once they have ended or make no progress; for several threads that close."""
         if self.pool.life < STOPPED:
@@ -385,27 +315,3 @@ cdef class Proactor:
 cdef dict in_seconds(dict row):
     """What the worker counts in nanoseconds, as Python has all times."""
     return {**row, "callback_time": row["callback_time"] / 1e9}
-
-
-cdef Message *connect_message(int family, tuple address) except NULL:
-    cdef Message *message = message_new(do_connect)
-    if message != NULL:
-        message.address = <SOCKADDR_STORAGE *> calloc(1, sizeof(SOCKADDR_STORAGE))
-    if message == NULL or message.address == NULL:
-        if message != NULL:
-            message_free(message)
-        raise MemoryError()
-    try:
-        message.address_length = socket_address(family, address, message.address)
-    except BaseException:
-        message_free(message)
-        raise
-    return message
-
-
-cdef object taken_error(int number):
-    """Why a given socket cannot be had."""
-    cdef object error = system_error(number)
-    if number != ERROR_INVALID_PARAMETER:
-        return error
-    return OSError(number, f"{error.strerror} (a session or a listener has this descriptor already)", None, number)

@@ -193,7 +193,7 @@ cdef class Cast:
         use_layer(&handler.native)
         if sim_below(2):
             handler.native.settings.connect_timeout = sim_scale(1000000, 4000000000)
-        session = self.proactor.connect_session(handler, _socket.AF_INET, ("127.0.0.1", 9), None)
+        session = connect_session(self.proactor, handler, _socket.AF_INET, ("127.0.0.1", 9), None)
         sim_tell("connect()")
         self.run.dialled += 1
         talk = actor.meet(session)

@@ -1,4 +1,4 @@
-# Proactors that live: what a fork makes of them in the child, and who closes them when the interpreter ends.
+# Proactors that nobody has closed: a fork leaves them to the parent, and the interpreter's end closes them.
 #
 # Threads: under the GIL.
 
