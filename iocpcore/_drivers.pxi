@@ -82,7 +82,7 @@ cdef class Threads(Driver):
         self.begun.add(index)
         with nogil:
             worker_run(worker)
-        if self.pool.life == PARENTS:
+        if self.pool.process_id != iocp_process_id():
             self.pool.raise_failure()   # it has ended by sys.exit()
             logging.getLogger("iocpcore").error(
                 "a callback that called fork() has returned in the child process: the proactor belongs to the parent")
