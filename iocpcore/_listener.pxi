@@ -1,4 +1,8 @@
-# Listeners as Python sees them.
+# Listeners as Python sees them, and how each gets the worker that accepts for it.
+#
+# Ownership: a Listener owns its native listener. Its proactor's pool keeps it as long as a worker may look at that.
+# Threads: under the GIL. Python's threads wait here for a worker; workers' own threads never do.
+
 
 @cython.final
 cdef class Listener:
@@ -9,7 +13,6 @@ cdef class Listener:
     cdef NativeListener *native
     cdef readonly Proactor proactor
     cdef Handler handler
-    cdef int worker                 # by number: its memory may be gone when the listener is closed
     cdef bint closed                # by close(), or it never listened
     cdef readonly tuple address
 
@@ -59,11 +62,11 @@ cdef class Listener:
             return      # it never listened
         self.ask_to_close()
         if not in_callback_of_any():
-            self.proactor.wait_until_unlistened(self)
+            self.wait_until_unlistened()
 
     cdef int ask_to_close(self) except -1:
         if not self.closed:
-            self.proactor.unlisten(self)
+            self.unlisten()
             self.closed = True
         return 0
 
@@ -76,10 +79,192 @@ cdef class Listener:
             sessions=iocp_read32(&self.native.limit.sessions),
             max_sessions=self.native.limit.most or None)
 
+    cdef int error(self):
+        """Why it was not armed, or 0."""
+        cdef int error
+        AcquireSRWLockExclusive(&self.native.worker.published_lock)
+        error = self.native.error
+        ReleaseSRWLockExclusive(&self.native.worker.published_lock)
+        return error
+
+    cdef bint answered(self):
+        """Whoever waits for its worker goes on, though perhaps it has not had the GIL since."""
+        cdef bint answered
+        AcquireSRWLockExclusive(&self.native.worker.published_lock)
+        answered = self.native.answered
+        ReleaseSRWLockExclusive(&self.native.worker.published_lock)
+        return answered or self.proactor.pool.life == LEAKED
+
     cdef bint over(self):
         """No worker will look at it again."""
         return InterlockedCompareExchange(&self.native.holds, 0, 0) == 0
 
+    # ---- getting a worker ----
+
+    cdef object choose_serving(self, workers):
+        """The numbers of those that serve its sessions: a list that nobody else has."""
+        cdef int i
+        given = range(self.proactor.pool.count) if workers is None else workers
+        if not isinstance(given, (list, tuple, range)):
+            raise TypeError(f"workers must be a list of their numbers, not {type(workers).__name__}")
+        serving = [whole("a worker's number", worker, 0, self.proactor.pool.count - 1) for worker in given]
+        if not serving:
+            raise ValueError("workers must name at least one")
+        for i in serving:
+            self.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
+        return serving
+
+    cdef int arm(self, list serving, sock) except -1:
+        """Give it and its socket to a worker. If that fails before a worker has the socket, it stays its owner's."""
+        self.proactor.pool.keep(self)
+        self.proactor.pool.check(RUNNING)   # resolving takes its time; handlers and sockets may run others' code
+        # From here no Python runs, which could close the proactor or the socket, until a worker has both.
+        self.native.socket = descriptor_of(sock)
+        if self.native.socket == INVALID_SOCKET:
+            raise ValueError("sock was closed while it was handed over")
+        self.choose_worker(serving)
+        if not self.native.given:
+            return self.arm_claimed(sock)
+        self.native.lingers = iocp_lingers(self.native.socket)
+        cdef int error = iocp_claim(self.native.socket,
+                                    NULL if self.native.shared else self.native.worker.port, KEY_OPERATION)
+        if error != 0:
+            raise listening_error(error)
+        try:
+            return self.arm_claimed(sock)
+        except BaseException:
+            if self.closed:     # no worker has it
+                iocp_unclaim(self.native.socket)
+            raise
+
+    cdef int arm_claimed(self, sock) except -1:
+        if self.proactor.driver.here() >= 0:
+            self.closed = False     # it has a worker to tell
+            let_go_of(sock)
+            listen_here(self.native.worker, self.native)
+            return 0
+        return self.arm_there(sock)
+
+    cdef int choose_worker(self, list serving) except -1:
+        """Which is to accept: in a callback the callback's own, else they take turns."""
+        cdef int i = self.proactor.driver.here()
+        if i < 0:
+            i = serving[self.proactor.pool.next_alive(self.proactor.listened, serving)]
+            self.proactor.listened += 1
+        self.native.worker = &self.proactor.pool.native[i]
+        return 0
+
+    cdef int arm_there(self, sock) except -1:
+        outer = _waiting.get(PyThread_get_thread_ident())   # if a signal's handler listens, while its thread does
+        _waiting[PyThread_get_thread_ident()] = self
+        try:
+            self.put_unless_in_circle(sock)
+            self.wait_until_armed()
+        finally:
+            if outer is None:
+                _waiting.pop(PyThread_get_thread_ident(), None)
+            else:
+                _waiting[PyThread_get_thread_ident()] = outer
+        return 0
+
+    cdef int put_unless_in_circle(self, sock) except -1:
+        cdef Message *message
+        if in_circle():
+            raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
+                               "callback's listen(), for the worker that this callback keeps busy")
+        message = message_about(do_listen, self.native)
+        if message == NULL:
+            raise MemoryError()
+        self.proactor.pool.put(self.native.worker.index, message, False)
+        self.closed = False     # it has a worker to tell
+        let_go_of(sock)
+        return 0
+
+    cdef int wait_until_armed(self) except -1:
+        try:
+            while not wait_for(self.native.armed, time.monotonic() + 1):
+                if self.proactor.pool.life == LEAKED:   # its worker may never come back
+                    raise RuntimeError("the proactor is closed")
+                self.proactor.driver.check_driven()
+        except BaseException:
+            self.ask_to_close()
+            raise
+        return 0
+
+    cdef int unlisten(self) except -1:
+        """At once if this is the worker's own thread, else the worker is asked."""
+        cdef Message *message
+        cdef Worker *worker = self.native.worker
+        self.proactor.pool.check(LEAKED)
+        if self.proactor.driver.here() == worker.index:
+            worker.now = iocp_now(worker.port)
+            unlisten_here(worker, self.native, True)
+            return 0
+        if self.over():
+            return 0    # its worker has forgotten it; nobody may keep it any more, and a request would outlive it
+        message = message_about(do_unlisten, self.native)
+        if message == NULL:
+            raise MemoryError()
+        return self.proactor.pool.put(worker.index, message, True)
+
+    cdef int wait_until_unlistened(self) except -1:
+        cdef double deadline = time.monotonic() + MARGIN
+        while not wait_for(self.native.unlistened, min(deadline, time.monotonic() + 1)):
+            self.proactor.driver.check_driven()
+            if time.monotonic() >= deadline:
+                raise RuntimeError(f"the listener of port {self.port} is not closed yet: worker "
+                                   f"{self.native.worker.index} has been busy for {MARGIN:.0f} s")
+        return 0
+
 
 cdef bint is_over(one):
     return (<Listener> one).over() if isinstance(one, Listener) else (<Load> one).over()
+
+
+# ---- waiting for a worker ----
+
+_waiting = {}   # threads in listen(): thread -> the listener whose worker they wait for
+
+
+cdef bint in_callback_of_any():
+    """Is this thread a worker's, of any proactor? Workers never wait for workers."""
+    cdef Proactor proactor
+    for proactor in _live:
+        if proactor.driver.in_callback():
+            return True
+    return False
+
+
+cdef bint in_circle():
+    """Does this thread wait for a worker whose thread waits, perhaps through others, for this one?"""
+    cdef Listener listener
+    cdef int step
+    thread = PyThread_get_thread_ident()
+    for step in range(len(_waiting)):
+        listener = _waiting.get(thread)
+        if listener is None or listener.answered():
+            return False
+        thread = listener.native.worker.thread  # 0: it is not in a callback
+        if thread == PyThread_get_thread_ident():
+            return step > 0     # else that one has ended, and we have its identity
+    return False
+
+
+# ---- listening ----
+
+cdef object listening_error(int number):
+    """Why a listener was not armed."""
+    cdef object error = system_error(number)
+    if number != ERROR_INVALID_PARAMETER:
+        return error
+    return OSError(number, f"{error.strerror} (another listener, or a session, has the socket: listen with shared=True "
+                   "in all processes and proactors that share it, each with a descriptor of its own)", None, number)
+
+
+cdef int set_limits(NativeListener *listener, max_sessions, when_full) except -1:
+    if max_sessions is not None:
+        listener.limit.most = <LONG> whole("max_sessions", max_sessions, 1, 1 << 30)
+    if when_full not in ("wait", "refuse"):
+        raise ValueError(f'when_full must be "wait" or "refuse", not {when_full!r}')
+    listener.refuses = when_full == "refuse"
+    return 0

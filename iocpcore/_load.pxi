@@ -63,23 +63,23 @@ cdef class Load(Handler):
         """
         cdef int worker
         self.check_not_started()
-        proactor.check()
+        proactor.pool.check(RUNNING)
         family, address = _resolve(host, port, 1, 0)
-        proactor.check()    # resolving takes its time, also for another thread that starts this load
+        proactor.pool.check(RUNNING)    # resolving takes its time, also for another thread that starts this load
         self.check_not_started()
-        self.workers = proactor.count
+        self.workers = proactor.pool.count
         self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
         if self.load.rows == NULL:
             raise MemoryError()
         for worker in range(self.workers):
             InitializeSRWLock(&self.load.rows[worker].lock)
-        self.started_at = iocp_now(proactor.native[0].port)
+        self.started_at = iocp_now(proactor.pool.native[0].port)
         self.proactor = proactor
-        proactor.keep(self)
+        proactor.pool.keep(self)
         cdef unsigned int i, _missing, begun = 0
         try:
             for i in range(self.connections):
-                proactor.connect_native(&self.native, i % self.workers, family, address)
+                connect_native(proactor.pool, &self.native, i % self.workers, family, address)
                 begun += 1
         finally:
             for _missing in range(begun, self.connections):    # those will never be
@@ -102,7 +102,7 @@ cdef class Load(Handler):
             raise RuntimeError("the load was not started")
         cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
         while not wait_for(self.load.done, min(deadline, time.monotonic() + 1)):
-            if self.proactor.leaked or time.monotonic() >= deadline:
+            if self.proactor.pool.life == LEAKED or time.monotonic() >= deadline:
                 return False
         return True
 

@@ -1,7 +1,7 @@
 # Warnings in the log "iocpcore": what the steps have counted (warn.pxd), in words.
 #
 # Threads: under the GIL. A log handler may block, raise, fork, or close the proactor: what was told is marked before,
-# and nobody looks at a worker after it without asking whether that is still there.
+# and the worker may have ended when it returns.
 
 WARNED_EVERY = WARN_PERIOD / 1e9    # seconds between two warnings of the same trouble
 
@@ -37,10 +37,7 @@ cdef void tell_warnings(Worker *worker) noexcept:
 
 
 cdef void tell_warning(Worker *worker, int trouble, uint64_t now) noexcept:
-    """Log that, whose time has come.
-
-    The workers are not looked at once Python runs: in another thread than theirs they may be gone by then.
-    """
+    """Log that, whose time has come."""
     cdef Warning *warning = warning_of(worker, trouble)
     cdef LONG number_of_worker = iocp_read32(&warning.worker)
     cdef sockaddr_in6 peer = worker.peers[number_of_worker].unheard

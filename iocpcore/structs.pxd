@@ -465,7 +465,6 @@ cdef struct Worker:
     uint64_t close_at           # closing: when what is left is aborted; the inbox's, as the worker knows it
     uint64_t leave_at           # closing: when what has not even drained is left behind, if nothing more gets done
     uint64_t done               # closing: what was done when leave_at was set
-    int error                   # why what was just tried could not be done
     unsigned int failed         # dequeues, in a row
     int broken_by               # the error of the last
     unsigned char broken        # enum Broken

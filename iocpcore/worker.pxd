@@ -138,7 +138,10 @@ cdef inline int worker_init(Worker *worker, int index, Worker *peers, int peer_c
 
 
 cdef inline bint worker_free(Worker *worker) noexcept nogil:
-    """After its thread has ended, or before it began. False if something is in flight: that memory is leaked."""
+    """After its thread has ended, or before it began. False if something is in flight: that memory is leaked.
+
+    Whoever still looks at the struct finds its inbox shut, its table empty, and its last row published.
+    """
     cdef bint drained = worker.stats.in_flight == 0
     inbox_shut(worker, False)
     if not worker.closing:
@@ -151,4 +154,6 @@ cdef inline bint worker_free(Worker *worker) noexcept nogil:
     if drained and worker.port != NULL:
         CloseHandle(worker.port)
     worker.port = NULL
+    worker.thread = 0
+    publish(worker)
     return drained

@@ -1,13 +1,15 @@
 """The end of a session loses nothing that was sent, and leaves nothing behind."""
 
+import gc
 import select
 import socket
 import threading
+import weakref
 
 import pytest
 
 import iocpcore
-from support import SCALE, WAIT, assert_nothing_left, receive_exactly, receive_to_end, reset, until
+from support import SCALE, WAIT, Acting, assert_nothing_left, receive_exactly, receive_to_end, reset, until
 
 
 def sender(sock, data):
@@ -188,3 +190,21 @@ def test_close_under_load_is_bounded(backend):
     assert load.result()["mismatches"] == 0
     assert_nothing_left(server)
     assert_nothing_left(client)
+
+
+def test_a_session_that_is_kept_can_be_asked_when_its_proactor_has_gone(backend):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proactor = iocpcore.Proactor(2, backend)
+        session = proactor.connect(Acting(), *server.getsockname())
+        until(lambda: session.sockname)
+        proactor.close(0)
+        gone = weakref.ref(proactor)
+        del proactor
+        gc.collect()
+        assert gone() is None
+    assert session.closed and session.closing and "closed" in repr(session)
+    assert session.stats().bytes_sent == 0
+    for ask in (session.pause, session.resume, session.end, session.close, session.abort):
+        ask()
+    with pytest.raises(iocpcore.SessionClosed):
+        session.send(b"x")

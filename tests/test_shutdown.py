@@ -678,6 +678,33 @@ release.set()
     assert output.splitlines() == [expected] * 2
 
 
+def test_a_session_whose_worker_does_not_come_back_is_closed(backend):
+    output = run_python(
+        LEFT
+        + f"""
+proactor = iocpcore.Proactor(1, {backend!r})
+sessions = []
+class Keeping(Gateway):
+    def on_connect(self, session):
+        sessions.append(session)
+peer = socket.create_connection(proactor.listen(Keeping()).address)
+peer.sendall(b"x")
+entered.acquire()
+close()
+del proactor
+session = sessions[0]
+for ask in (session.pause, session.resume, session.end, session.close, session.abort):
+    ask()
+try:
+    session.send(b"x")
+except iocpcore.SessionClosed:
+    print(session.closed)
+release.set()
+"""
+    )
+    assert output.splitlines()[1:] == ["True"]
+
+
 def test_while_one_worker_is_stuck_what_the_other_has_to_tell_is_told(backend):
     output = run_python(
         LEFT

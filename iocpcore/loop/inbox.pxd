@@ -9,8 +9,9 @@
 # on taking messages, because its sessions may still have something to send. It shuts the inbox when it ends.
 # Ownership: inbox_put() takes the message over if it succeeds; the worker frees it. A message holds its listener.
 # Threads: any thread may put, join, wake, ask to close, and ask whether the inbox is shut; all else is the worker's.
-# Under the lock only the packet is posted and a small send copied. A thread that finds `posted` set posts no packet, so
-# it must be able to rely on the one that another thread has posted.
+# As long as the inbox is open its worker's port is, too; both change, and are used, under the lock. Else only a small
+# send is copied under it. A thread that finds `posted` set posts no packet, so it must be able to rely on the one that
+# another thread has posted.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from iocp cimport (
@@ -95,12 +96,11 @@ cdef inline void see_backlog(Inbox *inbox, uint64_t now) noexcept nogil:
 cdef inline bint inbox_put(Worker *worker, Message *message) noexcept nogil:
     """False if the worker has ended, or cannot be woken: then the message is still the caller's."""
     cdef Inbox *inbox = &worker.inbox
-    cdef uint64_t now = iocp_now(worker.port)
     cdef bint taken
     AcquireSRWLockExclusive(&inbox.lock)
     taken = not inbox.closed and wake(worker)
     if taken:
-        append(inbox, message, now)    # the worker looks under the lock, even if it is awake already
+        append(inbox, message, iocp_now(worker.port))   # the worker looks under the lock, even if it is awake already
     ReleaseSRWLockExclusive(&inbox.lock)
     return taken
 
@@ -132,14 +132,19 @@ cdef inline bint inbox_join(Worker *worker, Link *link, const char *data, size_t
 
 
 cdef inline bint inbox_ask_to_close(Worker *worker, uint64_t drain) noexcept nogil:
-    """Any thread: close within `drain` nanoseconds; the earliest of several deadlines counts. False: not woken."""
+    """Any thread: close within `drain` nanoseconds; the earliest of several deadlines counts. False: not woken.
+
+    Nothing if the worker has ended, or is about to.
+    """
     cdef Inbox *inbox = &worker.inbox
-    cdef uint64_t by = iocp_now(worker.port) + drain
-    cdef bint woken
+    cdef uint64_t by
+    cdef bint woken = True
     AcquireSRWLockExclusive(&inbox.lock)
-    if inbox.close_by == 0 or by < inbox.close_by:
-        inbox.close_by = by
-    woken = wake(worker)
+    if not inbox.closed:
+        by = iocp_now(worker.port) + drain
+        if inbox.close_by == 0 or by < inbox.close_by:
+            inbox.close_by = by
+        woken = wake(worker)
     ReleaseSRWLockExclusive(&inbox.lock)
     return woken
 

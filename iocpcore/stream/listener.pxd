@@ -13,7 +13,7 @@ from accept cimport (
 from inbox cimport inbox_put, message_about, message_free
 from place cimport leave_place, served, take_granted, take_place, take_waiting, wait_for_place, wake_all_granted
 from port cimport operation_bind, port_associate, port_associate_given
-from session cimport introduce
+from session cimport introduce, tell_refused
 from shutdown cimport drain_has_ended
 from status cimport status_exhausted
 from steps cimport begin_session, opened
@@ -62,7 +62,7 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
     cdef Worker *best = reserve_place(worker, listener)
     cdef Message *message
     if best == worker:
-        adopt(worker, listener.handler, listener, socket)
+        serve_here(worker, listener, socket)
         return
     message = message_about(do_adopt, listener)
     if message == NULL:
@@ -74,7 +74,7 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
         message_free(message)
         InterlockedDecrement(&best.load)
         InterlockedIncrement(&worker.load)
-        adopt(worker, listener.handler, listener, socket)
+        serve_here(worker, listener, socket)
 
 
 cdef inline int associate_fresh(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
@@ -82,27 +82,36 @@ cdef inline int associate_fresh(Worker *worker, Listener *listener, SOCKET socke
     return port_associate_given(worker, socket) if listener == NULL else port_associate(worker, socket)
 
 
-cdef inline Session *adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket) noexcept nogil:
-    """Serve a fresh socket here; its place is reserved. NULL: the socket is closed, and worker.error says why."""
+cdef inline void serve_here(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
+    """A socket that was accepted; its place is reserved."""
     cdef Session *session = NULL
+    adopt(worker, listener.handler, listener, socket, &session)
+
+
+cdef inline int adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket,
+                      Session **adopted) noexcept nogil:
+    """Serve a fresh socket here; its place is reserved. 0, or the system's error number: then the socket is closed."""
+    cdef Session *session = NULL
+    cdef int error
     if listener == NULL:
         iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
-    worker.error = ERROR_OPERATION_ABORTED if drain_has_ended(worker) else associate_fresh(worker, listener, socket)
-    if worker.error == 0:
+    error = ERROR_OPERATION_ABORTED if drain_has_ended(worker) else associate_fresh(worker, listener, socket)
+    if error == 0:
         session = begin_session(worker, socket, OPEN, handler, listener)
-        worker.error = WSAENOBUFS
-    if session == NULL:
+        error = WSAENOBUFS if session == NULL else 0
+    if error != 0:
         refuse(worker, worker, listener, socket)
         if not worker.closing:
-            report_trouble(worker, TROUBLE_ACCEPT, worker.error)
-        return NULL
+            report_trouble(worker, TROUBLE_ACCEPT, error)
+        return error
     if worker.skip_on_success:
         session.skips = iocp_skip_on_success(socket)
     if listener == NULL:
         worker.stats.adopted += 1
     opened(worker, session)
     defer(worker, &session.item)
-    return session
+    adopted[0] = session
+    return 0
 
 
 cdef inline void serve(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
@@ -263,7 +272,12 @@ cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil
 
 cdef inline bint do_adopt(Worker *worker, Message *message) noexcept nogil:
     """A fresh socket."""
-    return introduce(worker, message, adopt(worker, message.handler, message.listener, message.socket))
+    cdef Session *session = NULL
+    cdef int error = adopt(worker, message.handler, message.listener, message.socket, &session)
+    if error != 0:
+        return tell_refused(worker, message, error)
+    introduce(message, session)
+    return True
 
 
 cdef inline bint do_listen(Worker *worker, Message *message) noexcept nogil:

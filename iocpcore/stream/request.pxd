@@ -11,7 +11,7 @@ from call cimport schedule_call
 from close cimport abort_session, close_session, finish
 from connect cimport start_connect
 from queue cimport queue_unsent
-from session cimport introduce, session_resolve
+from session cimport introduce, session_resolve, tell_refused
 from shutdown cimport goes_on
 from steps cimport advance, begin_session, connected_or_failed, count_connect_failure
 from structs cimport (
@@ -93,12 +93,13 @@ cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) 
 cdef inline bint do_connect(Worker *worker, Message *message) noexcept nogil:
     """A session that does not come to be has told its handler all the same. False: the message is kept."""
     cdef bint bound = message.socket != INVALID_SOCKET
-    cdef Session *session = session_to_connect(worker, message)
+    cdef Session *session = NULL
     cdef Started started
-    if session == NULL:
-        connect_refused(worker, message.handler)
-        return introduce(worker, message, NULL)
-    introduce(worker, message, session)
+    cdef int error = session_to_connect(worker, message, &session)
+    if error != 0:
+        connect_refused(worker, message.handler, error)
+        return tell_refused(worker, message, error)
+    introduce(message, session)
     started = start_connect(worker, session, message.address, message.address_length, bound)
     if started == INLINE:
         connected_or_failed(worker, session, 0)
@@ -108,25 +109,23 @@ cdef inline bint do_connect(Worker *worker, Message *message) noexcept nogil:
     return True
 
 
-cdef inline Session *session_to_connect(Worker *worker, Message *message) noexcept nogil:
-    """NULL: worker.error says why."""
-    cdef Session *session
+cdef inline int session_to_connect(Worker *worker, Message *message, Session **session) noexcept nogil:
+    """0 or the system's error number."""
     cdef SOCKET socket = message.socket
     if socket == INVALID_SOCKET:
         socket = iocp_socket(worker.port, message.address.ss_family)
     if socket == INVALID_SOCKET:
-        worker.error = WSAGetLastError()
-        return NULL
-    worker.error = ERROR_OPERATION_ABORTED if worker.closing else WSAENOBUFS
-    session = NULL if worker.closing else begin_session(worker, socket, CONNECTING, message.handler, NULL)
-    if session == NULL:
+        return WSAGetLastError()
+    if not worker.closing:
+        session[0] = begin_session(worker, socket, CONNECTING, message.handler, NULL)
+    if session[0] == NULL:
         closesocket(socket)
-        return NULL
-    return session
+        return ERROR_OPERATION_ABORTED if worker.closing else WSAENOBUFS
+    return 0
 
 
-cdef inline void connect_refused(Worker *worker, Handler *handler) noexcept nogil:
+cdef inline void connect_refused(Worker *worker, Handler *handler, int error) noexcept nogil:
     """There is no session that could end."""
     InterlockedDecrement(&worker.load)
-    count_connect_failure(worker, worker.error)
-    handler.ops.refused(worker, handler, worker.error)
+    count_connect_failure(worker, error)
+    handler.ops.refused(worker, handler, error)

@@ -257,18 +257,22 @@ cdef inline void session_table_free(Worker *worker) noexcept nogil:
     worker.sessions.roomy = NULL
 
 
-cdef inline bint introduce(Worker *worker, Message *message, Session *session) noexcept nogil:
-    """Session and Python object may know each other now. Without a session Python is told: False, it is kept."""
+cdef inline bint tell_refused(Worker *worker, Message *message, int error) noexcept nogil:
+    """There is no session, for that reason. Python is told: False, the message is kept."""
     if message.python == NULL:
         return True
-    if session == NULL:
-        link_finish(message.link)
-        message.error = worker.error
-        schedule_message(worker, message)
-        return False
+    link_finish(message.link)
+    message.error = error
+    schedule_message(worker, message)
+    return False
+
+
+cdef inline void introduce(Message *message, Session *session) noexcept nogil:
+    """Session and Python object may know each other now."""
+    if message.python == NULL:
+        return
     session.python = message.python
     session.link = message.link
     session.link.slot = session.slot
     session.link.generation = session.generation
     message.link = NULL
-    return True

@@ -169,7 +169,7 @@ cdef class Cast:
         return 0
 
     def on_post(self, token, uint64_t number):
-        cdef int here = self.proactor.here()
+        cdef int here = self.proactor.driver.here()
         sim_tell("a function that was posted is called")
         self.callbacks += 1
         self.post_called += 1
@@ -193,7 +193,7 @@ cdef class Cast:
         use_layer(&handler.native)
         if sim_below(2):
             handler.native.settings.connect_timeout = sim_scale(1000000, 4000000000)
-        session = self.proactor.connect_session(handler, _socket.AF_INET, ("127.0.0.1", 9), None)
+        session = connect_session(self.proactor, handler, _socket.AF_INET, ("127.0.0.1", 9), None)
         sim_tell("connect()")
         self.run.dialled += 1
         talk = actor.meet(session)
@@ -447,9 +447,11 @@ cdef void make_cast(Run *run) noexcept:
     cast.whims = sim_scale(1, 64) if sim_below(4) else 0
     cast.calls = sim_scale(4, 256) if sim_below(4) else 0
     cast.proactor = Proactor.__new__(Proactor)
-    cast.proactor.native = run.workers
-    cast.proactor.count = run.count
-    cast.proactor.process_id = process_id
+    cast.proactor.pool.native = run.workers
+    cast.proactor.pool.count = run.count
+    cast.proactor.pool.process_id = iocp_process_id()
+    cast.proactor.pool.life = RUNNING
+    cast.proactor.driver = new_driver(cast.proactor.pool, False)
     run.dials = <int> min(sim_scale(1, DIALS) if sim_one_in(3) else 0, run.limits.calls)
     run.cast = <void *> cast
     Py_INCREF(cast)
@@ -460,7 +462,7 @@ cdef void foreigners_act(Run *run) noexcept nogil:
     global held
     with gil:
         held = 1
-        (<Cast> run.cast).proactor.closing = run.closing
+        (<Cast> run.cast).proactor.pool.life = STOPPING if run.closing else RUNNING
         (<Cast> run.cast).act_from_outside()
         held = 0
 

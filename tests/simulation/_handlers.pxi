@@ -267,6 +267,6 @@ cdef sim_connection *connection_of(Session session) noexcept:
 
 
 cdef NativeSession *native_of(Session session) noexcept:
-    if session.proactor is None or session.proactor.native == NULL:
+    if session.handler is None or session.pool.life >= STOPPED:
         return NULL
-    return session_resolve(&session.proactor.native[session.worker], session.link.slot, session.link.generation)
+    return session_resolve(&session.pool.native[session.worker], session.link.slot, session.link.generation)

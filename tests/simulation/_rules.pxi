@@ -120,11 +120,13 @@ cdef void check_end_of_cast(Cast cast) noexcept:
         must(talk.closed, talk, "on_close never came")
         check_peer(cast, talk)
     cast.debtors.clear()
-    cast.proactor.native = NULL
+    cast.proactor.pool.life = STOPPED
     for session in cast.handles:
         cast.try_closed(session, (<Session> session).data)
     cast.handles.clear()
     session = None
+    cast.proactor.pool.native = NULL    # the run's, which frees it
+    cast.proactor.pool.count = 0
     for talk in cast.talks:
         must(talk.session() is None, talk, "its Session is left")
     if cast.post_called != cast.posted or tokens != 0:

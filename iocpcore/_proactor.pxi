@@ -1,0 +1,317 @@
+# The proactor as Python sees it.
+#
+# Ownership: a Proactor holds its WorkerPool. It is held itself until it is closed (_process.pxi).
+# Threads: under the GIL.
+
+cdef class Proactor:
+    """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)\n--\n
+    Workers, each a thread with a completion port of its own, and their listeners and sessions.
+
+    - workers: threads, at most 256; 0: none, and poll() does the work.
+    - backend: "auto", or one of backends(); None asks the environment variable IOCPCORE_BACKEND first.
+    - max_sessions: of all listeners together; see listen() for what becomes of those beyond it.
+    - skip_on_success: let operations that succeed at once do so without a packet, where the system can.
+    - drain: seconds that sessions have to finish when close() names none, as when a `with` ends.
+
+    Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
+    system refuses a port. A context manager: leaving it closes. One that nobody has closed lives until the interpreter
+    ends, which closes it with a ResourceWarning: `python -X dev` shows that. A subclass calls this `__init__`.
+
+    Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
+    """
+    cdef WorkerPool pool
+    cdef Driver driver
+    cdef Progress progress      # of the workers, while close() waits for them
+    cdef readonly str backend
+    cdef int threads
+    cdef int listened
+    cdef int posted
+    cdef uint64_t drain         # nanoseconds, of a close() that names none
+    cdef str leak               # what close() says if memory was leaked
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self.pool = WorkerPool.__new__(WorkerPool)
+
+    def __init__(self, workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=DRAIN):
+        if self.pool.life != UNMADE:
+            raise RuntimeError("Proactor.__init__() was called twice")
+        _start_up()
+        cdef int threads = <int> whole("workers", workers, 0, WORKERS_MOST)
+        cdef int most = 0 if max_sessions is None else <int> whole("max_sessions", max_sessions, 1, 1 << 30)
+        cdef bint skips = truth("skip_on_success", skip_on_success)
+        cdef uint64_t time_to_drain = nanoseconds("drain", drain)
+        cdef int chosen = _choose_backend(backend)
+        self.backend = iocp_backend_name(chosen).decode()
+        self.threads = threads
+        self.drain = time_to_drain
+        self.progress = Progress(self.pool)
+        self.driver = new_driver(self.pool, threads == 0)
+        self.pool.make(max(1, threads), chosen, skips, most)
+        _live.add(self)
+        try:
+            self.driver.start()
+        except BaseException:
+            self.close(0)
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    @property
+    def closing(self):
+        """close() was called, or a callback has raised SystemExit or KeyboardInterrupt."""
+        return self.pool.life >= STOPPING
+
+    @property
+    def workers(self):
+        """How many worker threads it was made with; 0: it is polled."""
+        return self.threads
+
+    def __repr__(self):
+        count = self.pool.count
+        state = "closed" if self.closing else f"{count} worker{'s' * (count != 1)}"
+        return f"<iocpcore.Proactor {self.backend}, {state}>"
+
+    def listen(self, handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None,
+               max_sessions=None, when_full="wait", workers=None, **options):
+        """listen(handler, host="127.0.0.1", port=0, *, sock=None, shared=False, backlog=None, max_sessions=None,
+               when_full="wait", workers=None, **options)
+
+        Accept connections for the handler. When it returns, the accepts are posted. With workers=0 the first thread
+        that calls listen() or poll() is the one that polls; in another thread listen() waits until that one polls.
+
+        - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
+        - host: an address or a name; None or "" is every address, IPv4 and IPv6.
+        - port: 0 lets the system choose.
+        - sock: a TCP socket without TLS that listens already, or is bound, instead of host and port. The listener owns
+          it and closes it: pass sock.dup() to keep yours. Another holder's duplicate goes on listening after that. On
+          Linux the socket becomes non-blocking for all its holders. SO_LINGER is switched off for its sessions, and
+          stays as it is for the socket.
+        - shared: other processes, or other proactors, listen on sock too. The system chooses which of them gets a
+          connection. On Windows all but one must say so. On Linux it decides only whether close() leaves the system's
+          queue to the others.
+        - backlog: how many connections the system holds until they are accepted; None: a number that suits the system.
+          Windows takes at most 200 if a number is given.
+        - max_sessions: how many sessions are served at a time.
+        - when_full: "wait", further connections are served when there is a place, or "refuse", they are closed at once.
+        - workers: the numbers of the workers that serve its sessions; None: all.
+
+        The options of its sessions are those of `Options`.
+
+        Raises OSError with the system's number if the address is in use or cannot be resolved, or, on Windows and
+        without shared, if sock belongs to a completion port already.
+        Source: AcceptEx, https://learn.microsoft.com/windows/win32/api/mswsock/nf-mswsock-acceptex
+        """
+        self.pool.check(RUNNING)
+        self.driver.claim()
+        cdef Listener listener = Listener.__new__(Listener)
+        listener.proactor = self
+        listener.handler = handler_for(handler, "listen", options)
+        listener.native.handler = &listener.handler.native
+        set_limits(listener.native, max_sessions, when_full)
+        listener.native.shared = truth("shared", shared)
+        listener.native.given = sock is not None
+        if shared and sock is None:
+            raise ValueError("shared needs a sock")
+        if sock is not None and (host, port) != ("127.0.0.1", 0):
+            raise ValueError("sock and host or port were given: a sock has its own address")
+        serving = listener.choose_serving(workers)
+        if backlog is not None:
+            backlog = whole("backlog", backlog, 1, 65535)
+        given = sock is not None
+        if given:
+            _given_socket(sock, backlog)
+        else:
+            sock = _listening_socket(host, port, backlog, listener.handler.native.settings.no_delay)
+        try:
+            if IOCP_INHERITS_NO_DELAY:
+                listener.native.no_delay = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY) != 0
+            listener.address = sock.getsockname()
+            listener.native.family = sock.family
+            listener.arm(serving, sock)
+        except BaseException:
+            if not given:
+                sock.close()    # unless a worker has it by now
+            raise
+        error = listener.error()
+        if error != 0:
+            raise listening_error(error)
+        return listener
+
+    def connect(self, handler, host, port, *, timeout=None, local_address=None, **options):
+        """connect(handler, host, port, *, timeout=None, local_address=None, **options)
+
+        Connect to a server; returns a Session at once. on_connect follows, or on_close with the error.
+
+        - handler: any object with some of the callbacks that Session describes.
+        - host: an address or a name; resolving it takes its time here. None or "" is this machine.
+        - timeout: seconds for the attempt; None: the system's own.
+        - local_address: (host, port) to connect from; of IPv6 also (host, port, flow info, scope id). With port 0 the
+          system chooses, and lets connections to different servers share a port, where it can.
+        - options: those of `Options`.
+
+        In a callback the session comes to that callback's worker.
+
+        Raises OSError if a host cannot be resolved (socket.gaierror) or the local address cannot be had.
+        Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex
+        """
+        self.pool.check(RUNNING)
+        if as_native(handler) is not None or isinstance(handler, Load):
+            raise TypeError("connect() takes an object with callbacks; the native client is a Load")
+        cdef Handler made = handler_for(handler, "connect", options)
+        if timeout is not None:
+            made.native.settings.connect_timeout = max(<uint64_t> 1, nanoseconds("timeout", timeout))
+        family, address = _resolve(host, port, 1, 0)
+        sock = None if local_address is None else _bound_socket(family, local_address)
+        try:
+            session = connect_session(self, made, family, address, sock)
+        except BaseException:
+            if sock is not None:
+                sock.close()    # unless a worker has it by now
+            raise
+        return session
+
+    def adopt(self, handler, sock, **options):
+        """adopt(handler, sock, **options)
+
+        Serve a connected socket that something else has accepted, or connected. It is ours from now on. Returns its
+        Session; on_connect follows. The options are those of `Options`. Of ECHO and DISCARD there is no Session: None
+        is returned, and there are no options.
+
+        If its peer has reset already, on_close tells so. SO_LINGER is switched off; whether it blocks stays as it is.
+        Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS;
+        OSError if the descriptor was given to a proactor already (a duplicate is another descriptor).
+        """
+        self.pool.check(RUNNING)
+        _check_tcp(sock)
+        _check_connected(sock)
+        cdef Handler native = as_native(handler)    # lives as long as the module: nobody else keeps it for the session
+        if native is None:
+            native = handler_for(handler, "adopt", options)
+        elif options:
+            raise TypeError("a native handler's adopted sessions have no options")
+        cdef Message *message
+        cdef Session session = None
+        cdef int index
+        self.pool.check(RUNNING)    # the handler's attributes and the socket may have run others' code
+        index = self.driver.worker_for_another()
+        message = message_new(do_adopt)
+        if message == NULL:
+            raise MemoryError()
+        message.handler = &native.native
+        if isinstance(native, Callbacks):
+            session = attach_session(self.pool, message, index, native)
+            learn_names(session, descriptor_of(sock))
+        put_socket(self.pool, index, message, sock)
+        warn_of_backlog(&self.pool.native[index])
+        return session
+
+    def post(self, function, *args, worker=None):
+        """post(function, *args, worker=None)
+
+        Call the function with these arguments in a worker's thread, soon. What one thread posts to one worker keeps
+        its order. worker: its number; None: in a callback the callback's own, else they take turns.
+
+        What the function raises is logged. Raises RuntimeError if the proactor is closed; a function that was posted
+        before that is called, if need be by the thread that closes.
+        """
+        cdef int index
+        wrong = why_useless(function)
+        if wrong is not None:
+            raise TypeError(f"the function to be called, of type {type(function).__name__}, {wrong}")
+        self.pool.check(RUNNING)
+        if worker is not None:
+            index = <int> whole("worker", worker, 0, self.pool.count - 1)
+        else:
+            index = self.driver.here()
+            if index < 0:
+                index = self.pool.next_alive(self.posted, None)
+                self.posted += 1
+        what = (self.pool, function, args)
+        cdef Message *message = message_new(do_call)
+        if message == NULL:
+            raise MemoryError()
+        message.python = <void *> what
+        Py_INCREF(what)
+        self.pool.put(index, message, False)
+        warn_of_backlog(&self.pool.native[index])
+
+    def poll(self, timeout=None):
+        """poll(timeout=None)
+
+        With workers=0: wait for packets at most `timeout` seconds, or for ever, handle them, and run the callbacks they
+        ask for. How many packets; 0: the time is over, or there was something to do without one.
+
+        Always from the same thread, the first that listened or polled, and not in a callback. Ctrl+C ends the wait.
+        Raises RuntimeError in another, and when the proactor is closed and all is over; OSError when the system's port
+        is broken, after all sessions have ended with that error.
+        """
+        cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
+        self.pool.check(LEAKED)
+        return self.driver.poll(deadline)
+
+    def stats(self):
+        """stats()
+
+        A frozen snapshot of the counters, a Stats: their sums, and in `workers` the row of each worker. A worker
+        publishes its row after each batch of packets. After close(): the last row of each.
+        """
+        self.pool.check(LEAKED)
+        rows = self.pool.rows()
+        self.pool.forget_over()
+        sums = {name: sum([row[name] for row in rows]) for name in rows[0]}
+        workers = tuple([WorkerStats(**in_seconds(row)) for row in rows])
+        return Stats(**in_seconds(sums), backend=self.backend, workers=workers)
+
+    def close(self, drain=None):
+        """close(drain=None)
+
+        Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers. None: as many as
+        the constructor was given.
+
+        - A session whose handler has on_shutdown is told, and goes on until the handler ends it.
+        - Another that is paused is waited for: what other threads send to it goes out, then resume() lets it finish.
+        - One that still connects is given up: only its on_close comes.
+        - All others finish: no callback but on_close comes any more. A session has finished when what it has queued is
+          sent and its peer has ended too, or has not ended `linger` seconds after that.
+
+        When `drain` seconds are over, those with bytes unsent are aborted, and their on_close has a TimeoutError; the
+        others are closed. What is left to do then, such as many slow on_close, has the time that it takes. But after 5
+        seconds without progress close() gives up: memory that the system may still write to is leaked, and a
+        RuntimeError names the callback that has not returned, or says how many sessions have operations in flight.
+        It may be called again, and by several threads: the shortest drain counts. In a callback it returns at once.
+        What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again here.
+        """
+        cdef uint64_t time_to_drain = self.drain if drain is None else nanoseconds("drain", drain)
+        self.pool.check(LEAKED)
+        if self.pool.life < STOPPED:
+            self.driver.own()
+        self.pool.life = max(self.pool.life, STOPPING)
+        self.progress.drain_until(time.monotonic() + time_to_drain / 1e9)
+        if self.pool.life < STOPPED:
+            self.pool.ask_to_close(time_to_drain)
+            if self.driver.in_callback():
+                return
+            ended = self.driver.run_to_the_end(self.progress)
+            self.pool.check(LEAKED)     # a callback may have forked
+            self.let_go(ended)
+        _live.discard(self)
+        if self.pool.life == LEAKED:
+            raise RuntimeError(self.leak)
+        self.pool.raise_failure()
+
+    cdef int let_go(self, bint ended) except -1:
+        """Of the workers, once they have ended or make no progress; for several threads that close."""
+        if self.pool.life < STOPPED:
+            self.leak = held_up_by(self.driver, LEAVE_TIME / 1e9 if ended else MARGIN)
+            self.pool.let_go(ended)
+        return 0
+
+
+cdef dict in_seconds(dict row):
+    """What the worker counts in nanoseconds, as Python has all times."""
+    return {**row, "callback_time": row["callback_time"] / 1e9}

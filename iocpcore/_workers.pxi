@@ -1,0 +1,234 @@
+# The workers of a proactor as Python's part has them: their memory, where their life is, and the way to their inboxes.
+#
+# Ownership: a WorkerPool owns the workers' structs until nobody refers to the pool. Whoever looks at a worker holds the
+# pool: its Proactor, its threads, each Listener, Load and Session. So a pointer to a worker never dangles. A worker
+# that has ended has its inbox shut, no session in its table, and its last statistics published. What its sessions and
+# operations needed was freed then. If some of that is still in use, the pool and all that it keeps are leaked on
+# purpose.
+# Threads: under the GIL.
+
+
+# What is refused in one state is refused in those after it, from RUNNING on.
+cdef enum Life:
+    UNMADE      # Proactor.__init__() was not called
+    PARENTS     # this process was forked by the one that has made them
+    RUNNING
+    STOPPING    # close() was called, or a callback has raised SystemExit or KeyboardInterrupt
+    STOPPED     # they have ended
+    LEAKED      # close() has given up: the system may still write to their memory, or a thread still run
+
+
+@cython.internal
+@cython.final
+cdef class WorkerPool:
+    """The workers of a proactor, and where their life is."""
+    cdef Worker *native
+    cdef PyThread_type_lock *ended  # one a worker; several threads may wait for it in close()
+    cdef int count
+    cdef Life life
+    cdef long process_id    # which has made them
+    cdef list kept          # listeners and loads that workers may look at
+    cdef Py_ssize_t kept_enough     # of them, to see which are over
+    cdef object failure     # what a callback has raised to stop us
+
+    def __dealloc__(self):
+        # Threads hold a reference, so there are none. Workers that have not stopped are not touched: nobody has closed
+        # them. In a child they are the parent's; at the interpreter's end what they refer to may be gone.
+        cdef int i
+        if self.life != STOPPED:
+            return
+        for i in range(self.count):
+            if self.ended[i] != NULL:
+                PyThread_free_lock(self.ended[i])
+        free(self.ended)
+        free(self.native)
+
+    cdef int make(self, int count, int backend, bint skip_on_success, int most_sessions) except -1:
+        cdef int i
+        self.process_id = iocp_process_id()
+        self.kept = []
+        self.life = STOPPED     # until all are made
+        self.native = <Worker *> calloc(count, sizeof(Worker))
+        self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
+        if self.native == NULL or self.ended == NULL:
+            raise MemoryError()
+        self.count = count
+        try:
+            for i in range(count):
+                self.make_worker(i, backend, skip_on_success)
+        except BaseException:
+            self.free_each()
+            raise
+        self.native[0].places.limit.most = most_sessions
+        self.life = RUNNING
+        return 0
+
+    cdef int make_worker(self, int index, int backend, bint skip_on_success) except -1:
+        cdef Worker *worker = &self.native[index]
+        worker.ended = self.ended[index] = held_lock()
+        cdef int error = worker_init(worker, index, self.native, self.count, backend, skip_on_success)
+        if error != 0:
+            raise system_error(error)
+        worker.attach = attach
+        worker.warn_period = nanoseconds("WARNED_EVERY", WARNED_EVERY)
+        return 0
+
+    # ---- may this be done now? ----
+
+    cdef int check(self, Life latest) except -1:
+        """RuntimeError unless they are this process's, and their life is not beyond that state."""
+        if self.life == UNMADE:
+            raise RuntimeError("Proactor.__init__() was not called")
+        if self.process_id != iocp_process_id():    # asked of the system: Python is not told of every fork
+            raise RuntimeError("this proactor belongs to the parent process; make a new one after fork")
+        if self.life > latest:
+            raise RuntimeError("the proactor is closed")
+        return 0
+
+    cdef bint lives(self) noexcept:
+        """They may be used, or are still to end."""
+        return self.life == RUNNING or self.life == STOPPING
+
+    cdef bint is_broken(self, int index):
+        return self.native[index].broken != NOT_BROKEN
+
+    cdef int check_port(self, int index) except -1:
+        """Its worker's port is not broken: else the error with which its sessions have ended."""
+        if self.is_broken(index):
+            raise system_error(self.native[index].broken_by)
+        return 0
+
+    # ---- what they are given ----
+
+    cdef int put(self, int index, Message *message, bint closed_is_fine) except -1:
+        """Give the message to a worker."""
+        self.check(LEAKED)
+        if (closed_is_fine or self.life == RUNNING) and inbox_put(&self.native[index], message):
+            return 0
+        forget_message(message)
+        if self.life == RUNNING:
+            if not self.is_broken(index):
+                raise MemoryError(CANNOT_WAKE)
+            if not closed_is_fine:
+                self.check_port(index)
+        elif not closed_is_fine:
+            raise RuntimeError("the proactor is closed")
+        return 0
+
+    cdef int keep(self, kept) except -1:
+        """Workers will refer to it. At times, let go of those that are over."""
+        if len(self.kept) >= self.kept_enough:
+            self.forget_over()
+            self.kept_enough = 2 * len(self.kept) + 16
+        self.kept.append(kept)
+        return 0
+
+    cdef int forget_over(self) except -1:
+        """The GIL is not given up in between: nobody else adds one that would be lost."""
+        self.kept = [one for one in self.kept if not is_over(one)]
+        return 0
+
+    # ---- whose turn it is ----
+
+    cdef int next_alive(self, int turn, list numbers) except -1:
+        """The place of the worker whose turn it is, in the list or among all. One with a broken port is passed over."""
+        cdef int i, at
+        cdef int count = self.count if numbers is None else <int> len(numbers)
+        for i in range(count):
+            at = (turn + i) % count
+            if not self.is_broken(at if numbers is None else numbers[at]):
+                return at
+        return turn % count
+
+    cdef int emptiest(self):
+        """The worker with the fewest sessions."""
+        cdef int i, best = 0
+        for i in range(1, self.count):
+            if iocp_read32(&self.native[i].load) < iocp_read32(&self.native[best].load):
+                best = i
+        return best
+
+    # ---- what they have done ----
+
+    cdef StatsRow row(self, int index):
+        """What the worker has published last."""
+        cdef StatsRow row
+        AcquireSRWLockExclusive(&self.native[index].published_lock)
+        row = self.native[index].published
+        ReleaseSRWLockExclusive(&self.native[index].published_lock)
+        return row
+
+    cdef list rows(self):
+        cdef int i
+        return [self.row(i) for i in range(self.count)]
+
+    # ---- their end ----
+
+    cdef void stop_because_of(self, error) noexcept:
+        """A callback has raised what ends programs. Who waits for us will raise it."""
+        cdef int i
+        if self.failure is None:
+            self.failure = error
+        if not self.lives():
+            return      # they were left behind, or are being freed, or are the parent's
+        self.life = STOPPING
+        for i in range(self.count):
+            inbox_ask_to_close(&self.native[i], 0)
+
+    cdef void leave_to_parent(self) noexcept:
+        """We are a forked child: what the parent's workers do is not to be done twice."""
+        cdef int i
+        if not self.lives():
+            return
+        self.life = PARENTS
+        for i in range(self.count):
+            self.native[i].abandoned = 1
+
+    cdef int raise_failure(self) except -1:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return 0
+
+    cdef int ask_to_close(self, uint64_t drain) except -1:
+        cdef int i
+        for i in range(self.count):
+            if not inbox_ask_to_close(&self.native[i], drain):
+                raise MemoryError(CANNOT_WAKE)
+        return 0
+
+    cdef int let_go(self, bint ended) except -1:
+        """Once: free what the workers have; leak it if they have not ended."""
+        self.life = STOPPED
+        if ended and self.free_each():
+            self.kept.clear()
+            return 0
+        Py_INCREF(self)     # for ever: what never ended may still refer to all this
+        if not (ended and self.any_broken()):
+            self.life = LEAKED
+        return 0
+
+    cdef bint free_each(self):
+        """Whether nothing had to be left behind. Calls who has not been told yet."""
+        cdef int i
+        cdef bint drained = True
+        for i in range(self.count):
+            drained &= worker_free(&self.native[i])
+        return drained
+
+    cdef bint any_broken(self):
+        """Then the log has said that not all ended."""
+        cdef int i
+        for i in range(self.count):
+            if self.is_broken(i):
+                return True
+        return False
+
+
+cdef int forget_message(Message *message) except -1:
+    """One that no worker has taken."""
+    cdef void *python = message.python
+    message_free(message)
+    if python != NULL:
+        Py_DECREF(<object> python)
+    return 0
