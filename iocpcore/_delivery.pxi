@@ -41,9 +41,9 @@ cdef void drop_pinned(Worker *worker) noexcept:
 
 cdef void deliver_messages(Worker *worker) noexcept:
     """Functions that were posted, and connections that never came to be."""
-    cdef Message *message = worker.python_head
+    cdef Message *message = worker.python.head
     cdef Message *after
-    worker.python_head = NULL
+    worker.python.head = NULL
     while message != NULL and not worker.abandoned:
         after = message.next
         deliver_message(worker, message.error, <object> message.python)

@@ -91,6 +91,10 @@ cdef struct Slab:               # behind their bytes
     unsigned int used           # buffers
     Buffer buffers[SLAB_BUFFERS]
 
+cdef struct BufferList:
+    Buffer *head
+    Buffer *tail
+
 cdef struct BufferPool:
     Buffer *spare
     Slab *slabs
@@ -175,8 +179,7 @@ cdef struct Session:
     unsigned int queue_buffers
     Buffer *posted              # the kernel fills it, or will: a chain
     Buffer *inbound             # received, and not yet taken: a chain of pooled buffers
-    Buffer *queue_head          # to be sent, the part that is in flight included
-    Buffer *queue_tail
+    BufferList queue            # to be sent, the part that is in flight included
     size_t queue_bytes
     size_t queue_extra          # of them, those that a layer has added
     uint64_t active_at          # when it last received, nanoseconds
@@ -234,13 +237,16 @@ cdef struct Waiting:
     Listener *listener
     SOCKET socket
 
+cdef struct WaitingList:
+    Waiting *head
+    Waiting *tail
+
 # The places of a proactor's sessions, and the connections that wait for one, the oldest first. Any thread, under its
 # lock, which is a leaf.
 cdef struct Places:
     SRWLOCK lock
     Limit limit                 # of all listeners together; each listener has its own beside it
-    Waiting *head
-    Waiting *tail
+    WaitingList line
 
 cdef struct Listener:
     SOCKET socket
@@ -370,6 +376,10 @@ cdef struct Message:
     SOCKADDR_STORAGE *address
     int address_length
 
+cdef struct MessageList:
+    Message *head
+    Message *tail
+
 # More waits than a worker that keeps up ever has, or for longer.
 cdef enum Overdue:
     NOT_OVERDUE
@@ -379,8 +389,7 @@ cdef enum Overdue:
 # Any thread, under its lock. The lock is a leaf: under it no Python, and no other lock.
 cdef struct Inbox:
     SRWLOCK lock
-    Message *head
-    Message *tail
+    MessageList messages
     LONG waiting                # any thread reads it without the lock: 1 while there is an item
     LONG overdue                # likewise: enum Overdue
     size_t items                # that wait
@@ -420,7 +429,7 @@ cdef struct Worker:
     Inbox inbox                 # any thread
     LONG load                   # any thread: sessions here, reserved places included
     Places places               # the first worker's are those of the whole proactor
-    Waiting *granted            # any thread, under the lock of those: its listeners' connections that have a place now
+    WaitingList granted         # any thread, under the lock of those: its listeners' connections that have a place now
     LONG is_granted             # any thread reads it without the lock: 1 while there is one
     SRWLOCK published_lock
     Stats published             # any thread, under published_lock
@@ -443,10 +452,8 @@ cdef struct Worker:
     uint64_t contended_until    # when that ends
     uint64_t large_until         # until then somebody is believed to receive much
     uint64_t round_until        # bytes received and sent with which this round has moved what it may
-    Item *calls_head            # items whose handlers in Python are to be called after this batch
-    Item *calls_tail
-    Message *python_head        # functions to be called, and connections that never came to be
-    Message *python_tail
+    ItemList calls              # items whose handlers in Python are to be called after this batch
+    MessageList python          # functions to be called, and connections that never came to be
     Buffer *unpinned            # their Python objects are to be let go
     void (*close)(Worker *, uint64_t by) noexcept nogil     # what the inbox asks for beside its messages
     void (*attach)(Worker *, Item *) noexcept nogil     # takes the GIL, and does all that; from this item on

@@ -7,6 +7,7 @@
 # Threads: the worker's own.
 from libc.stdint cimport uint64_t
 from iocp cimport iocp_now
+from fifo cimport fifo_put_call, fifo_put_message
 from inbox cimport run_inbox
 from item cimport item_drop, item_hold
 from structs cimport Item, Message, Worker
@@ -21,39 +22,29 @@ cdef inline void schedule_call(Worker *worker, Item *item, unsigned char what) n
         return
     item_hold(item)
     item.calling = 1
-    item.next_call = NULL
-    if worker.calls_head == NULL:
-        worker.calls_head = item
-    else:
-        worker.calls_tail.next_call = item
-    worker.calls_tail = item
+    fifo_put_call(&worker.calls, item)
 
 
 cdef inline void schedule_message(Worker *worker, Message *message) noexcept nogil:
     """The message is to be handled with the GIL. The worker owns it from now on."""
-    message.next = NULL
-    if worker.python_head == NULL:
-        worker.python_head = message
-    else:
-        worker.python_tail.next = message
-    worker.python_tail = message
+    fifo_put_message(&worker.python, message)
 
 
 cdef inline bint calls_are_due(Worker *worker) noexcept nogil:
-    return (worker.calls_head != NULL or worker.python_head != NULL or worker.unpinned != NULL
+    return (worker.calls.head != NULL or worker.python.head != NULL or worker.unpinned != NULL
             or warnings_are_due(worker))
 
 
 cdef inline void run_calls(Worker *worker) noexcept nogil:
     """Attach, run all that is due, detach; then start the sends and other requests of the callbacks."""
     cdef uint64_t began
-    cdef Item *item = worker.calls_head
+    cdef Item *item = worker.calls.head
     cdef Item *after
     worker.told = worker.stats.bytes_received
     if worker.abandoned or not calls_are_due(worker):
         return
     began = iocp_now(worker.port)
-    worker.calls_head = NULL
+    worker.calls.head = NULL
     worker.attach(worker, item)
     if worker.abandoned:
         return
@@ -72,7 +63,7 @@ cdef inline void run_calls(Worker *worker) noexcept nogil:
 
 cdef inline bint much_to_tell(Worker *worker) noexcept nogil:
     """Should callbacks run now, while the cache has their data? Not if the last wait for the GIL was long."""
-    if worker.calls_head == NULL:
+    if worker.calls.head == NULL:
         return False
     return worker.stats.bytes_received - worker.told >= MUCH and worker.gil_wait < GIL_TIME
 

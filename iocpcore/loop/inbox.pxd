@@ -18,6 +18,7 @@ from iocp cimport (
     INVALID_SOCKET, LONG, AcquireSRWLockExclusive, InterlockedCompareExchange, InterlockedDecrement,
     InterlockedExchange, InterlockedIncrement, ReleaseSRWLockExclusive, iocp_now, iocp_read32)
 from buffer cimport buffer_append, buffer_has_room
+from fifo cimport fifo_put_message
 from link cimport link_drop
 from port cimport port_wake
 from structs cimport COPIED, NOT_OVERDUE, OVERDUE, TROUBLE_INBOX, Buffer, Inbox, Link, Listener, Message, Worker
@@ -70,14 +71,10 @@ cdef inline bint inbox_wake(Worker *worker) noexcept nogil:
 
 
 cdef inline void append(Inbox *inbox, Message *message, uint64_t now) noexcept nogil:
-    message.next = NULL
-    if inbox.head == NULL:
-        inbox.head = message
+    if inbox.messages.head == NULL:
         inbox.since = now
         InterlockedExchange(&inbox.waiting, 1)
-    else:
-        inbox.tail.next = message
-    inbox.tail = message
+    fifo_put_message(&inbox.messages, message)
     inbox.items += 1
     if message.buffer != NULL:      # it is a send
         inbox.bytes += message.buffer.length
@@ -157,10 +154,10 @@ cdef inline Message *inbox_take(Worker *worker, uint64_t *close_by, LONG *overdu
     cdef Inbox *inbox = &worker.inbox
     cdef Message *messages
     AcquireSRWLockExclusive(&inbox.lock)
-    messages = inbox.head
+    messages = inbox.messages.head
     if messages != NULL:
         see_backlog(inbox, worker.now)
-    inbox.head = NULL
+    inbox.messages.head = NULL
     inbox.items = inbox.bytes = 0
     inbox.takes += 1
     InterlockedExchange(&inbox.waiting, 0)
@@ -184,7 +181,7 @@ cdef inline bint inbox_shut(Worker *worker, bint when_empty) noexcept nogil:
     cdef Inbox *inbox = &worker.inbox
     cdef bint closed
     AcquireSRWLockExclusive(&inbox.lock)
-    if inbox.head == NULL or not when_empty:
+    if inbox.messages.head == NULL or not when_empty:
         inbox.closed = 1
     closed = inbox.closed
     ReleaseSRWLockExclusive(&inbox.lock)

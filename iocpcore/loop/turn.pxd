@@ -6,6 +6,7 @@
 # Threads: the worker's own.
 from libc.stdint cimport uint64_t
 from call cimport much_to_tell, run_calls
+from fifo cimport fifo_put_item
 from item cimport item_drop, item_hold
 from structs cimport Item, ItemList, Worker
 from tuning cimport CONTENDED_ROUND, CONTENDED_TURN, ROUND, TURN
@@ -37,12 +38,7 @@ cdef inline void append(ItemList *items, Item *item) noexcept nogil:
         return
     item_hold(item)
     item.ready = 1
-    item.next = NULL
-    if items.head == NULL:
-        items.head = item
-    else:
-        items.tail.next = item
-    items.tail = item
+    fifo_put_item(items, item)
 
 
 cdef inline Item *take_first(ItemList *items) noexcept nogil:

@@ -61,7 +61,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
     """
     if session.state == CLOSING:
         return
-    if session.queue_head != NULL:
+    if session.queue.head != NULL:
         session_reset_at_close(session)
     drop_calls(worker, session)
     link_finish(session.link)

@@ -63,7 +63,7 @@ cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
         abort_session(worker, session, BY_US)
         return
     say_last_word_now(worker, session)
-    if session.state != CLOSING and session.queue_head == NULL and not session.end_sent:
+    if session.state != CLOSING and session.queue.head == NULL and not session.end_sent:
         shut_sending(worker, session)
     close_session(worker, session, session.reason)
 

@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 from iocp cimport (
     SOCKET, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedExchange,
     InterlockedIncrement, ReleaseSRWLockExclusive, iocp_read32)
+from fifo cimport fifo_put_waiting
 from inbox cimport inbox_wake
 from structs cimport Limit, Listener, Places, Waiting, Worker
 from tuning cimport ACCEPT_RETRY_TIME
@@ -55,7 +56,7 @@ cdef inline bint take_place(Worker *worker, Listener *listener) noexcept nogil:
 
 cdef inline Waiting *unlink_first(Places *places) noexcept nogil:
     """The connection that has waited longest of those whose listener has a place; NULL: there is none."""
-    cdef Waiting *chosen = places.head
+    cdef Waiting *chosen = places.line.head
     cdef Waiting *before = NULL
     while chosen != NULL and not has_place(&chosen.listener.limit):
         before = chosen
@@ -67,28 +68,23 @@ cdef inline Waiting *unlink_first(Places *places) noexcept nogil:
 
 cdef inline void unlink_waiting(Places *places, Waiting *before, Waiting *waiting) noexcept nogil:
     if before == NULL:
-        places.head = waiting.next
+        places.line.head = waiting.next
     else:
         before.next = waiting.next
-    if places.tail == waiting:
-        places.tail = before
+    if places.line.tail == waiting:
+        places.line.tail = before
 
 
 cdef inline Worker *grant_place(Places *places) noexcept nogil:
     """Under the lock: give a place that is free to the connection that is next; the worker to wake, or NULL."""
     cdef Waiting *first
-    cdef Waiting **at
     if not has_place(&places.limit):
         return NULL
     first = unlink_first(places)
     if first == NULL:
         return NULL
     count_place(places, first.listener)
-    first.next = NULL
-    at = &first.listener.worker.granted
-    while at[0] != NULL:
-        at = &at[0].next
-    at[0] = first
+    fifo_put_waiting(&first.listener.worker.granted, first)
     InterlockedExchange(&first.listener.worker.is_granted, 1)
     return first.listener.worker
 
@@ -137,17 +133,12 @@ cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socke
     cdef Worker *owner
     if waiting == NULL:
         return False
-    waiting.next = NULL
     waiting.listener = listener
     waiting.socket = socket
     listener.waiting += 1
     worker.stats.parked += 1
     AcquireSRWLockExclusive(&places.lock)
-    if places.head == NULL:
-        places.head = waiting
-    else:
-        places.tail.next = waiting
-    places.tail = waiting
+    fifo_put_waiting(&places.line, waiting)
     owner = grant_place(places)
     ReleaseSRWLockExclusive(&places.lock)
     wake_granted(worker, owner)
@@ -159,8 +150,8 @@ cdef inline Waiting *take_granted(Worker *worker) noexcept nogil:
     cdef Places *places = places_of(worker)
     cdef Waiting *granted
     AcquireSRWLockExclusive(&places.lock)
-    granted = worker.granted
-    worker.granted = NULL
+    granted = worker.granted.head
+    worker.granted.head = NULL
     InterlockedExchange(&worker.is_granted, 0)
     ReleaseSRWLockExclusive(&places.lock)
     return granted
@@ -182,7 +173,7 @@ cdef inline Waiting *take_waiting(Worker *worker, Listener *listener) noexcept n
     cdef Waiting *after
     cdef Waiting *taken = NULL
     AcquireSRWLockExclusive(&places.lock)
-    waiting = places.head
+    waiting = places.line.head
     while waiting != NULL:
         after = waiting.next
         if waiting.listener == listener:

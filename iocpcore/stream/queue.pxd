@@ -7,6 +7,7 @@
 # Threads: the session's worker.
 from iocp cimport InterlockedExchange, iocp_read32, iocp_read64, unlikely
 from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
+from fifo cimport fifo_put_buffers
 from link cimport link_count_sent, link_queued
 from structs cimport COPIED, Buffer, Link, Session, Worker
 from tuning cimport SEND_GATHER
@@ -21,11 +22,7 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *first) noexce
         last = last.next
         bytes += last.length
         count += 1
-    if session.queue_head == NULL:
-        session.queue_head = first
-    else:
-        session.queue_tail.next = first
-    session.queue_tail = last
+    fifo_put_buffers(&session.queue, first, last)
     session.queue_buffers += count
     session.queue_bytes += bytes
     worker.stats.bytes_queued += bytes
@@ -33,9 +30,9 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *first) noexce
 
 cdef inline bint append_bytes(Worker *worker, Session *session, const char *data, size_t length) noexcept nogil:
     """Copy them behind the last buffer's, if it has room: so a hundred small sends are one WSABUF."""
-    if session.queue_head == NULL or not buffer_has_room(session.queue_tail, length):
+    if session.queue.head == NULL or not buffer_has_room(session.queue.tail, length):
         return False
-    buffer_append(session.queue_tail, data, length)
+    buffer_append(session.queue.tail, data, length)
     session.queue_bytes += length
     worker.stats.bytes_queued += length
     return True
@@ -101,7 +98,7 @@ cdef inline size_t drop_front(Worker *worker, Session *session, size_t bytes) no
     cdef Buffer *buffer
     cdef size_t step, extra = 0
     while bytes > 0:
-        buffer = session.queue_head
+        buffer = session.queue.head
         step = min(buffer.length, bytes)
         bytes -= step
         if unlikely(buffer.extra != 0):
@@ -110,7 +107,7 @@ cdef inline size_t drop_front(Worker *worker, Session *session, size_t bytes) no
             buffer.data += step
             buffer.length -= step
             break
-        session.queue_head = buffer.next
+        session.queue.head = buffer.next
         session.queue_buffers -= 1
         buffer_release(worker, buffer)
     return extra
@@ -134,10 +131,9 @@ cdef inline void queue_free(Worker *worker, Session *session) noexcept nogil:
     cdef Buffer *buffer
     worker.stats.bytes_unsent += queue_unsent(session)
     worker.stats.bytes_queued -= session.queue_bytes
-    while session.queue_head != NULL:
-        buffer = session.queue_head
-        session.queue_head = buffer.next
+    while session.queue.head != NULL:
+        buffer = session.queue.head
+        session.queue.head = buffer.next
         buffer_release(worker, buffer)
-    session.queue_tail = NULL
     session.queue_buffers = 0
     session.queue_bytes = session.queue_extra = 0

@@ -16,7 +16,7 @@ from tuning cimport SEND_GATHER, SEND_LIMIT
 
 cdef inline DWORD gather(Session *session, WSABUF *wsabufs) noexcept nogil:
     """Describe the queue's front, within the limits of one send; the number of WSABUFs."""
-    cdef Buffer *buffer = session.queue_head
+    cdef Buffer *buffer = session.queue.head
     cdef DWORD count = 0
     cdef size_t left = SEND_LIMIT
     while buffer != NULL and count < SEND_GATHER and left > 0:

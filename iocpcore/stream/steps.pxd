@@ -62,7 +62,7 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
     """One step, and what it counts as in a turn; 0 when all that can be is in flight."""
     if session.state == CONNECTING:
         return False
-    if session.queue_head != NULL:
+    if session.queue.head != NULL:
         if not session.sending:
             return step_send(worker, session)
     elif unlikely(session.state == FINISHING or session.ending) and step_end_sending(worker, session):
@@ -156,7 +156,7 @@ cdef inline void say_last_word_now(Worker *worker, Session *session) noexcept no
     """As say_last_word(), where nobody will wait until it has gone."""
     if session.layer != NULL and not session.last_word:
         say_last_word(worker, session)
-        if session.queue_head != NULL:
+        if session.queue.head != NULL:
             step_send(worker, session)
 
 

@@ -85,7 +85,7 @@ cdef void check_heard(NativeSession *native, Talk talk) noexcept:
 
 cdef size_t bytes_for(Worker *worker, Link *link) noexcept:
     """That wait in the inbox to be sent."""
-    cdef Message *message = worker.inbox.head
+    cdef Message *message = worker.inbox.messages.head
     cdef size_t bytes = 0
     while message != NULL:
         if message.link == link and message.buffer != NULL:
@@ -157,12 +157,12 @@ cdef int count_pinned(Worker *worker) noexcept:
     """Buffers that refer to Python's bytes: queued, in the inbox, and to be let go."""
     cdef unsigned int i
     cdef int count = count_chain(worker.unpinned)
-    cdef Message *message = worker.inbox.head
+    cdef Message *message = worker.inbox.messages.head
     cdef NativeSession *session
     for i in range(session_slots(worker)):
         session = session_at(worker, i)
         if session != NULL:
-            count += count_chain(session.queue_head)
+            count += count_chain(session.queue.head)
     while message != NULL:
         count += message.buffer != NULL and message.buffer.kind == PINNED
         message = message.next

@@ -346,7 +346,7 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
         queued += session.queue_bytes
         check_queue(worker, session)
         buffers += count_pooled(session.posted) + count_pooled(session.inbound) + count_parts(session)
-        buffers += count_pooled(session.queue_head)
+        buffers += count_pooled(session.queue.head)
     if sessions != <int> worker.sessions.active or sessions != worker.stats.active:
         sim_violation("worker %d: it has %d sessions, and counts %u", worker.index, sessions, worker.sessions.active)
     if buffers != worker.stats.buffers_used:
@@ -359,7 +359,7 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
 
 cdef void check_queue(Worker *worker, NativeSession *session) noexcept nogil:
     """Its buffers and bytes, and of these a layer's, are as many as are counted."""
-    cdef Buffer *buffer = session.queue_head
+    cdef Buffer *buffer = session.queue.head
     cdef size_t bytes = 0, extra = 0
     cdef unsigned int count = 0
     while buffer != NULL and count < session.queue_buffers:
@@ -470,7 +470,7 @@ cdef void check_spared(Worker *worker, uint64_t began) noexcept nogil:
             continue
         if session.closing_at < began or session.handler.settings.send_timeout != 0:
             continue
-        if not is_receiving(session) or session.sending or session.queue_head != NULL or not session.connected:
+        if not is_receiving(session) or session.sending or session.queue.head != NULL or not session.connected:
             continue
         if session.reason == BY_US or session.sent_at >= session.closing_at:    # a drain, or send_timeout, was over
             continue
@@ -530,7 +530,7 @@ cdef void check_order(Run *run, const Waiting *line) noexcept nogil:
 
 cdef void check_line(Run *run) noexcept nogil:
     """Connections get their places in the order of their coming, and as soon as there is one."""
-    cdef const Waiting *waiting = run.workers[0].places.head
+    cdef const Waiting *waiting = run.workers[0].places.line.head
     if not run.closing:
         check_order(run, waiting)
     run.line_count = 0
