@@ -20,8 +20,10 @@ test: build/$(VARIANT)/installed packages
 	tests/windows/install
 	tools/beside "$(MAKE) test-native" "$(MAKE) test-windows"
 
+# Files are shared out among so many processes: the tests mostly wait.
+LANES = 3
 test-native: build/$(VARIANT)/installed packages
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n $(LANES) --dist loadfile
 
 test-windows: .venv/ready
 	tests/windows/run

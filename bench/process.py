@@ -17,7 +17,6 @@ NOT_AVAILABLE = 3  # a C server's exit status where it cannot serve here
 STARTS_WITHIN = 20.0  # seconds
 ENDS_WITHIN = 10.0
 RESTS_WITHIN = 10.0
-USER_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
@@ -185,7 +184,7 @@ def settled_cpu_by_thread(pid):
 def user_ns(pid):
     """ns in user mode of all threads; see the README on how coarse it is."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) * USER_TICK_NS
+    return int(fields[11]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def spent(before, after):

@@ -795,7 +795,11 @@ class Unspeakable:
         """It has this one."""
 
 
-@pytest.mark.parametrize("wrong", [{}, {"on_receive": 5}, {"on_recieve": print}, {"on_end": lambda: None}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"on_receive": 5}, {"on_recieve": print}, {"on_end": lambda: None}],
+    ids=["no callback", "a number", "a misspelt one", "one that takes nothing"],
+)
 def test_the_repr_of_a_handler_is_not_asked_for(proactor, wrong):
     Unspeakable.asked = 0
     handler = Unspeakable()

@@ -1,10 +1,11 @@
 """Makes a failing schedule small: the same seed's world with less in it, as long as the same rule is broken.
 
-Less is what `limits` says: fewer clients, bytes, workers, listeners and calls, no Python, and whims of the kernel that
-never come.
+Less is what `limits` says: fewer clients, bytes, workers, listeners and calls, no Python, no layer, and whims of the
+kernel that never come.
 Another order of events (`salt`) may be needed for a smaller world to fail. Nothing here is random.
 """
 
+import math
 import multiprocessing
 import re
 
@@ -32,13 +33,14 @@ def apart(function, *arguments):
         child.join()
 
 
-def first_salt(simulation, seed, limits, wanted):
-    """The first salt with which the world of these limits breaks the wanted rule, or None."""
+def first_salt(simulation, seed, limits, wanted, longest):
+    """(salt, length of the story): the first with which the world of these limits breaks the wanted rule, in a story
+    that is no longer. None if there is none."""
     for salt in sorted(range(SALTS), key=lambda salt: salt != limits["salt"]):
-        _, violation = simulation.run_many(seed, 1, {**limits, "salt": salt})
+        violation, told = simulation.run(seed, {**limits, "salt": salt})
         if violation is not None:
-            if rule(violation) == wanted:
-                return salt
+            if rule(violation) == wanted and len(told) <= longest:
+                return salt, len(told)
             if "crashed" in violation:
                 return None     # this process is not to be trusted any more
     return None
@@ -49,7 +51,7 @@ def changes(simulation, limits):
     for name in ("workers", "listeners"):
         if limits[name] > 1:
             yield {name: 1}
-    for name in ("calls", "python"):
+    for name in ("calls", "python", "layer"):
         if limits[name] > 0:
             yield {name: 0}
     for name, count in (("absent", CLIENTS), ("calm", len(simulation.WHIMS))):
@@ -64,6 +66,7 @@ def changes(simulation, limits):
 def shrink(simulation, seed, violation):
     """The narrowest limits found."""
     limits = dict(simulation.NO_LIMITS)
+    length = math.inf
     shrunk = True
     while shrunk:
         shrunk = False
@@ -71,9 +74,9 @@ def shrink(simulation, seed, violation):
             if any(change[name] == limits[name] for name in change):
                 continue
             narrower = {**limits, **change}
-            salt = apart(first_salt, simulation, seed, narrower, rule(violation))
-            if salt is not None:
-                limits = {**narrower, "salt": salt}
+            found = apart(first_salt, simulation, seed, narrower, rule(violation), length)
+            if found is not None:
+                limits, length = {**narrower, "salt": found[0]}, found[1]
                 shrunk = True
     return limits
 

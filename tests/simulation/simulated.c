@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "records.h"
@@ -356,7 +357,9 @@ static void on_crash(int number)
     sim_violation("the core crashed: %s", number == SIGFPE ? "SIGFPE" : "SIGSEGV");
 }
 
-/* A loop without end, or malloc()'s lock held by what crashed in it: the process ends, and simulate.py says whose seed. */
+/* A loop without end (SIGVTALRM), or malloc()'s lock that is held by what crashed in it (SIGALRM): the process ends, and
+ * simulate.py names the seed.
+ */
 static void on_alarm(int number)
 {
     (void)number;
@@ -369,7 +372,7 @@ enum { CATCHES = 0 };
 #else
 enum { CATCHES = 3 };
 #endif
-enum { MOST_SECONDS = 100 }; /* of one schedule: as a rule it takes a thousandth of one */
+enum { MOST_SECONDS = 100, MOST_CPU_SECONDS = 5 }; /* of one schedule, which takes a thousandth of one as a rule */
 
 int sim_run(void (*body)(void *), void *context)
 {
@@ -378,7 +381,9 @@ int sim_run(void (*body)(void *), void *context)
     int violated;
 
     signal(SIGALRM, on_alarm);
+    signal(SIGVTALRM, on_alarm);
     alarm(MOST_SECONDS);
+    setitimer(ITIMER_VIRTUAL, &(struct itimerval){.it_value.tv_sec = MOST_CPU_SECONDS}, NULL);
 
     for (int i = 0; i < CATCHES; i++)
         sigaction(signals[i], &catching, &before[i]);
@@ -388,6 +393,7 @@ int sim_run(void (*body)(void *), void *context)
     for (int i = 0; i < CATCHES; i++)
         sigaction(signals[i], &before[i], NULL);
     alarm(0);
+    setitimer(ITIMER_VIRTUAL, &(struct itimerval){0}, NULL);
     return violated;
 }
 
