@@ -1,7 +1,7 @@
 # The accept step: start_accept() posts one AcceptEx, on_accept() takes the socket it brings.
 #
 # Ownership: a listener owns ACCEPTS operations for life; its memory outlives every packet. The accepted socket belongs
-# to whoever on_accept() hands it to. Nothing that goes wrong with one connection ever disarms the listener.
+# to the caller of on_accept(). No failure of a single connection disarms the listener.
 # Threads: the listener's worker.
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
@@ -16,7 +16,7 @@ from warn cimport report_trouble
 
 
 cdef inline void listener_init(Listener *listener) noexcept nogil:
-    """Of zeroed memory: it has no sockets yet."""
+    """Initialize zeroed memory: the listener has no sockets yet."""
     cdef int i
     listener.socket = INVALID_SOCKET
     for i in range(ACCEPTS):
@@ -38,7 +38,7 @@ cdef inline int call_accept(Listener *listener, Accept *accept) noexcept nogil:
 
 
 cdef inline bint must_wait(Worker *worker, Listener *listener, int error) noexcept nogil:
-    """Would accepting again at once only spin? That is worth a warning."""
+    """Count a failed accept. True, with a warning, if accepting again at once would only spin."""
     listener.failures += 1
     worker.stats.exhausted += status_exhausted(error)
     if not status_exhausted(error) and listener.failures <= ACCEPT_PATIENCE:
@@ -48,7 +48,7 @@ cdef inline bint must_wait(Worker *worker, Listener *listener, int error) noexce
 
 
 cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
-    """Post it; 0 or the error of an attempt that failed."""
+    """Try once to post the accept; 0 or why that failed."""
     cdef Listener *listener = accept.listener
     cdef int error = iocp_accept_placeholder(listener.family, &accept.placeholder)
     if error != 0:
@@ -66,9 +66,9 @@ cdef inline int start_accept(Worker *worker, Accept *accept) noexcept nogil:
 
 
 cdef inline int post_accept(Worker *worker, Accept *accept) noexcept nogil:
-    """Post it, trying again if that fails; 0, or the last error: then the worker tries again after a while.
+    """Post the accept, and try again at once if that fails; 0, or the last error: then the worker tries again later.
 
-    A connection that was reset while it waited can make a start fail, and is no reason to wait.
+    A start can fail because a connection in the backlog was reset. That is no reason to wait.
     """
     cdef int error = start_accept(worker, accept)
     while error != 0:
@@ -93,7 +93,7 @@ cdef inline void accept_ended(Accept *accept) noexcept nogil:
 
 
 cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
-    """Post all accepts that are not in flight, but for one for each connection that waits; the first error."""
+    """Post accepts until those in flight and the waiting connections are ACCEPTS together; 0 or the first error."""
     cdef int i, error, first_error = 0
     for i in range(ACCEPTS):
         if not listener.accepts[i].in_flight and listener.in_flight + listener.waiting < ACCEPTS:
@@ -104,7 +104,7 @@ cdef inline int arm(Worker *worker, Listener *listener) noexcept nogil:
 
 
 cdef inline int associate(Worker *worker, Listener *listener) noexcept nogil:
-    """Let its accepts end at the worker's port; 0 or the system's error number."""
+    """Make its accepts end at the worker's port; 0 or the system's error number."""
     cdef Accept *accept
     cdef int i, error
     if not listener.shared:
@@ -119,7 +119,7 @@ cdef inline int associate(Worker *worker, Listener *listener) noexcept nogil:
 
 
 cdef inline void close_events(Listener *listener) noexcept nogil:
-    """Nothing is in flight: from here on nothing refers to the accepts, and their memory may go."""
+    """Called when nothing is in flight. From now on nothing refers to the accepts, and their memory may be freed."""
     cdef int i
     for i in range(ACCEPTS):
         iocp_event_close(&listener.accepts[i].event)
@@ -140,14 +140,14 @@ cdef inline void count_accepted(Worker *worker, Listener *listener) noexcept nog
 
 
 cdef inline void count_refused(Worker *worker, Listener *listener) noexcept nogil:
-    """A connection was closed at once; without a listener it was given to adopt()."""
+    """Count a connection that was closed at once; without a listener it was given to adopt()."""
     worker.stats.refused += 1
     if listener != NULL:
         InterlockedExchangeAdd64(&listener.refused, 1)
 
 
 cdef inline void cancel_accepts(Listener *listener) noexcept nogil:
-    """They end by their packets. Each is cancelled by itself: another proactor may have accepts on the same socket."""
+    """They still end by packets. Each is cancelled alone: another proactor may have accepts on the same socket."""
     cdef int i
     for i in range(ACCEPTS):
         if listener.accepts[i].in_flight:
@@ -155,7 +155,7 @@ cdef inline void cancel_accepts(Listener *listener) noexcept nogil:
 
 
 cdef inline void update_accepted(Listener *listener) noexcept nogil:
-    """Of accepts whose packets are still to come: Windows needs the listening socket for it, which is about to go."""
+    """Update accepted sockets whose packets are still to come, while Windows has the listening socket to do so."""
     cdef Accept *accept
     cdef int i
     for i in range(ACCEPTS):
@@ -166,7 +166,7 @@ cdef inline void update_accepted(Listener *listener) noexcept nogil:
 
 
 cdef inline void close_listening(Listener *listener) noexcept nogil:
-    """The port is free from now on."""
+    """Close the listening socket. A thread that waits for that goes on."""
     update_accepted(listener)
     if not listener.given:      # a forked child may hold the socket: connections to it would wait there for ever
         iocp_stop_listening(listener.socket)
@@ -189,7 +189,7 @@ cdef inline SOCKET on_accept(Worker *worker, Accept *accept, int status) noexcep
     socket = iocp_accepted(accept.placeholder, &accept.operation.overlapped)
     accept.placeholder = INVALID_SOCKET
     if listener.lingers:
-        iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
+        iocp_linger_off(socket)     # else close could block the worker, or reset the connection after all was sent
     count_accepted(worker, listener)
     if not accept.updated:
         status = iocp_update_accepted(socket, listener.socket)

@@ -1,7 +1,7 @@
 # The end of a session: finish() lets the queue go out and waits for the peer's end, abort_session() cancels what pends.
 #
-# Ownership: neither frees anything. The session is released by the worker when nothing is in flight, or, when that
-# takes longer than DRAIN_TIME, its socket is closed first and its memory kept until the packets come.
+# Ownership: nothing is freed here. The worker releases the session when nothing of it is in flight. If that takes
+# longer than DRAIN_TIME, its socket is closed first, and its memory is kept until the packets come.
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
 from iocp cimport HANDLE, INVALID_SOCKET, ULONG_PTR, CancelIoEx, iocp_shutdown_send, iocp_taken
@@ -14,19 +14,19 @@ from tuning cimport DRAIN_TIME, STALL_TIME
 
 
 cdef inline void cancel_operations(Session *session) noexcept nogil:
-    """They still end by packets of their own; that there is nothing to cancel is no error."""
+    """Its operations still end by their packets. If there is nothing to cancel, that is no error."""
     CancelIoEx(<HANDLE> <ULONG_PTR> session.socket, NULL)
 
 
 cdef inline void drop_calls(Worker *worker, Session *session) noexcept nogil:
-    """What is due to its handler, but for on_close, will not be told."""
+    """Drop the callbacks that are due, and input that is not delivered. Only on_close will come."""
     if session.item.calls & CALL_RECEIVE:
         input_discard(worker, session)
     session.item.calls = 0
 
 
 cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
-    """For the peer to take more of what is queued; when all is sent, to end."""
+    """How long a finishing session waits for its peer to take more or, when all is sent, to end."""
     cdef uint64_t send_timeout = session.handler.settings.send_timeout
     if session.end_sent:
         return session.handler.settings.linger
@@ -34,7 +34,7 @@ cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
 
 
 cdef inline void finish(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
-    """Close when what is queued has been sent, and not with unread input: that would destroy data already sent."""
+    """Send what is queued, then wait for the peer's end: to close with unread input would destroy data already sent."""
     drop_calls(worker, session)
     link_finish(session.link)
     session.state = FINISHING
@@ -46,7 +46,7 @@ cdef inline void finish(Worker *worker, Session *session, unsigned char reason) 
 
 
 cdef inline void shut_sending(Worker *worker, Session *session) noexcept nogil:
-    """The queue is empty: tell the peer that this was all. If it fails the peer is gone: a receive will say so."""
+    """The queue is empty: end our sending side. If that fails the peer is gone, and a receive will say so."""
     session.end_sent = 1
     session.closing_at = worker.now
     iocp_shutdown_send(session.socket)
@@ -57,7 +57,7 @@ cdef inline void shut_sending(Worker *worker, Session *session) noexcept nogil:
 cdef inline void close_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
     """Start nothing more; what is in flight is cancelled and ends by its packets.
 
-    With bytes unsent the peer sees a reset: it must not take what it has for the whole.
+    With bytes unsent the peer sees a reset, so that it does not take a part for the whole.
     """
     if session.state == CLOSING:
         return
@@ -81,7 +81,7 @@ cdef inline void abort_session(Worker *worker, Session *session, unsigned char r
 
 
 cdef inline void close_undrained(Worker *worker, Session *session) noexcept nogil:
-    """Its operations did not end in time: take the socket from under them. Their memory stays ours until they do."""
+    """Its operations did not end in time: close the socket under them. Their memory is kept until they end."""
     if session.socket != INVALID_SOCKET:
         worker.stats.undrained += 1
         session_close_socket(session)

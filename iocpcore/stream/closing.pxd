@@ -1,6 +1,6 @@
-# Closing a worker: its sessions finish within the drain, what is left is aborted, what never ends is leaked.
+# Closing a worker: sessions finish within the drain, the rest is aborted, and operations that never end are leaked.
 #
-# Ownership: what is still in flight when the worker leaves is the kernel's for ever: it is leaked, never freed.
+# Ownership: memory of operations still in flight when the worker leaves is the kernel's for ever: leaked, never freed.
 # Threads: the worker's own.
 from libc.stdint cimport uint64_t
 from iocp cimport ERROR_OPERATION_ABORTED, WSAETIMEDOUT, InterlockedExchange
@@ -19,11 +19,11 @@ from warn cimport report_trouble
 
 
 cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
-    """Take nothing new; let what is there finish till then. Asked again, only the deadline may come nearer."""
+    """Stop listening and connecting; let sessions finish until `by`. Later requests can only bring that nearer."""
     cdef Listener *listener
     cdef Listener *after
     if worker.closing:
-        if worker.close_at != 0:    # else it is over, and all is aborted already
+        if worker.close_at != 0:    # else the drain is over already
             worker.close_at = by
         return
     worker.closing = 1
@@ -37,7 +37,7 @@ cdef inline void close_worker(Worker *worker, uint64_t by) noexcept nogil:
 
 
 cdef inline void close_sessions(Worker *worker) noexcept nogil:
-    """Closing begins, or its time is over."""
+    """Called when closing begins, and again when the drain is over."""
     cdef Session *session
     cdef unsigned int i
     for i in range(session_slots(worker)):
@@ -55,7 +55,7 @@ cdef inline void close_sessions(Worker *worker) noexcept nogil:
 
 
 cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
-    """Its time is over. With bytes unsent it is reset; if all is sent, a slow peer may still read that."""
+    """The drain is over. With bytes unsent the session is reset; if all is sent, a slow peer can still read that."""
     if session.state == CLOSING:
         return
     if queue_unsent(session) != 0:
@@ -69,12 +69,12 @@ cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint must_end_drain(Worker *worker) noexcept nogil:
-    """The drain time is over, and whoever wants to know has been told so."""
+    """Is the drain time over, and has on_shutdown been scheduled wherever it is wanted?"""
     return drain_time_is_over(worker) and worker.shutdown_over
 
 
 cdef inline void close_listeners(Worker *worker) noexcept nogil:
-    """Nobody waits for a place any more."""
+    """Close the connections that wait for a place, and the listening sockets at once."""
     cdef Listener *listener = worker.listeners
     cdef Listener *after
     while listener != NULL:
@@ -85,7 +85,7 @@ cdef inline void close_listeners(Worker *worker) noexcept nogil:
 
 
 cdef inline void end_drain(Worker *worker) noexcept nogil:
-    """The drain time is over."""
+    """The drain time is over: close listeners and sessions, and set when the worker leaves."""
     worker.close_at = 0
     worker.done = done_by(worker)
     worker.leave_at = worker.now + LEAVE_TIME
@@ -95,12 +95,12 @@ cdef inline void end_drain(Worker *worker) noexcept nogil:
 
 
 cdef inline uint64_t done_by(Worker *worker) noexcept nogil:
-    """Grows with whatever gets done. From end_drain() on nothing begins, so that it grows for a bounded time."""
+    """A count that grows with progress. After end_drain() nothing begins, so it grows for a bounded time."""
     return worker.stats.packets + worker.stats.callbacks + worker.stats.undrained
 
 
 cdef inline void leave_later(Worker *worker) noexcept nogil:
-    """What gets done has all the time that it takes: many slow on_close, for example."""
+    """While there is progress, the worker stays: many slow on_close callbacks, for example, get the time they need."""
     cdef uint64_t done = done_by(worker)
     if done != worker.done:
         worker.done = done
@@ -108,7 +108,7 @@ cdef inline void leave_later(Worker *worker) noexcept nogil:
 
 
 cdef inline void go_on_closing(Worker *worker) noexcept nogil:
-    """At the end of each turn."""
+    """The next step of closing, at the end of each turn."""
     if worker.leave_at != 0:
         leave_later(worker)
     elif must_end_drain(worker):
@@ -118,17 +118,17 @@ cdef inline void go_on_closing(Worker *worker) noexcept nogil:
 
 
 cdef inline void on_broken_port(Worker *worker) noexcept nogil:
-    """End what is there with the error, so that peers and handlers learn of it; then leave.
+    """End all sessions with the error, so that peers and handlers learn of it; then leave.
 
-    What is cancelled may still end by packets that the port has made itself: with the first dequeue that fails again
-    there is none.
+    Cancelled operations may still end by packets that the port makes itself. When the next dequeue fails, there are
+    none left.
     """
     if worker.broken != NOT_BROKEN:
         leave_behind(worker)
         return
     worker.broken = BROKEN
     report_trouble(worker, TROUBLE_DEQUEUE, worker.broken_by)
-    InterlockedExchange(&worker.load, 1 << 30)  # nobody hands it a session
+    InterlockedExchange(&worker.load, 1 << 30)  # no other worker hands it a session
     break_sessions(worker)
     inbox_shut(worker, False)
     close_worker(worker, worker.now)
@@ -149,7 +149,7 @@ cdef inline void break_sessions(Worker *worker) noexcept nogil:
 
 
 cdef inline void leave_behind(Worker *worker) noexcept nogil:
-    """The kernel has what is still in flight, for ever: that memory is leaked. Peers and handlers are told."""
+    """Leak the operations in flight, which the kernel has for ever. Their peers and handlers are told."""
     cdef Session *session
     cdef unsigned int i
     for i in range(session_slots(worker)):
@@ -165,7 +165,7 @@ cdef inline void leave_behind(Worker *worker) noexcept nogil:
 
 
 cdef inline bint worker_over(Worker *worker) noexcept nogil:
-    """Nothing is left to wait for; or it does not come, and then its memory is leaked, never freed."""
+    """Is nothing left to wait for, or has waiting been in vain? Then operations in flight are leaked, never freed."""
     if worker.broken == LEFT_BEHIND and not calls_are_due(worker):
         return True
     if worker.abandoned:

@@ -1,7 +1,7 @@
 # The connect step: start_connect() posts ConnectEx, on_connect() says whether there is a connection.
 #
 # Ownership: the session exists before its connection does, in state CONNECTING; the operation is its `send`, which
-# nothing else uses till then.
+# nothing else uses until the connect has ended.
 # Threads: the session's worker.
 from iocp cimport (
     DWORD, SOCKADDR_STORAGE, ConnectEx, WSAGetLastError, iocp_bind_for_connect, iocp_skip_on_success,
@@ -13,7 +13,7 @@ from timer cimport timer_set
 
 
 cdef inline int prepare_connect(Worker *worker, Session *session, int family) noexcept nogil:
-    """0 or the system's error number. Without a family it is bound already."""
+    """Bind and associate the socket; 0 or the system's error number. Without a family it is bound already."""
     cdef int error = iocp_bind_for_connect(session.socket, family) if family != 0 else 0
     if error == 0:
         error = (port_associate(worker, session.socket) if family != 0

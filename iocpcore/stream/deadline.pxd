@@ -1,6 +1,6 @@
-# A session's deadlines: when its present state has lasted long enough, and what spares it then.
+# A session's deadlines: when its present state has lasted too long, and what spares it then.
 #
-# What has come in time, and is in no packet that was dequeued, spares the session: is_spared() asks the system.
+# A completion that came in time, but was not dequeued yet, spares the session: is_spared() asks the system for it.
 # Ownership: none is taken.
 # Threads: the session's worker.
 from libc.stdint cimport uint64_t
@@ -14,7 +14,7 @@ from tuning cimport DRAIN_TIME, IDLE_TIME
 
 
 cdef inline uint64_t deadline_of(Session *session) noexcept nogil:
-    """When its present state has lasted long enough, 0: never."""
+    """When its present state has lasted too long, 0: never."""
     if session.state == CLOSING:
         return session.closing_at + DRAIN_TIME
     if session.state == FINISHING:
@@ -27,7 +27,7 @@ cdef inline uint64_t deadline_of(Session *session) noexcept nogil:
 
 
 cdef inline uint64_t deadline_after(uint64_t at, uint64_t time) noexcept nogil:
-    """Where no time is for ever."""
+    """0, which means never, if `time` is 0."""
     return at + time if time != 0 else 0
 
 
@@ -38,19 +38,19 @@ cdef inline uint64_t timeout_of(Session *session) noexcept nogil:
 
 
 cdef inline uint64_t stalled_deadline(Session *session) noexcept nogil:
-    """When an open session is given up whose peer takes nothing, 0: it has nothing to take, or any time."""
+    """When an open session is given up because its peer takes nothing; 0: no send pends, or there is no timeout."""
     return deadline_after(session.sent_at, session.handler.settings.send_timeout) if session.sending else 0
 
 
 cdef inline uint64_t idle_buffer_deadline(Session *session) noexcept nogil:
-    """When an open session is to give its receive buffer back, 0: it has none, or is about to."""
+    """When an open session is to give its receive buffer back; 0: it has none, or is giving it back."""
     if session.receive == RECEIVE_POSTED:
         return session.active_at + IDLE_TIME
     return 0
 
 
 cdef inline bint is_too_late(Worker *worker, Session *session) noexcept nogil:
-    """Has the peer, or the connect, had its time?"""
+    """Is the time of the peer, or of the connect, over? If not, only the receive buffer is to go back."""
     cdef uint64_t by
     if session.state == FINISHING:
         return True
@@ -59,7 +59,7 @@ cdef inline bint is_too_late(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint is_spared(Worker *worker, Session *session) noexcept nogil:
-    """Has it, or its peer, done something in time that is yet to be handled: in a packet, or in the ready list?"""
+    """Is something still to be handled that the session or its peer did in time: a completion, a turn, a callback?"""
     if session.state == CONNECTING:
         return iocp_has_come(session.socket, &session.send.overlapped)
     if session.sending and (iocp_has_come(session.socket, &session.send.overlapped) or peer_takes(worker, session)):
@@ -72,19 +72,19 @@ cdef inline bint is_spared(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint is_stalled(Worker *worker, Session *session) noexcept nogil:
-    """Its peer has taken nothing for too long, whatever it may send."""
+    """Has its peer taken nothing for too long? Data that it sends is no excuse."""
     cdef uint64_t by = stalled_deadline(session)
     return session.state == OPEN and by != 0 and by <= worker.seen_at
 
 
 cdef inline void end_sparing(Worker *worker, Session *session) noexcept nogil:
-    """A session that finishes was spared for what came now, and that was not its peer's end: it has had its time."""
+    """A finishing session has received data, not its peer's end: close it if it is too late and not spared."""
     if deadline_of(session) <= worker.seen_at and not is_spared(worker, session):
         time_out(worker, session)
 
 
 cdef inline void time_out(Worker *worker, Session *session) noexcept nogil:
-    """When all was sent, and nobody wants to wait for the peer's end, that is no timeout."""
+    """Close the session. If all was sent and linger is 0, that is no timeout."""
     if session.state == FINISHING and session.end_sent:
         close_session(worker, session, BY_TIMEOUT if session.handler.settings.linger != 0 else session.reason)
     else:
@@ -93,6 +93,6 @@ cdef inline void time_out(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint have_ended(Session *session) noexcept nogil:
-    """Its cancelled operations, though the worker has yet to come to their packets: slow callbacks may keep it busy."""
+    """Have its operations ended, with packets not yet dequeued? Slow callbacks may keep the worker busy."""
     return (iocp_has_ended(session.socket, &session.item.operation.overlapped)
             and iocp_has_ended(session.socket, &session.send.overlapped))

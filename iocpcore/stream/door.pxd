@@ -1,10 +1,10 @@
-# The two doors between a handler and its session: session_write() for what it sends, input_take() for what has come.
+# The two doors between a handler and its session: session_write() for output, input_take() for input.
 #
-# Through them go the user's bytes. Those of the wire differ where the session has a layer, which stands behind both.
-# What the kernel fills, session.posted, and what the handler has not taken, session.inbound, are two chains: a part of
-# a message may wait in the one while the next receive fills the other.
-# Ownership: what is written is the session's from then on. input_take() gives the chain to the caller. What was only
-# read stays the session's: input_consumed() keeps one of its buffers for the next receive.
+# The user's bytes go through them. A layer, if the session has one, stands behind both, and its bytes on the wire are
+# others. The kernel fills one chain, session.posted; input that the handler has not taken is another, session.inbound:
+# a part of a message may wait there while the next receive is posted.
+# Ownership: a buffer that is written is the session's from then on. input_take() gives the chain to the caller. Input
+# that was only read stays the session's: input_consumed() keeps one of its buffers for the next receive.
 # Threads: the session's worker.
 from iocp cimport unlikely
 from buffer cimport buffer_copy_here, chain_cut, chain_length, chain_release
@@ -16,7 +16,7 @@ from structs cimport RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Buffer, Receiv
 # ---- out ----
 
 cdef inline bint session_write(Worker *worker, Session *session, Buffer *chain) noexcept nogil:
-    """Send what is in these buffers. False: no memory; a part may have been queued, the rest is released."""
+    """Send the bytes of these buffers. False: no memory; a part may have been queued, the rest is released."""
     if unlikely(session.layer != NULL):
         return session.layer.write(worker, session, chain)
     enqueue(worker, session, chain)
@@ -24,7 +24,7 @@ cdef inline bint session_write(Worker *worker, Session *session, Buffer *chain) 
 
 
 cdef inline bint session_write_merged(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """As session_write(), for one buffer that perhaps joins what is queued."""
+    """As session_write(), for one buffer; its bytes may be appended to the last buffer of the queue."""
     if unlikely(session.layer != NULL):
         return session.layer.write(worker, session, buffer)
     enqueue_merged(worker, session, buffer)
@@ -43,7 +43,7 @@ cdef inline bint session_write_copy(Worker *worker, Session *session, const char
 # ---- in ----
 
 cdef inline Received read_through(Worker *worker, Session *session, Received received) noexcept nogil:
-    """What has become of a receive, in the eyes of the layer."""
+    """The result of a receive, once the layer has read what came."""
     if received == RECEIVED_DATA:
         return session.layer.read(worker, session)
     if received == RECEIVED_END and not session.layer.ended(worker, session):
@@ -52,7 +52,7 @@ cdef inline Received read_through(Worker *worker, Session *session, Received rec
 
 
 cdef inline void input_give(Session *session, Buffer *buffer) noexcept nogil:
-    """For a layer: a chain of the user's bytes, in pooled buffers, is the session's input from now on."""
+    """For a layer: append a chain of the user's bytes, in pooled buffers, to the session's input."""
     cdef Buffer **at = &session.inbound
     while at[0] != NULL:
         at = &at[0].next
@@ -62,14 +62,14 @@ cdef inline void input_give(Session *session, Buffer *buffer) noexcept nogil:
 
 
 cdef inline Buffer *input_take(Session *session) noexcept nogil:
-    """All that has come: a chain that is the caller's."""
+    """Take the whole input: a chain that is now the caller's."""
     cdef Buffer *inbound = session.inbound
     session.inbound = NULL
     return inbound
 
 
 cdef inline void input_consumed(Worker *worker, Session *session) noexcept nogil:
-    """All that has come was read."""
+    """The whole input was read: keep one buffer for the next receive, release the rest."""
     cdef Buffer *inbound = input_take(session)
     if session.posted != NULL:
         chain_release(worker, inbound)
@@ -80,6 +80,6 @@ cdef inline void input_consumed(Worker *worker, Session *session) noexcept nogil
 
 
 cdef inline void input_discard(Worker *worker, Session *session) noexcept nogil:
-    """What has come will not be told."""
+    """Drop the whole input, and count it as discarded."""
     worker.stats.bytes_discarded += chain_length(session.inbound)
     input_consumed(worker, session)

@@ -1,6 +1,6 @@
-# A listener's connections: which worker serves each, which waits for a place, and what becomes of them when it closes.
+# A listener's connections: the worker that serves each, the wait for a place, and what becomes of them at its end.
 #
-# Ownership: an accepted socket belongs to the session that is made of it, in this worker or, by a message, in another.
+# Ownership: an accepted socket belongs to the session that is made for it, in this worker or, by a message, in another.
 # Threads: the worker of the listener; adopt() runs in the session's.
 from cpython.pythread cimport PyThread_release_lock
 from iocp cimport (
@@ -27,14 +27,14 @@ from warn cimport report_trouble
 # ---- choosing a worker ----
 
 cdef inline int worker_load(Listener *listener, Worker *worker) noexcept nogil:
-    """How many sessions it has; as good as infinitely many if it is not to serve this listener's."""
+    """How many sessions it has; more than any other if it may not serve this listener's."""
     if not listener.serving[worker.index // 64] >> (worker.index % 64) & 1:
         return 0x7FFFFFFF
     return InterlockedCompareExchange(&worker.load, 0, 0)
 
 
 cdef inline Worker *reserve_place(Worker *worker, Listener *listener) noexcept nogil:
-    """The worker with the fewest sessions, this one if it is among them; its count includes the place from now on."""
+    """Choose the worker with the fewest sessions, this one on a tie, and count the new session there."""
     cdef Worker *best = worker
     cdef Worker *peer
     cdef int i, load, least = worker_load(listener, worker)
@@ -49,7 +49,7 @@ cdef inline Worker *reserve_place(Worker *worker, Listener *listener) noexcept n
 
 
 cdef inline void refuse(Worker *worker, Worker *reserved, Listener *listener, SOCKET socket) noexcept nogil:
-    """Its place and its worker's are free again."""
+    """Close the socket, and free what was reserved for it: its worker's count and its place."""
     closesocket(socket)
     InterlockedDecrement(&reserved.load)
     if listener != NULL:
@@ -58,7 +58,7 @@ cdef inline void refuse(Worker *worker, Worker *reserved, Listener *listener, SO
 
 
 cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
-    """A place was taken for it. A worker that has ended takes nothing: then it is served here."""
+    """Give a socket with a place to the worker with the fewest sessions; serve it here if that takes no message."""
     cdef Worker *best = reserve_place(worker, listener)
     cdef Message *message
     if best == worker:
@@ -78,12 +78,12 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
 
 
 cdef inline int associate_fresh(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
-    """0 or the system's error number. Without a listener it was given to adopt()."""
+    """0 or the system's error number. Without a listener the socket was given to adopt()."""
     return port_associate_given(worker, socket) if listener == NULL else port_associate(worker, socket)
 
 
 cdef inline void serve_here(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
-    """A socket that was accepted; its place is reserved."""
+    """Serve an accepted socket in this worker; its place is reserved."""
     cdef Session *session = NULL
     adopt(worker, listener.handler, listener, socket, &session)
 
@@ -94,7 +94,7 @@ cdef inline int adopt(Worker *worker, Handler *handler, Listener *listener, SOCK
     cdef Session *session = NULL
     cdef int error
     if listener == NULL:
-        iocp_linger_off(socket)     # else closing it would make the worker wait, or reset a peer that was sent all
+        iocp_linger_off(socket)     # else close could block the worker, or reset the connection after all was sent
     error = ERROR_OPERATION_ABORTED if drain_has_ended(worker) else associate_fresh(worker, listener, socket)
     if error == 0:
         session = begin_session(worker, socket, OPEN, handler, listener)
@@ -115,7 +115,7 @@ cdef inline int adopt(Worker *worker, Handler *handler, Listener *listener, SOCK
 
 
 cdef inline void serve(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
-    """Hand it over if there is a place; else refuse it, or let it wait for one."""
+    """Hand the socket over if there is a place; else refuse it, or let it wait for one."""
     if not drain_has_ended(worker) and take_place(worker, listener):
         hand_over(worker, listener, socket)
     elif drain_has_ended(worker) or listener.refuses or not wait_for_place(worker, listener, socket):
@@ -124,7 +124,7 @@ cdef inline void serve(Worker *worker, Listener *listener, SOCKET socket) noexce
 
 
 cdef inline void serve_granted(Worker *worker) noexcept nogil:
-    """The connections that have waited, and have got a place. Others may be accepted instead."""
+    """Hand over the connections that have waited and got a place, and post accepts for others."""
     cdef Waiting *granted = take_granted(worker)
     cdef Waiting *after
     cdef Listener *listener
@@ -140,7 +140,7 @@ cdef inline void serve_granted(Worker *worker) noexcept nogil:
 
 
 cdef inline void refuse_waiting(Worker *worker, Listener *listener) noexcept nogil:
-    """Nobody will have a place any more."""
+    """Close the connections that wait: they will not get a place any more."""
     cdef Waiting *waiting = take_waiting(worker, listener)
     cdef Waiting *after
     while waiting != NULL:
@@ -153,7 +153,7 @@ cdef inline void refuse_waiting(Worker *worker, Listener *listener) noexcept nog
 # ---- accepts ----
 
 cdef inline void accepted_or_failed(Worker *worker, Accept *accept, int status) noexcept nogil:
-    """Whatever came, the accept is posted again; at once, unless the system lacks what accepting needs."""
+    """Serve the connection, if one came, and post the accept again: at once, unless that would only spin."""
     cdef Listener *listener = accept.listener
     cdef SOCKET socket = on_accept(worker, accept, status)
     if socket != INVALID_SOCKET:
@@ -172,7 +172,7 @@ cdef inline void accept_completed(Worker *worker, Operation *operation, int stat
 
 
 cdef inline void retry_accepts(Worker *worker) noexcept nogil:
-    """Post what could not be posted; close what closes although its accepts have not ended."""
+    """Post accepts that could not be posted, and close listeners that are closing though accepts have not ended."""
     cdef Listener *listener = worker.listeners
     cdef Listener *after
     worker.retry_at = 0
@@ -208,7 +208,7 @@ cdef inline void listen(Worker *worker, Listener *listener) noexcept nogil:
 
 
 cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nogil:
-    """Once a closed listener has nothing in flight and nobody waits, its worker does not look at it again."""
+    """Take a closed listener off the worker's list, once it has nothing in flight and no connection waits."""
     cdef Listener **at = &worker.listeners
     if listener.in_flight > 0 or listener.waiting > 0 or listener.socket != INVALID_SOCKET:
         return
@@ -222,10 +222,10 @@ cdef inline void forget_drained(Worker *worker, Listener *listener) noexcept nog
 
 
 cdef inline void unlisten(Worker *worker, Listener *listener, bint at_once) noexcept nogil:
-    """Accept no more; what was accepted is served. At once: the port is free when it returns, else soon.
+    """Accept no more; accepted connections are served. With `at_once` the port is free on return, else soon.
 
-    It waits for its accepts to end first: each may still bring a connection, and on Windows such a one needs the
-    listening socket once more.
+    Soon is when the accepts have ended: each may still bring a connection, and on Windows this needs the listening
+    socket once more.
     """
     if not listener.closing:
         listener.closing = 1
@@ -252,14 +252,14 @@ cdef inline void close_port(Worker *worker, Listener *listener) noexcept nogil:
 
 
 cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil:
-    """The connections that wait in the system for an accept: closing the socket would reset them."""
+    """Serve the connections in the system's backlog: closing the socket would reset them."""
     cdef SOCKET socket
     cdef int error, _taken
     for _taken in range(0 if drain_has_ended(worker) else BACKLOG_MOST):
         socket = iocp_accept_waiting(listener.socket)
         error = WSAGetLastError()
         if socket == INVALID_SOCKET:
-            if status_exhausted(error):     # those that still wait will be reset
+            if status_exhausted(error):     # the rest of the backlog will be reset
                 must_wait(worker, listener, error)
             return
         if listener.lingers:
@@ -271,7 +271,7 @@ cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil
 # ---- messages ----
 
 cdef inline bint do_adopt(Worker *worker, Message *message) noexcept nogil:
-    """A fresh socket."""
+    """Serve a socket that was accepted or given. False: the message is kept."""
     cdef Session *session = NULL
     cdef int error = adopt(worker, message.handler, message.listener, message.socket, &session)
     if error != 0:

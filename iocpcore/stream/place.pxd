@@ -1,11 +1,11 @@
 # Places: how many sessions a listener and its proactor may have, and the connections that wait for one.
 #
 # A connection that finds no place waits, accepted, in one queue for all listeners of its proactor. A session that ends
-# gives its place to the connection that has waited longest of those that may have it: a newcomer never finds a place
-# free while an older connection could have taken it.
+# gives its place to the connection that has waited longest among those whose listener has a place. So a newcomer never
+# finds a free place that an older connection could have taken.
 # Ownership: a waiting connection's struct owns its socket. It is in the queue, then in the list `granted` of the worker
 # that owns its listener; the listener counts it until that worker has served it.
-# Threads: any. The lock is a leaf: the worker that has something to do is woken after it was released.
+# Threads: any. The lock is a leaf: a worker is woken only after the lock was released.
 from libc.stdlib cimport free, malloc
 from iocp cimport (
     SOCKET, AcquireSRWLockExclusive, InitializeSRWLock, InterlockedDecrement, InterlockedExchange,
@@ -17,7 +17,7 @@ from tuning cimport ACCEPT_RETRY_TIME
 
 
 cdef inline void places_init(Places *places) noexcept nogil:
-    """Of zeroed memory."""
+    """Initialize zeroed memory."""
     InitializeSRWLock(&places.lock)
 
 
@@ -26,7 +26,7 @@ cdef inline Places *places_of(Worker *worker) noexcept nogil:
 
 
 cdef inline bint is_limited(const Places *places, const Listener *listener) noexcept nogil:
-    """Else there is nothing to wait for, and the counts need no lock."""
+    """Is there a limit? Without one no connection waits, and the counts need no lock."""
     return places.limit.most != 0 or listener.limit.most != 0
 
 
@@ -40,7 +40,7 @@ cdef inline void count_place(Places *places, Listener *listener) noexcept nogil:
 
 
 cdef inline bint take_place(Worker *worker, Listener *listener) noexcept nogil:
-    """May the listener and the proactor have another session?"""
+    """Take a place for a session; False if the listener or the proactor may not have another."""
     cdef Places *places = places_of(worker)
     cdef bint taken
     if not is_limited(places, listener):
@@ -55,7 +55,7 @@ cdef inline bint take_place(Worker *worker, Listener *listener) noexcept nogil:
 
 
 cdef inline Waiting *unlink_first(Places *places) noexcept nogil:
-    """The connection that has waited longest of those whose listener has a place; NULL: there is none."""
+    """Dequeue the connection that has waited longest among those whose listener has a place; NULL: there is none."""
     cdef Waiting *chosen = places.line.head
     cdef Waiting *before = NULL
     while chosen != NULL and not has_place(&chosen.listener.limit):
@@ -76,7 +76,7 @@ cdef inline void unlink_waiting(Places *places, Waiting *before, Waiting *waitin
 
 
 cdef inline Worker *grant_place(Places *places) noexcept nogil:
-    """Under the lock: give a place that is free to the connection that is next; the worker to wake, or NULL."""
+    """Under the lock: give a free place to the next connection. Returns the worker to wake; NULL if none was given."""
     cdef Waiting *first
     if not has_place(&places.limit):
         return NULL
@@ -90,12 +90,12 @@ cdef inline Worker *grant_place(Places *places) noexcept nogil:
 
 
 cdef inline bint places_were_granted(Worker *worker) noexcept nogil:
-    """To connections that wait at its listeners."""
+    """Have connections that wait at its listeners got places?"""
     return iocp_read32(&worker.is_granted) != 0
 
 
 cdef inline void wake_granted(Worker *worker, Worker *owner) noexcept nogil:
-    """The worker of their listener may sleep. If it cannot be woken now, this worker tries again later."""
+    """Wake `owner`, which serves the connection that got the place. If that fails, this worker tries again later."""
     if owner != NULL and not inbox_wake(owner):
         worker.retry_at = worker.now + ACCEPT_RETRY_TIME
 
@@ -108,7 +108,7 @@ cdef inline void wake_all_granted(Worker *worker) noexcept nogil:
 
 
 cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
-    """There is room for another session: for one connection at most, since none waited that could have been served."""
+    """Free a place. At most one waiting connection can have it: none could have had a place before."""
     cdef Places *places = places_of(worker)
     cdef Worker *owner = NULL
     if not is_limited(places, listener):
@@ -126,7 +126,7 @@ cdef inline void leave_place(Worker *worker, Listener *listener) noexcept nogil:
 cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
     """Queue the connection; False without memory: then the socket is still the caller's.
 
-    A place may have become free since take_place() said that there is none: then it is granted here.
+    A place may have become free since take_place() found none: then it is granted here.
     """
     cdef Places *places = places_of(worker)
     cdef Waiting *waiting = <Waiting *> malloc(sizeof(Waiting))
@@ -146,7 +146,7 @@ cdef inline bint wait_for_place(Worker *worker, Listener *listener, SOCKET socke
 
 
 cdef inline Waiting *take_granted(Worker *worker) noexcept nogil:
-    """The connections of its listeners that have got a place, in order: a chain that is the caller's."""
+    """Take the connections of its listeners that have got places, in order: a chain that is now the caller's."""
     cdef Places *places = places_of(worker)
     cdef Waiting *granted
     AcquireSRWLockExclusive(&places.lock)
@@ -158,7 +158,7 @@ cdef inline Waiting *take_granted(Worker *worker) noexcept nogil:
 
 
 cdef inline SOCKET served(Waiting *waiting) noexcept nogil:
-    """It waits no more, and its socket is the caller's."""
+    """The connection waits no more: free its struct. The socket is now the caller's."""
     cdef SOCKET socket = waiting.socket
     waiting.listener.waiting -= 1
     free(waiting)
@@ -166,7 +166,7 @@ cdef inline SOCKET served(Waiting *waiting) noexcept nogil:
 
 
 cdef inline Waiting *take_waiting(Worker *worker, Listener *listener) noexcept nogil:
-    """The listener's connections that have no place yet: a chain that is the caller's. They wait no more."""
+    """Dequeue the listener's connections that have no place yet: a chain that is now the caller's."""
     cdef Places *places = places_of(worker)
     cdef Waiting *waiting
     cdef Waiting *before = NULL

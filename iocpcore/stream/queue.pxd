@@ -1,9 +1,10 @@
-# The send queue of a session: what is to go out, in order, and how much of it is the user's.
+# The send queue of a session: buffers to be sent, in order, and how many of their bytes are the user's.
 #
-# A buffer's bytes are the user's, but for `extra`: those a layer has added. Of a buffer that has gone in part these
-# count as gone first: so the user's bytes never count as sent too early, and are all counted when it has gone.
+# A buffer's bytes are the user's, except for `extra` bytes that a layer has added. When a part of a buffer has gone,
+# the layer's bytes count as gone first: so the user's bytes never count as sent too early, and all of them count once
+# the whole buffer has gone.
 # Ownership: queued buffers belong to the session. Those that a send in flight refers to stay at the queue's head,
-# unchanged, until its packet; what joins the last buffer is written behind them.
+# unchanged, until its packet; bytes that are appended to the last buffer are written behind them.
 # Threads: the session's worker.
 from iocp cimport InterlockedExchange, iocp_read32, iocp_read64, unlikely
 from buffer cimport buffer_append, buffer_copy_here, buffer_has_room, buffer_release
@@ -14,7 +15,7 @@ from tuning cimport SEND_GATHER
 
 
 cdef inline void enqueue(Worker *worker, Session *session, Buffer *first) noexcept nogil:
-    """The queue owns the chain from now on. None of it is empty: that would be a send that says nothing."""
+    """Append a chain, which the queue owns from now on. No buffer of it is empty: that would be a send of no bytes."""
     cdef Buffer *last = first
     cdef size_t bytes = first.length
     cdef unsigned int count = 1
@@ -29,7 +30,7 @@ cdef inline void enqueue(Worker *worker, Session *session, Buffer *first) noexce
 
 
 cdef inline bint append_bytes(Worker *worker, Session *session, const char *data, size_t length) noexcept nogil:
-    """Copy them behind the last buffer's, if it has room: so a hundred small sends are one WSABUF."""
+    """Append the bytes to the last buffer, if that has room: so a hundred small sends are one WSABUF."""
     if session.queue.head == NULL or not buffer_has_room(session.queue.tail, length):
         return False
     buffer_append(session.queue.tail, data, length)
@@ -39,7 +40,7 @@ cdef inline bint append_bytes(Worker *worker, Session *session, const char *data
 
 
 cdef inline void enqueue_merged(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """As enqueue(), of one buffer; a small copy is not queued itself, but joins the bytes before it."""
+    """As enqueue(), for one buffer. A copy's bytes are appended to the last buffer instead, if that has room."""
     if buffer.kind == COPIED and append_bytes(worker, session, buffer.data, buffer.length):
         buffer_release(worker, buffer)
     else:
@@ -59,24 +60,24 @@ cdef inline bint enqueue_bytes(Worker *worker, Session *session, const char *dat
 
 
 cdef inline void enqueue_sealed(Worker *worker, Session *session, Buffer *buffer, unsigned int extra) noexcept nogil:
-    """As enqueue(), for a layer: so many of these bytes are its own."""
+    """As enqueue(), for a layer that has added `extra` of the buffer's bytes."""
     buffer.extra = extra
     session.queue_extra += extra
     enqueue(worker, session, buffer)
 
 
 cdef inline size_t queue_unsent(Session *session) noexcept nogil:
-    """The user's bytes."""
+    """How many of the user's bytes are queued."""
     return session.queue_bytes - session.queue_extra
 
 
 cdef inline bint queue_above_water(Session *session) noexcept nogil:
-    """Buffers count too: a peer that sends single bytes would fill memory with nearly empty ones."""
+    """Too many bytes, or too many buffers: a peer that sends single bytes would fill memory with nearly empty ones."""
     return queue_unsent(session) >= session.handler.settings.high_water or session.queue_buffers >= SEND_GATHER
 
 
 cdef inline bint queue_drained(Session *session) noexcept nogil:
-    """A sender was told to wait, and need not any more. Asked once for each time."""
+    """Need a sender that was told to wait not wait any more? True once for each time."""
     cdef Link *link = session.link
     if not iocp_read32(&link.above):
         return False
@@ -87,14 +88,14 @@ cdef inline bint queue_drained(Session *session) noexcept nogil:
 
 
 cdef inline size_t take_extra(Buffer *buffer, size_t bytes) noexcept nogil:
-    """So many of its bytes go; how many of them are not the user's."""
+    """`bytes` of the buffer go; how many of these a layer has added."""
     cdef size_t extra = min(bytes, <size_t> buffer.extra)
     buffer.extra -= <unsigned int> extra
     return extra
 
 
 cdef inline size_t drop_front(Worker *worker, Session *session, size_t bytes) noexcept nogil:
-    """Take so many bytes off; how many of them are not the user's."""
+    """Take `bytes` off the queue's front; how many of these a layer has added."""
     cdef Buffer *buffer
     cdef size_t step, extra = 0
     while bytes > 0:
@@ -114,7 +115,7 @@ cdef inline size_t drop_front(Worker *worker, Session *session, size_t bytes) no
 
 
 cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcept nogil:
-    """So many bytes of the queue's front have gone."""
+    """The first `bytes` of the queue have gone."""
     cdef size_t extra = drop_front(worker, session, bytes)
     session.queue_bytes -= bytes
     session.queue_extra -= extra
@@ -127,7 +128,7 @@ cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcep
 
 
 cdef inline void queue_free(Worker *worker, Session *session) noexcept nogil:
-    """What is left will never be sent."""
+    """Release the queue. What is left in it counts as unsent."""
     cdef Buffer *buffer
     worker.stats.bytes_unsent += queue_unsent(session)
     worker.stats.bytes_queued -= session.queue_bytes

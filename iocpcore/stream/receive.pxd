@@ -1,10 +1,11 @@
-# The receive step: start_receive() posts buffers, on_receive() takes what became of them.
+# The receive step: start_receive() posts buffers, on_receive() takes the result.
 #
-# One buffer as a rule. After a receive that fills all of its buffers the next has four times as many, after one that
-# leaves three quarters empty half: a large message comes in few pieces, and whoever says little holds little.
-# Ownership: the posted buffers are session.posted, a chain; the kernel writes to all of them until the packet. Those
-# that stay empty go back then. A session holds itself in flight meanwhile. An idle session, one of many, or one that
-# receives much first posts a zero-byte receive, which holds no buffer.
+# A receive has one buffer as a rule. After one that fills all of its buffers the next has four times as many; after one
+# that leaves three quarters empty, half as many. So a large message comes in few pieces, and a session with small
+# messages holds one buffer. A session that was idle, is one of many, or receives much first posts a zero-byte receive,
+# which holds none.
+# Ownership: the posted buffers are session.posted, a chain; the kernel may write to all of them until the packet. Then
+# those that stayed empty go back. The operation holds its session meanwhile.
 # Threads: the session's worker.
 from iocp cimport DWORD, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from buffer cimport buffer_take, chain_cut, chain_release
@@ -23,7 +24,7 @@ cdef inline bint reclaims(Worker *worker) noexcept nogil:
 
 
 cdef inline bint take_posted(Worker *worker, Session *session) noexcept nogil:
-    """Have something to receive into; False without memory."""
+    """Make sure that there are buffers to receive into; False without memory."""
     if session.posted == NULL:
         session.posted = buffer_take(worker)
         if session.posted == NULL:
@@ -37,7 +38,7 @@ cdef inline bint take_posted(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
-    """As many as are wanted beside the first, and no more; few while others wait. Without memory fewer will do."""
+    """Have as many buffers beside the first as planned, few under contention. Without memory fewer will do."""
     cdef Buffer *last = session.posted
     cdef int _more, most = session.more_buffers
     if worker.contended:
@@ -52,7 +53,7 @@ cdef inline void take_more(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline int receive_into_several(Session *session, DWORD *received) noexcept nogil:
-    """As call_receive(), which is for one."""
+    """As call_receive(), for several buffers."""
     cdef WSABUF buffers[RECEIVE_GATHER]
     cdef Buffer *buffer = session.posted
     cdef unsigned int left = session.handler.settings.receive_size
@@ -135,7 +136,7 @@ cdef inline unsigned int buffers_for(unsigned int bytes) noexcept nogil:
 
 
 cdef inline void plan_next(Session *session, unsigned int bytes) noexcept nogil:
-    """How many buffers the next receive is to have, after one that brought so many bytes into these."""
+    """Plan how many buffers the next receive has, after one that brought `bytes` bytes into the present ones."""
     cdef unsigned int most = session.handler.settings.receive_size
     cdef unsigned int count = posted_count(session)
     cdef unsigned int room = min(count * RECEIVE_SIZE, most)
@@ -149,7 +150,7 @@ cdef inline void plan_next(Session *session, unsigned int bytes) noexcept nogil:
 
 
 cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) noexcept nogil:
-    """Of several buffers, or a full one: note what each holds, give back those that hold nothing."""
+    """Several buffers, or a full one: set the length of each, and release those that hold nothing."""
     cdef Buffer *buffer = session.posted
     plan_next(session, bytes)
     if bytes > RECEIVE_SIZE:
@@ -163,7 +164,7 @@ cdef inline void divide(Worker *worker, Session *session, unsigned int bytes) no
 
 
 cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
-    """There is data to receive. A session that was idle is likely to be so again: it leaves the buffers to others."""
+    """There is data to receive. A session that was idle will likely be idle again: let it wait without a buffer."""
     session.receive = RECEIVE_DUE
     if worker.now - session.active_at >= IDLE_TIME:
         session.seldom = SELDOM
@@ -173,9 +174,9 @@ cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
-    """A receive has ended, with 0 or an error number; what came from the wire is in session.inbound.
+    """A receive has ended, with 0 or an error number; data from the wire is in session.inbound.
 
-    Its operation is over when receive_ended() is called, later.
+    The operation holds the session until the caller calls receive_ended().
     """
     cdef unsigned char was = session.receive
     session.receive = RECEIVE_NONE
@@ -195,7 +196,7 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.active_at = worker.now
     if bytes == 0:
         session.peer_ended = 1
-        release_posted(worker, session)  # it may go on sending for long
+        release_posted(worker, session)  # the session may go on sending for long
         return RECEIVED_END
     session.posted.length = bytes
     if unlikely(bytes >= RECEIVE_SIZE or session.posted.next != NULL):

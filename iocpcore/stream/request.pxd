@@ -1,6 +1,6 @@
-# What others ask of a session: from its handler's callbacks at once, from other threads by a message.
+# Requests to a session: from callbacks in its worker's thread at once, from other threads by a message.
 #
-# Ownership: a buffer that is given is the session's from then on.
+# Ownership: a buffer that is sent is the session's from then on.
 # Threads: the session's worker.
 from iocp cimport (
     ERROR_OPERATION_ABORTED, INVALID_SOCKET, SOCKET, WSAENOBUFS, InterlockedDecrement, WSAGetLastError, closesocket,
@@ -20,7 +20,7 @@ from turn cimport defer
 
 
 cdef inline bint do_request(Worker *worker, Message *message) noexcept nogil:
-    """Nothing if the session has gone."""
+    """Do the request, unless the session has gone."""
     cdef Session *session = session_resolve(worker, message.link.slot, message.link.generation)
     if session != NULL:
         session_do(worker, session, message.request)
@@ -53,14 +53,14 @@ cdef inline void request_abort(Worker *worker, Session *session) noexcept nogil:
 cdef inline void request_resume(Worker *worker, Session *session) noexcept nogil:
     session.paused -= 1
     if session.item.calls and (not worker.closing or goes_on(session)):
-        schedule_call(worker, &session.item, 0)    # what came in the meantime
+        schedule_call(worker, &session.item, 0)    # deliver what came in the meantime
 
 
 cdef inline void request_close(Worker *worker, Session *session) noexcept nogil:
     if session.state == OPEN:
         finish(worker, session, BY_US)
     elif session.state == CONNECTING and queue_unsent(session) != 0:
-        session.leaving = 1     # once it is connected, and has sent that
+        session.leaving = 1     # it finishes once it is connected, and has sent that
     elif session.state == CONNECTING:
         close_session(worker, session, BY_US)
 
@@ -71,13 +71,13 @@ cdef inline bint session_takes(Session *session) noexcept nogil:
 
 
 cdef inline bint still_takes(Session *session) noexcept nogil:
-    """Of what was sent before anybody could know that it finishes."""
+    """May it still queue a send by a caller that could not know that the session finishes?"""
     return session_takes(session) or (
         session.state == FINISHING and not (session.end_sent or session.last_word or session.ending))
 
 
 cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) noexcept nogil:
-    """What comes too late is counted; its link goes on counting it as queued."""
+    """Queue a send. One that comes too late counts as unsent, and its link goes on counting it as queued."""
     if session != NULL and still_takes(session):
         if not session_write_merged(worker, session, buffer):
             session.error = WSAENOBUFS
@@ -91,7 +91,7 @@ cdef inline void session_send(Worker *worker, Session *session, Buffer *buffer) 
 # ---- connecting ----
 
 cdef inline bint do_connect(Worker *worker, Message *message) noexcept nogil:
-    """A session that does not come to be has told its handler all the same. False: the message is kept."""
+    """Make a session and start to connect. Without a session the handler is told. False: the message is kept."""
     cdef bint bound = message.socket != INVALID_SOCKET
     cdef Session *session = NULL
     cdef Started started
@@ -110,7 +110,7 @@ cdef inline bint do_connect(Worker *worker, Message *message) noexcept nogil:
 
 
 cdef inline int session_to_connect(Worker *worker, Message *message, Session **session) noexcept nogil:
-    """0 or the system's error number."""
+    """Make a session, and its socket unless one is given; 0 or the system's error number."""
     cdef SOCKET socket = message.socket
     if socket == INVALID_SOCKET:
         socket = iocp_socket(worker.port, message.address.ss_family)
@@ -125,7 +125,7 @@ cdef inline int session_to_connect(Worker *worker, Message *message, Session **s
 
 
 cdef inline void connect_refused(Worker *worker, Handler *handler, int error) noexcept nogil:
-    """There is no session that could end."""
+    """Count a connect that got no session, and tell its handler."""
     InterlockedDecrement(&worker.load)
     count_connect_failure(worker, error)
     handler.ops.refused(worker, handler, error)

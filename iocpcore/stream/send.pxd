@@ -1,5 +1,5 @@
 # The send step: start_send() hands the front of a session's queue to the kernel in one gathered WSASend, on_send()
-# takes what became of it.
+# takes the result.
 #
 # Ownership: the buffers that a send in flight refers to stay at the queue's head, unchanged, until its packet; at most
 # one send is in flight, so order is the order of the queue.
@@ -29,7 +29,7 @@ cdef inline DWORD gather(Session *session, WSABUF *wsabufs) noexcept nogil:
 
 
 cdef inline size_t gathered(const WSABUF *wsabufs, DWORD count) noexcept nogil:
-    """Bytes of them all."""
+    """The number of bytes in them all."""
     cdef size_t bytes = 0
     cdef DWORD i
     for i in range(count):
@@ -59,7 +59,7 @@ cdef inline Started start_send(Worker *worker, Session *session, DWORD *sent) no
 
 
 cdef inline void await_progress(Worker *worker, Session *session) noexcept nogil:
-    """The send pends. A peer that takes nothing of it for too long will be given up."""
+    """The send pends: set the time by which the peer must take some of it, and note what it has taken so far."""
     cdef uint64_t send_timeout = session.handler.settings.send_timeout
     if send_timeout != 0:
         timer_set(worker, &session.item, worker.now + send_timeout)
@@ -68,7 +68,7 @@ cdef inline void await_progress(Worker *worker, Session *session) noexcept nogil
 
 
 cdef inline bint peer_takes(Worker *worker, Session *session) noexcept nogil:
-    """Has it taken some of the send that pends? A system with much room for sending ends one in large steps."""
+    """Has the peer taken some of the pending send? With a large send buffer its packet shows that late."""
     cdef uint64_t taken = iocp_taken(session.socket)
     if taken <= session.taken:
         return False
@@ -88,6 +88,6 @@ cdef inline bint on_send(Worker *worker, Session *session, int status, DWORD byt
     consume(worker, session, bytes)
     if status == 0:
         return True
-    if session.state != CLOSING:    # else why it ends is known, and this is what came of it
+    if session.state != CLOSING:    # else the reason is known already, and this error follows from it
         session.error = status
     return False

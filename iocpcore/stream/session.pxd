@@ -1,11 +1,11 @@
 # Sessions: the table of a worker's connections, their names, and what keeps one from being released.
 #
-# Ownership: a session lives in a slab of its worker's table. It is held once for each operation in flight, and released
-# when it is CLOSING, held by nothing and its socket closed. Then its memory is the next session's; a slab in which no
-# session is left goes back to the system a while later, between two turns of the worker.
-# A generation is given once: whoever still has an old (slot, generation) resolves it to nothing, whatever has become of
-# the slot. A session holds its listener, whose memory Python frees when nobody does.
-# Threads: the worker's own, but for the counts: a worker's load, holds.
+# Ownership: a session lives in a slab of its worker's table. It is held once for each operation in flight and for each
+# list that it is in, and released when it is CLOSING and nothing holds it. Then its memory is for the next session. A
+# slab in which no session is left goes back to the system a while later, at the end of a turn of the worker.
+# A generation is given once, so an old (slot, generation) resolves to NULL, whatever has become of the slot. A session
+# holds its listener; Python frees the listener's memory when nothing holds it.
+# Threads: the worker's own, except the counts `load` and `holds`, which any thread may change.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
@@ -31,7 +31,7 @@ cdef inline size_t session_slab_size() noexcept nogil:
 
 
 cdef inline unsigned int spare_number(SessionTable *table) noexcept nogil:
-    """For another slab."""
+    """The lowest number that no slab has."""
     cdef unsigned int i
     for i in range(table.count):
         if table.slabs[i] == NULL:
@@ -50,7 +50,7 @@ cdef inline bint session_table_grow(SessionTable *table) noexcept nogil:
 
 
 cdef inline bint session_slab_add(Worker *worker) noexcept nogil:
-    """Room for more sessions, which there is none for; False without memory."""
+    """Add a slab, because no other has room; False without memory."""
     cdef SessionTable *table = &worker.sessions
     cdef unsigned int number = spare_number(table)
     cdef SessionSlab *slab
@@ -71,7 +71,7 @@ cdef inline bint session_slab_add(Worker *worker) noexcept nogil:
 
 
 cdef inline Session *session_take(Worker *worker) noexcept nogil:
-    """Zeroed, with a name that no other has had; or NULL without memory."""
+    """A zeroed session with a name that no other has had, or NULL without memory."""
     cdef SessionTable *table = &worker.sessions
     cdef SessionSlab *slab
     cdef Session *session
@@ -96,7 +96,7 @@ cdef inline Session *session_take(Worker *worker) noexcept nogil:
 
 
 cdef inline void session_give_back(Worker *worker, Session *session) noexcept nogil:
-    """Its memory is spare from now on, and readable till the worker's turn is over: whoever looks finds it FREE."""
+    """Make its memory spare. Until the worker's turn is over it can still be read: its state is FREE."""
     cdef SessionTable *table = &worker.sessions
     cdef SessionSlab *slab = table.slabs[session.slot // SLAB_SESSIONS]
     if RELEASED_SPOILT:
@@ -114,7 +114,7 @@ cdef inline void session_give_back(Worker *worker, Session *session) noexcept no
 
 
 cdef inline void sessions_trim(Worker *worker) noexcept nogil:
-    """Give slabs that nobody lives in back to the system. A name from there finds no slab, or another generation."""
+    """Give empty slabs back to the system. An old name from there finds no slab, or another generation."""
     cdef SessionTable *table = &worker.sessions
     cdef SessionSlab **at = &table.roomy
     cdef SessionSlab *slab
@@ -134,12 +134,12 @@ cdef inline void sessions_trim(Worker *worker) noexcept nogil:
 # ---- names ----
 
 cdef inline unsigned int session_slots(Worker *worker) noexcept nogil:
-    """How many there are; most may be empty."""
+    """The number of slots; most may be empty."""
     return worker.sessions.count * SLAB_SESSIONS
 
 
 cdef inline Session *session_at(Worker *worker, unsigned int slot) noexcept nogil:
-    """The session that lives there, or NULL."""
+    """The session in that slot, or NULL."""
     cdef SessionTable *table = &worker.sessions
     cdef SessionSlab *slab
     cdef Session *session
@@ -153,7 +153,7 @@ cdef inline Session *session_at(Worker *worker, unsigned int slot) noexcept nogi
 
 
 cdef inline Session *session_resolve(Worker *worker, unsigned int slot, uint64_t generation) noexcept nogil:
-    """The session of that name, or NULL: it has gone, and perhaps another lives in its slot."""
+    """The session of that name, or NULL if it has gone. Another may be in its slot by now."""
     cdef Session *session = session_at(worker, slot)
     return session if session != NULL and session.generation == generation else NULL
 
@@ -197,12 +197,15 @@ cdef inline bint session_releasable(Session *session) noexcept nogil:
 
 
 cdef inline bint others_may_hold(Session *session) noexcept nogil:
-    """Its socket: then closing tells the peer nothing. A child may; who gave it to us; a broken port, what pends."""
+    """May others hold its socket, so that closing it does not tell the peer?
+
+    A forked child may; the program that gave the socket; on a broken port, the operations that still pend.
+    """
     return session.listener == NULL or iocp_has_forked() or session.worker.broken != NOT_BROKEN
 
 
 cdef inline void tell_peer_of_end(Session *session) noexcept nogil:
-    """For whoever else may hold its socket."""
+    """Reset the connection, or end our side. Closing the socket does neither while others hold it."""
     if session.resets:
         iocp_break_off(session.socket)
     elif not session.end_sent and session.connected:
@@ -248,7 +251,7 @@ cdef inline void session_release(Worker *worker, Session *session) noexcept nogi
 
 
 cdef inline void session_table_free(Worker *worker) noexcept nogil:
-    """The worker has ended. Where a session still has something in flight, its slab is leaked: the kernel may write."""
+    """The worker has ended. A slab with a session left is leaked: the kernel may still write to it."""
     sessions_trim(worker)
     free(worker.sessions.slabs)
     worker.sessions.slabs = NULL
@@ -258,7 +261,7 @@ cdef inline void session_table_free(Worker *worker) noexcept nogil:
 
 
 cdef inline bint tell_refused(Worker *worker, Message *message, int error) noexcept nogil:
-    """There is no session, for that reason. Python is told: False, the message is kept."""
+    """No session was made, because of that error. False: the message is kept, so that Python is told."""
     if message.python == NULL:
         return True
     link_finish(message.link)
@@ -268,7 +271,7 @@ cdef inline bint tell_refused(Worker *worker, Message *message, int error) noexc
 
 
 cdef inline void introduce(Message *message, Session *session) noexcept nogil:
-    """Session and Python object may know each other now."""
+    """Connect the session with the Python object that the message has brought."""
     if message.python == NULL:
         return
     session.python = message.python

@@ -1,4 +1,4 @@
-# on_shutdown: each session that wants it is told once that its worker closes, after what its peer had sent by then.
+# on_shutdown: each session whose handler has it is told once that its worker closes, after data that came before.
 #
 # Ownership: none is taken.
 # Threads: the session's worker.
@@ -11,7 +11,7 @@ from structs cimport (
 
 
 cdef inline bint drain_has_ended(Worker *worker) noexcept nogil:
-    """It closes, and the drain time is over."""
+    """Does the worker close, and has it ended the drain?"""
     return worker.closing and worker.close_at == 0
 
 
@@ -20,7 +20,7 @@ cdef inline bint drain_time_is_over(Worker *worker) noexcept nogil:
 
 
 cdef inline bint goes_on(Session *session) noexcept nogil:
-    """Although its worker closes: its handler ends it, or is about to hear of it, or holds it up to answer."""
+    """Does it go on although its worker closes? Its handler has on_shutdown, or has paused it, or awaits on_connect."""
     return session.handler.wants & CALL_SHUTDOWN or session.paused > 0 or session.item.calls & CALL_CONNECT
 
 
@@ -36,7 +36,7 @@ cdef inline void tell_shutdown(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void go_on_to_shutdown(Worker *worker, Session *session, Received received) noexcept nogil:
-    """The receive that was waited for has ended. One that gave the handler nothing does not count."""
+    """The awaited receive has ended. If it gave the handler nothing, look again before on_shutdown."""
     if received != RECEIVED_NOTHING and received != RECEIVED_PART:
         tell_shutdown(worker, session)
     else:
@@ -44,7 +44,7 @@ cdef inline void go_on_to_shutdown(Worker *worker, Session *session, Received re
 
 
 cdef inline bint is_to_hear(Session *session) noexcept nogil:
-    """Has its peer sent something that its handler is yet to be told of?"""
+    """Has its peer sent something that its handler has not been given?"""
     if session.state != OPEN or session.paused or session.peer_ended:
         return False
     if is_receiving(session):
@@ -55,10 +55,10 @@ cdef inline bint is_to_hear(Session *session) noexcept nogil:
 
 
 cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
-    """At a turn's end. What has come is told first, for a handler may close its session in on_shutdown.
+    """At a turn's end: schedule on_shutdown. Data that has come goes first: in on_shutdown a handler may close.
 
-    One receive is waited for, not until there is nothing more: a peer that floods always has more. Once the drain is
-    over none is: on_shutdown comes to whoever wants it, though there was no time at all.
+    A session waits for one receive, not until there is no more data: a peer that floods always has more. Once the
+    drain time is over, no session waits: even with a drain of 0 each gets its on_shutdown.
     """
     cdef bint is_over = drain_time_is_over(worker)
     cdef Session *session
@@ -72,4 +72,4 @@ cdef inline void tell_shutdowns(Worker *worker) noexcept nogil:
         if is_over or not is_to_hear(session):
             tell_shutdown(worker, session)
         elif not is_receiving(session):
-            worker.shutdown_due = 1     # something may wait that it is yet to receive: look again
+            worker.shutdown_due = 1     # data may wait that it has not received yet: look again

@@ -1,6 +1,6 @@
 # The transition table of a session: receive -> handler -> send -> receive | close.
 #
-# Here alone the steps are chained; the step files do not know each other. advance() is the table: whatever happened to
+# Only this file chains the steps; the step files do not know each other. advance() runs the table: whatever happened to
 # a session, it looks at the session's state and starts what is due, until everything that can be is in flight.
 # Ownership: an operation that has ended still holds its session until its step is over, so that a session cannot be
 # released between two packets of one batch; advance() releases it when nothing holds it any more.
@@ -32,7 +32,7 @@ from warn cimport report_trouble
 
 
 cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
-    """Start whatever is due; release the session when it is over. What is large waits for those that have waited."""
+    """Start whatever is due; release the session if it is over. A large step may have to wait behind the ready list."""
     if round_is_over(worker):
         take_turn(worker, session, SHORT_TURN, True)
     else:
@@ -40,7 +40,7 @@ cdef inline void advance(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void take_turn(Worker *worker, Session *session, int most, bint small_only) noexcept nogil:
-    """Until all that can be is in flight, or it has had its turn."""
+    """Take steps until all that can be is in flight, or the turn is spent."""
     cdef int cost, spent = 0
     if unlikely(worker.closing) and session.state == OPEN and not goes_on(session):
         finish(worker, session, BY_US)
@@ -59,7 +59,7 @@ cdef inline void take_turn(Worker *worker, Session *session, int most, bint smal
 
 
 cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
-    """One step, and what it counts as in a turn; 0 when all that can be is in flight."""
+    """Take one step. Returns how many steps of a turn it costs; 0 if all that can be is in flight."""
     if session.state == CONNECTING:
         return False
     if session.queue.head != NULL:
@@ -68,7 +68,7 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
     elif unlikely(session.state == FINISHING or session.ending) and step_end_sending(worker, session):
         return True
     if session.peer_ended:
-        # Where the session finishes, its queue is going out: nothing will come. A layer's end may come with data.
+        # A finishing session only sends now. An open one may have input left: a layer's end may come with data.
         return session.state == OPEN and has_heard_all(session) and step_end(worker, session)
     if is_receiving(session):
         return False
@@ -79,35 +79,35 @@ cdef inline int transition(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint has_to_wait(Worker *worker, Session *session) noexcept nogil:
-    """Without a buffer, until there is data.
+    """Must it post a zero-byte receive first, and so wait for data without a buffer?
 
-    Where many sessions hold one, or those that say something once in a while, they would be many pages that hold
-    nothing. And what is large would come whenever the system has it, for many sessions in one dequeue: so each receives
-    in its turn, into pages that the cache still has.
+    Yes if many buffers are in use, or if it was idle lately, so that idle sessions hold no buffer. Yes also if it
+    receives much: else the data of many sessions could come in one dequeue. This way each receives in its turn, into
+    pages that the cache still has.
     """
     return session.receive != RECEIVE_DUE and (
         (session.more_buffers | session.seldom) != 0 or worker.stats.buffers_used > worker.buffers_enough)
 
 
 cdef inline void hold_no_empty_buffer(Worker *worker, Session *session) noexcept nogil:
-    """It may be paused for long."""
+    """Release the posted buffers: the session may be paused for long."""
     release_posted(worker, session)
 
 
 cdef inline bint has_heard_all(Session *session) noexcept nogil:
-    """Has its handler taken what came before?"""
+    """Has its handler been given all that came before?"""
     return session.item.calls & (CALL_CONNECT | CALL_RECEIVE) == 0
 
 
 cdef inline bint wants_data(Session *session) noexcept nogil:
-    """Has its handler taken what came before, and does it want more?"""
+    """Has its handler been given all that came before, and does it want more?"""
     if not has_heard_all(session):
         return False
     return session.state == FINISHING or not (session.paused or (session.ops.throttled and queue_above_water(session)))
 
 
 cdef inline bint step_end(Worker *worker, Session *session) noexcept nogil:
-    """The peer sends no more. We may: if the handler is told and does not say that it will not."""
+    """The peer has ended: finish. A handler with on_end is told first, and may send until it ends the session."""
     if session.handler.wants & CALL_END:
         if not session.end_told:
             session.end_told = 1
@@ -132,7 +132,7 @@ cdef inline int step_send(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint step_end_sending(Worker *worker, Session *session) noexcept nogil:
-    """Of a session whose queue is empty. False: that was done, and the peer's end is yet to come."""
+    """The queue is empty: the next step to end sending. False: all is done, and the peer's end is still to come."""
     if session.layer != NULL and not session.last_word:
         say_last_word(worker, session)
     elif session.state == FINISHING and session.peer_ended:
@@ -145,7 +145,7 @@ cdef inline bint step_end_sending(Worker *worker, Session *session) noexcept nog
 
 
 cdef inline void say_last_word(Worker *worker, Session *session) noexcept nogil:
-    """The user's bytes have gone, and nothing comes behind this."""
+    """Queue the layer's last word: the user's bytes have gone, and nothing is sent after it."""
     session.last_word = 1
     if not session.layer.end(worker, session):
         session.error = WSAENOBUFS
@@ -153,7 +153,7 @@ cdef inline void say_last_word(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void say_last_word_now(Worker *worker, Session *session) noexcept nogil:
-    """As say_last_word(), where nobody will wait until it has gone."""
+    """As say_last_word(), and start to send it: the session is closed without waiting for that."""
     if session.layer != NULL and not session.last_word:
         say_last_word(worker, session)
         if session.queue.head != NULL:
@@ -161,9 +161,9 @@ cdef inline void say_last_word_now(Worker *worker, Session *session) noexcept no
 
 
 cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
-    """What a callback has queued goes out at once, with the GIL held: for much of it, that is the cheaper way."""
+    """Send what a callback has queued before the next callback, with the GIL held: for a large send that is cheaper."""
     if session.state == OPEN and not session.sending:
-        worker.now = iocp_now(worker.port)      # the callbacks' time is not the peer's
+        worker.now = iocp_now(worker.port)      # the time of callbacks does not count against the peer
         step_send(worker, session)
 
 
@@ -180,7 +180,10 @@ cdef inline int step_receive(Worker *worker, Session *session, bint waiting) noe
 
 
 cdef inline void receive_refused(Worker *worker, Session *session, bint waiting) noexcept nogil:
-    """For want of memory: the next receive is of zero bytes, which locks no pages. A second refusal closes."""
+    """A receive could not be started: close, unless memory was short and a zero-byte receive may do.
+
+    A zero-byte receive locks no pages. It does not help if it is what failed, or if it has announced data already.
+    """
     if waiting or session.receive == RECEIVE_DUE or not status_exhausted(session.error):
         close_session(worker, session, BY_ERROR)
         return
@@ -218,7 +221,7 @@ cdef inline void received_or_failed(Worker *worker, Session *session, int status
 
 
 cdef inline void receive_completed(Worker *worker, Operation *operation, int status, DWORD bytes) noexcept nogil:
-    cdef Session *session = <Session *> operation   # which it is the first part of
+    cdef Session *session = <Session *> operation   # its first field is the operation
     received_or_failed(worker, session, status, bytes)
     advance(worker, session)
 
@@ -239,7 +242,7 @@ cdef inline void send_completed(Worker *worker, Operation *operation, int status
 
 
 cdef inline void tell_drained(Worker *worker, Session *session) noexcept nogil:
-    """Some of the queue has gone."""
+    """Some of the queue has gone: schedule on_drain if a sender waits for that."""
     if session.link == NULL or not queue_drained(session):
         return
     if session.handler.wants & CALL_DRAIN:
@@ -286,7 +289,7 @@ cdef inline void opened(Worker *worker, Session *session) noexcept nogil:
     if settings.idle_timeout != 0:
         timer_set(worker, &session.item, worker.now + settings.idle_timeout)
     if not reclaims(worker):
-        session.seldom = SELDOM     # a buffer that it held while it is silent would not come back
+        session.seldom = SELDOM     # a buffer that it held while idle would not come back
     if not session.ops.opened(worker, session):
         session.error = WSAENOBUFS
         abort_session(worker, session, BY_ERROR)
@@ -302,12 +305,12 @@ cdef inline void tell_or_release(Worker *worker, Session *session) noexcept nogi
 
 
 cdef inline bint must_be_told(Session *session) noexcept nogil:
-    """Python has a session that has ended."""
+    """Has it a Python object that is still to get on_close?"""
     return session.python != NULL and not session.close_told
 
 
 cdef inline void tell_end(Worker *worker, Session *session) noexcept nogil:
-    """Its peer sees the end now: that does not wait for a callback."""
+    """Close the socket and schedule on_close: the peer sees the end now, not after the callback."""
     if session.item.calls & CALL_CLOSE:
         return
     count_end(worker, session)
@@ -316,7 +319,7 @@ cdef inline void tell_end(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void release(Worker *worker, Session *session) noexcept nogil:
-    if not session.close_told:      # else counted when that was due
+    if not session.close_told:      # else tell_end() has counted it
         count_end(worker, session)
     session.ops.closed(worker, session)
     session_release(worker, session)
@@ -349,21 +352,21 @@ cdef inline bint moves_much(Session *session) noexcept nogil:
 
 
 cdef inline bint is_large(Session *session) noexcept nogil:
-    """Is what it does next likely to be? To wait for much, without a buffer, is not."""
+    """Is its next step likely to move much? A zero-byte receive moves nothing."""
     return session.queue_bytes > RECEIVE_SIZE or (session.receive == RECEIVE_DUE and session.more_buffers != 0)
 
 
 cdef inline bint others_first(Worker *worker, Session *session) noexcept nogil:
-    """Does what is large wait? Not the rest of a message: after all others' turns it is in the cache no more."""
+    """Must a large step wait behind the ready list? Not the rest of a message: by then the cache would have lost it."""
     if worker.ready.head == NULL:
         return False
     return not session.filled or session.item.ready or worker.contended
 
 
 cdef inline void note_contention(Worker *worker, Session *session, DWORD bytes) noexcept nogil:
-    """Who says little, beside those that move much, would wait for as long as those take: they take less for a while.
+    """A small message beside large ones would wait for the whole turns of these: so turns are short for a while.
 
-    It makes their bytes dearer, so that is not how they are always served.
+    Short turns make each byte of a large message cost more, so they are not the rule.
     """
     if bytes <= LITTLE and not moves_much(session):
         worker.contended_until = worker.now + CONTENDED_TIME
@@ -390,7 +393,7 @@ cdef inline void on_deadline(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline bint calls_for_now(Session *session) noexcept nogil:
-    """Is more due, that need not wait for a resume()? That a large send has drained at once, perhaps."""
+    """Are callbacks due that need not wait for a resume()? Perhaps on_drain, because a large send has gone at once."""
     return session.item.calls & ~(CALL_RECEIVE | CALL_END) != 0 or (session.item.calls != 0 and not session.paused)
 
 
@@ -412,7 +415,7 @@ cdef inline void session_told(Worker *worker, Item *item) noexcept nogil:
 
 
 cdef inline void session_deadline(Worker *worker, Item *item) noexcept nogil:
-    """Its state may have changed since that was set: then there is another, or none."""
+    """A timer is over. The session may have changed since it was set: then there is another deadline, or none."""
     cdef Session *session = <Session *> item
     cdef uint64_t deadline = deadline_of(session)
     if deadline == 0:
