@@ -1,12 +1,12 @@
-# The cast: who there is beside the peers. Handlers' sessions, threads that call from outside, connections to be made.
+# The cast: Python's side of a run. Sessions of handlers, foreign threads that call from outside, connects to be made.
 #
-# Foreign threads are stood in for between turns, and within callbacks, as if one had taken the GIL from a callback that
-# waits: they find the worker's thread another than theirs, and go through the inbox.
-# Ownership: a Run holds its Cast. After a violation nothing of a Cast may ever be freed again: the memory under it is
-# discarded. It is left alone then, with one reference too many.
+# A call by a foreign thread is simulated between turns, and within callbacks as if the thread had taken the GIL from a
+# callback that waits: the worker's thread is not the caller's, so the call goes through the inbox.
+# Ownership: a Run holds its Cast. After a violation a Cast may never be freed, because the memory under it is
+# discarded: it keeps one reference too many.
 # Threads: the world's.
 
-cdef int held = 0       # times that the world's thread has taken the GIL, one within the other
+cdef int held = 0       # how often the world's thread has taken the GIL, nested
 
 cdef enum:
     CHOICES = 16
@@ -17,7 +17,7 @@ cdef int tokens = 0     # alive
 
 
 cdef class Token:
-    """Goes with each function that is posted, and must go when that is over."""
+    """Each posted function has one; it must be freed when that is over."""
 
     def __cinit__(self):
         global tokens
@@ -29,10 +29,10 @@ cdef class Token:
 
 
 class Mishap(Exception):
-    """What callbacks raise."""
+    """Callbacks raise this."""
 
 
-EXPECTED = (SessionClosed, SendLimitExceeded, MemoryError, RuntimeError, Mishap)    # of somebody who calls from outside
+EXPECTED = (SessionClosed, SendLimitExceeded, MemoryError, RuntimeError, Mishap)    # from a call from outside
 logging.getLogger("iocpcore").disabled = True
 
 
@@ -40,21 +40,21 @@ cdef class Cast:
     cdef Run *run
     cdef Proactor proactor
     cdef list talks             # of all sessions that there were
-    cdef list handles           # Sessions that somebody keeps
-    cdef list debtors           # ... because he must yet resume or end them
-    cdef list pinned            # bytes that were sent, to be referred to
+    cdef list handles           # Sessions that the user keeps
+    cdef list debtors           # Sessions that are still to be resumed or ended
+    cdef list pinned            # bytes objects that were sent and may be referred to
     cdef uint64_t whims         # a callback does something else one time in so many; 0: never
-    cdef uint64_t calls         # and threads call from outside so often
+    cdef uint64_t calls         # a foreign thread calls one time in so many; 0: never
     cdef uint64_t callbacks
     cdef uint64_t errors
     cdef uint64_t posted
     cdef uint64_t post_called
-    cdef uint64_t last_called[WORKERS]  # the number of the last function
+    cdef uint64_t last_called[WORKERS]  # the number of its last posted function
 
     # ---- what a session's owner may do ----
 
     cdef bint say(self, Session session, Talk talk, size_t count, bint outside) except -1:
-        """Send the next bytes; what send() says."""
+        """Send the next bytes; returns send()'s result."""
         cdef NativeSession *native = native_of(session)
         cdef bint takes = native != NULL and session_takes(native) and not talk.finished
         tell(talk, "send() from outside" if outside else "send()")
@@ -64,12 +64,12 @@ cdef class Cast:
             must(not isinstance(error, SessionClosed) or not takes or self.run.closing, talk,
                  "send() says that an open session is closed")
             must(not isinstance(error, SessionClosed) or talk.finished or session.closing, talk,
-                 "send() says that it is closed, and closing does not")
+                 "send() says that the session is closed, and closing is False")
             talk.failures += 1
             raise
         must(takes or native == NULL or outside or not inbox_is_empty(native.worker), talk,
-             "send() took what it cannot send")
-        must(not session.closing, talk, "send() took something, and closing says that it does not")
+             "send() took bytes that it cannot send")
+        must(not session.closing, talk, "send() took bytes although closing is True")
         talk.sent += count
         if not went and talk.drained_told:
             talk.owed = True
@@ -87,7 +87,7 @@ cdef class Cast:
         finally:
             worker.thread = thread
             if isinstance(data, bytearray):
-                data[:] = bytes(len(data))      # ours again
+                data[:] = bytes(len(data))      # it is ours again: the core must have copied it
 
     cdef object in_some_form(self, bytes piece):
         cdef uint64_t form = sim_below(4)
@@ -120,7 +120,7 @@ cdef class Cast:
         return 0
 
     cdef int owe(self, Session session, Talk talk) except -1:
-        """Somebody has to do something for it, later."""
+        """Something must be done for the session, later: see pay()."""
         if not talk.debt:
             talk.debt = True
             self.debtors.append(session)
@@ -128,7 +128,7 @@ cdef class Cast:
         return 0
 
     cdef int finish(self, Session session, Talk talk) except -1:
-        """All is said; and all was heard if the peer has ended."""
+        """All is sent: end the session or, if the peer has ended, perhaps close it."""
         if not talk.ended:
             excuse(talk, "it was ended early")
         if sim_below(2) or not talk.ended:
@@ -146,7 +146,7 @@ cdef class Cast:
         return 0
 
     cdef int leave(self, Session session, Talk talk) except -1:
-        """Its proactor closes: end it now, or soon. Others wait for the drain's end."""
+        """Its proactor closes: close the session now or later. Others last until the drain is over."""
         if sim_below(2):
             self.close(session, talk)
         else:
@@ -174,7 +174,7 @@ cdef class Cast:
         self.callbacks += 1
         self.post_called += 1
         if here < 0 or number <= self.last_called[here]:
-            sim_violation("functions that were posted are called in a wrong order, or place")
+            sim_violation("posted functions are called in a wrong order, or by a wrong worker")
         self.last_called[here] = number
         try:
             self.act_on_somebody(True)
@@ -204,7 +204,7 @@ cdef class Cast:
     # ---- at random ----
 
     cdef int act(self, Session session, Talk talk, bint inside) except -1:
-        """Something that few do here. Inside: in a callback, of this session or another."""
+        """Do something unusual. `inside`: in a callback, of this session or another."""
         cdef uint64_t choice = sim_below(CHOICES)
         if choice == 0:
             excuse(talk, "it was closed early")
@@ -239,10 +239,10 @@ cdef class Cast:
 
     cdef int look(self, Session session, Talk talk) except -1:
         must(repr(session).startswith("<iocpcore.Session") and session.unsent <= talk.sent, talk,
-             "it does not know itself")
+             "its repr() or unsent is wrong")
         must(repr(session).endswith("closing>" if session.closing and not session.closed else
                                     "closed>" if session.closed else "ended>" if talk.finished else "open>"), talk,
-             "its repr() says something else than closing and closed")
+             "its repr() contradicts closing and closed")
         return 0
 
     cdef int act_on_somebody(self, bint inside) except -1:
@@ -257,7 +257,7 @@ cdef class Cast:
         return 0
 
     cdef int try_closed(self, Session session, Talk talk) except -1:
-        """Whatever is asked of one that has gone."""
+        """A session that has gone takes every call, and only send() raises."""
         session.pause()
         session.resume()
         session.end()
@@ -267,13 +267,13 @@ cdef class Cast:
             session.send(b"late")
         except SessionClosed:
             return 0
-        must(False, talk, "send() takes something after on_close")
+        must(False, talk, "send() took bytes after on_close")
         return 0
 
     # ---- from outside ----
 
     cdef void act_from_outside(self) noexcept:
-        """A thread of somebody else's."""
+        """What a foreign thread does."""
         try:
             if self.run.dials > 0 and sim_one_in(4):
                 self.run.dials -= 1
@@ -294,7 +294,7 @@ cdef class Cast:
             unexpected(error)
 
     cdef int say_to_debtor(self) except -1:
-        """What is sent while the worker closes must arrive, too: this session goes on."""
+        """Send while the worker closes: a session that goes on must send that too."""
         cdef Session session = self.debtors[sim_below(len(self.debtors))]
         cdef Talk talk = session.data
         if not talk.closed and not talk.echoes:
@@ -302,7 +302,7 @@ cdef class Cast:
         return 0
 
     cdef int pay(self) except -1:
-        """Some debtor gets what he waits for."""
+        """Do for one of the debtors what it waits for."""
         cdef Session session = self.debtors[sim_below(len(self.debtors))]
         cdef Talk talk = session.data
         if talk.paused and not talk.closed:
@@ -322,7 +322,7 @@ cdef void unexpected(error) noexcept:
                   <const char *> PyBytes_AS_STRING(str(error).encode()))
 
 
-# ---- who there is ----
+# ---- making the cast ----
 
 cdef Actor new_actor(Cast cast, bint echoes, bint dials):
     cdef Actor actor = Actor.__new__(Actor)
@@ -337,7 +337,7 @@ cdef Actor new_actor(Cast cast, bint echoes, bint dials):
 
 
 cdef object new_handler(Actor actor):
-    """What a user would give: an object with some callbacks."""
+    """A handler as a user would give: an object with some of the callbacks."""
     handler = types.SimpleNamespace(on_connect=actor.on_connect, on_close=actor.on_close)
     if actor.listens:
         handler.on_receive = actor.on_receive
@@ -351,14 +351,14 @@ cdef object new_handler(Actor actor):
 
 
 cdef dict choose_options(Run *run, int place):
-    """Of its sessions; and what its peers have to expect of them."""
+    """Options for its sessions. Also notes what a listener's peers must put up with."""
     options = {"high_water": sim_scale(1, 65536), "receive_size": sim_scale(256, RECEIVE_MOST)}
     if sim_one_in(4):
         options["idle_timeout"] = sim_scale(1, 20000) / 1000
     if sim_one_in(4):
         options["send_timeout"] = sim_scale(1, 20000) / 1000
     if sim_one_in(4):
-        options["linger"] = sim_scale(1, 8000) / 1000     # 0 would excuse closing with unread input
+        options["linger"] = sim_scale(1, 8000) / 1000     # never 0, which would excuse closing with unread input
     if place >= 0 and not options.keys().isdisjoint(("idle_timeout", "send_timeout", "linger")):
         run.customs[place] |= PEERS_TIMED
     return options
@@ -411,7 +411,7 @@ cdef void drop_listener(Place *place) noexcept nogil:
 # ---- its part in a run ----
 
 cdef void attach_noted(Worker *worker, Item *first) noexcept nogil:
-    """The core's attach(), in a thread that has the GIL already: so that it is known how to give it up."""
+    """The core's attach(), with the GIL taken before it, so that give_gil_up() knows how often to release it."""
     global held
     with gil:
         held = 2
@@ -420,7 +420,7 @@ cdef void attach_noted(Worker *worker, Item *first) noexcept nogil:
 
 
 cdef void give_gil_up() noexcept nogil:
-    """A violation has jumped out of the places that would have."""
+    """Release the GIL: a violation has jumped out of the code that would have done so."""
     global held
     while held > 0:
         held -= 1

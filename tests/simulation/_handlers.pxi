@@ -1,45 +1,45 @@
 # Handlers in Python that do at random what users do, and note what they see.
 #
-# What a session sends is a stretch of the peers' pattern, as what its peer sends; so each byte has its place, on both
-# sides. A handler echoes, or talks: says what it likes when it likes.
-# Ownership: a Talk is its Session's data, and its Cast knows all of them.
-# Threads: the world's. Callbacks are Cython's functions: a violation jumps out of them, which no frame of Python
-# survives.
+# A session sends a stretch of the peers' pattern, as its peer does, so that each side knows which byte comes next. A
+# handler echoes, or talks: it sends what it likes when it likes.
+# Ownership: a Talk is its Session's data; the Cast has all Talks.
+# Threads: the world's. Callbacks are Cython functions, because a violation jumps out of them, and no frame of the
+# interpreter would survive that.
 
 
 # ---- what a session has seen ----
 
 cdef class Talk:
-    """A session's `data`: what it has been told, what it has said."""
+    """A session's `data`: which callbacks it has had, and what it has sent."""
     cdef sim_connection *connection
     cdef object session         # a weak reference
     cdef size_t offset          # in the pattern
     cdef uint64_t received
     cdef uint64_t sent          # bytes that send() has taken
     cdef uint64_t budget        # bytes that it may send
-    cdef unsigned int falses    # of send()
-    cdef unsigned int failures  # of send(), by an exception
+    cdef unsigned int falses    # times that send() returned False
+    cdef unsigned int failures  # times that send() raised an exception
     cdef unsigned int drains
-    cdef const char *excuse     # of a connection that is yet to be
+    cdef const char *excuse     # noted before its connection is made
     cdef bint dialled
     cdef bint echoes
     cdef bint listens           # its handler has on_receive
     cdef bint drained_told      # ... and on_drain
     cdef bint shutdown_told     # ... and on_shutdown
     cdef bint shut              # on_shutdown has come
-    cdef bint held              # it is open and its worker knows that it is paused
+    cdef bint held              # it is open, and its worker knows that it is paused
     cdef bint heard             # on_receive has come while its worker closes
     cdef bint was_paused
     cdef bint aborted           # abort() was called
     cdef bint connected
     cdef bint paused
-    cdef bint owed              # an on_drain
+    cdef bint owed              # an on_drain is due
     cdef bint finished          # end(), close() or abort() was called
-    cdef bint leaving           # close() or abort() was
+    cdef bint leaving           # close() or abort() was called
     cdef bint ended             # on_end has come
     cdef bint closed            # on_close has come
-    cdef bint raised            # by a callback of its
-    cdef bint debt              # it waits for somebody to resume or to end it
+    cdef bint raised            # a callback of its has raised an exception
+    cdef bint debt              # it waits to be resumed or ended
 
 
 cdef void must(bint holds, Talk talk, const char *rule) noexcept:
@@ -47,14 +47,14 @@ cdef void must(bint holds, Talk talk, const char *rule) noexcept:
         return
     if talk.connection != NULL:
         sim_violation("connection %u: %s", sim_number(talk.connection), rule)
-    sim_violation("a connection that is not yet: %s", rule)
+    sim_violation("a connection not yet made: %s", rule)
 
 
 cdef void tell(Talk talk, const char *what) noexcept:
     if talk.connection != NULL:
         sim_tell("connection %u: %s", sim_number(talk.connection), what)
     else:
-        sim_tell("a connection that is not yet: %s", what)
+        sim_tell("a connection not yet made: %s", what)
 
 
 cdef void excuse(Talk talk, const char *why) noexcept:
@@ -96,7 +96,7 @@ cdef class Actor:
         self.cast.callbacks += 1
         if talk is None:
             talk = self.meet(session)
-        must(not talk.connected and not talk.closed and not talk.leaving, talk, "on_connect came twice, or late")
+        must(not talk.connected and not talk.closed and not talk.leaving, talk, "on_connect came twice, or too late")
         talk.connected = True
         talk.connection = connection_of(session)
         tell(talk, "on_connect")
@@ -122,7 +122,7 @@ cdef class Actor:
         tell(talk, "on_end")
         must(is_open(talk) and not talk.paused and not talk.ended, talk, "on_end came when it must not")
         talk.ended = True
-        check_received(self.cast, talk, "on_end came before all that the peer has sent")
+        check_received(self.cast, talk, "on_end came before all of the peer's data")
         self.play(session, talk, 0)
 
     def on_drain(self, Session session):
@@ -140,7 +140,7 @@ cdef class Actor:
         self.cast.callbacks += 1
         tell(talk, "on_shutdown")
         must(is_open(talk) and not talk.shut, talk, "on_shutdown came when it must not")
-        must(self.cast.run.workers[session.worker].closing, talk, "on_shutdown came, and its worker does not close")
+        must(self.cast.run.workers[session.worker].closing, talk, "on_shutdown came, but its worker does not close")
         check_heard(native_of(session), talk)
         talk.shut = True
         self.play(session, talk, 0)
@@ -156,16 +156,16 @@ cdef class Actor:
         self.cast.callbacks += 1
         tell(talk, "on_close" if error is None else "on_close, with an error")
         must(not talk.closed, talk, "on_close came twice")
-        must(session.closed and (talk.connected or talk.dialled), talk, "on_close came to a session that nobody knows")
-        must(error is None or isinstance(error, OSError), talk, "on_close came with what is no OSError")
-        must(error is not None or session.unsent == 0 or talk.aborted, talk, "bytes are lost, and nobody says so")
+        must(session.closed and (talk.connected or talk.dialled), talk, "on_close came early, or without on_connect")
+        must(error is None or isinstance(error, OSError), talk, "on_close came with an error that is no OSError")
+        must(error is not None or session.unsent == 0 or talk.aborted, talk, "bytes are unsent, but no error says so")
         must((error is not None and error.__cause__ is not None) == talk.raised, talk,
-             "on_close has not the cause that it should have")
+             "on_close's error has a wrong cause, or lacks one")
         check_closed(self.cast, session, talk, error is None)
         self.play(session, talk, 0)
 
     cdef Talk meet(self, Session session):
-        """The first that is seen of it."""
+        """The session is seen for the first time: make its Talk."""
         cdef Talk talk = Talk.__new__(Talk)
         talk.session = weakref.ref(session)
         talk.dialled = self.dials
@@ -189,7 +189,7 @@ cdef class Actor:
             talk.offset = view.offset
 
     cdef int play(self, Session session, Talk talk, size_t received) except -1:
-        """What follows from a callback, and now and then something else."""
+        """Answer a callback, and now and then do something else too."""
         cdef bint first = sim_below(2)
         try:
             if first:
@@ -227,7 +227,7 @@ cdef class Actor:
         cdef bint went = True
         while received > 0 and not talk.finished:
             part = sim_scale(1, received)
-            went = self.cast.say(session, talk, part, sim_one_in(8))    # or hands it to a thread that does
+            went = self.cast.say(session, talk, part, sim_one_in(8))    # now and then as from another thread
             received -= part
         if not went and talk.drained_told and sim_below(2):
             self.cast.pause(session, talk)
@@ -244,7 +244,7 @@ cdef class Actor:
         if talk.dialled and talk.received == talk.sent and not talk.finished:
             self.cast.say_some(session, talk, False)
             if talk.received == talk.sent:
-                self.cast.close(session, talk)      # all is said, and has come back
+                self.cast.close(session, talk)      # all is sent, and has come back
         if not talk.ended or talk.leaving:
             return 0
         if sim_below(2):
@@ -259,7 +259,7 @@ cdef bint is_open(Talk talk) noexcept:
 
 
 cdef sim_connection *connection_of(Session session) noexcept:
-    """NULL if it is not, or no more."""
+    """Its connection; NULL before it is made, and after it is closed."""
     cdef NativeSession *native = native_of(session)
     if native == NULL or native.socket == INVALID_SOCKET:
         return NULL

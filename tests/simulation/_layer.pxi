@@ -1,10 +1,9 @@
-# A layer between the user's bytes and those on the wire: each write becomes records of five bytes more (records.h).
+# A layer between the user's bytes and those on the wire: each write becomes records with five bytes more (records.h).
 #
-# It proves what any layer needs of the core: that the user's bytes are counted, and not the wire's; that a part of a
-# record waits until the rest has come; that its last word is said before the end of the stream; that the peer's may
-# come with data.
-# Ownership: a session's layer_data, from layer_open() to layer_close(). Of a record that is not whole it keeps what
-# there is.
+# It proves that the core does what any layer needs: it counts the user's bytes, not the wire's; a part of a record
+# waits until the rest has come; our last word goes before the end of the stream; the peer's may come with data.
+# Ownership: layer_data belongs to its session, from layer_open() to layer_close(). It keeps the part of a record that
+# has come.
 # Threads: the world's.
 
 cdef extern from "records.h" nogil:
@@ -20,7 +19,7 @@ cdef extern from "records.h" nogil:
 
 cdef struct LayerData:
     records peer
-    Buffer *part        # of the peer's record, pooled buffers: what has come
+    Buffer *part        # of the peer's record: what has come, in pooled buffers
     Buffer *part_tail
 
 
@@ -59,7 +58,7 @@ cdef bint layer_write(Worker *worker, NativeSession *session, Buffer *chain) noe
 
 
 cdef bint write_records(Worker *worker, NativeSession *session, const char *data, size_t length) noexcept nogil:
-    """All or none."""
+    """Queue the bytes as records: all, or none without memory."""
     cdef Buffer *first = NULL
     cdef Buffer *last = NULL
     cdef Buffer *record
@@ -93,13 +92,13 @@ cdef bint layer_end(Worker *worker, NativeSession *session) noexcept nogil:
 
 
 cdef bint layer_ended(Worker *_worker, NativeSession *session) noexcept nogil:
-    """The peer has ended, and has not said its last word."""
+    """The peer has ended without its last word: that is an error."""
     session.error = WSAECONNABORTED
     return False
 
 
 cdef bint make_room(Worker *worker, LayerData *own) noexcept nogil:
-    """In the last buffer of the record's part."""
+    """Make room in the last buffer of the record's part; False without memory."""
     cdef Buffer *buffer
     if own.part != NULL and buffer_has_room(own.part_tail, 1):
         return True
@@ -115,7 +114,7 @@ cdef bint make_room(Worker *worker, LayerData *own) noexcept nogil:
 
 
 cdef void give_record(Worker *worker, NativeSession *session, LayerData *own) noexcept nogil:
-    """It is whole: to the handler, or the last word."""
+    """A record is whole: give it to the handler, unless it is the last word."""
     if own.peer.last:
         session.peer_ended = 1
         chain_release(worker, own.part)
@@ -125,7 +124,7 @@ cdef void give_record(Worker *worker, NativeSession *session, LayerData *own) no
 
 
 cdef bint read_buffer(Worker *worker, NativeSession *session, Buffer *wire) noexcept nogil:
-    """Take the records apart that came in this one. False: they are none, or memory is short."""
+    """Read the records in this buffer. False: the bytes are no records, or memory is short."""
     cdef LayerData *own = layer_data(session)
     cdef const unsigned char *at = <const unsigned char *> wire.data
     cdef size_t count = wire.length
@@ -161,7 +160,7 @@ cdef Received layer_read(Worker *worker, NativeSession *session) noexcept nogil:
 
 
 cdef int count_parts(NativeSession *session) noexcept nogil:
-    """Pooled buffers that it keeps."""
+    """The number of pooled buffers that its layer keeps."""
     return count_pooled(layer_data(session).part) if session.layer != NULL else 0
 
 

@@ -1,5 +1,5 @@
-# What must hold of sessions that Python knows: each is told what happens in order, once, and its on_close last; each
-# byte that send() took was sent or is unsent; what the core refers to lives, and nothing else is left.
+# Rules for sessions with a Python object: each gets its callbacks in order and once, on_close last; each byte that
+# send() took was sent or is unsent; objects that the core refers to live, and at the end no object is left.
 #
 # Ownership: the Cast's.
 # Threads: the world's.
@@ -20,16 +20,16 @@ cdef void check_closed(Cast cast, Session session, Talk talk, bint well) noexcep
     if talk.connection == NULL:
         talk.connection = connection_of(session)
     if talk.connection == NULL and native != NULL and native.socket == INVALID_SOCKET:
-        return      # undrained, before its on_connect: nobody knows any more which it was
-    if native == NULL or not native.sending:    # else the kernel still has a part, and may send it
+        return      # undrained, before its on_connect: its connection is no longer known
+    if native == NULL or not native.sending:    # else the kernel still has a part that it may send
         must(talk.sent - session.unsent == (0 if talk.connection == NULL else sim_taken(talk.connection)), talk,
-             "what was sent is not what has gone and what is unsent")
+             "the bytes that send() took are not those sent plus unsent")
     if not well or cast.run.closing or is_excused(talk):
         return
     if talk.dialled:
         must(talk.received == talk.sent, talk, "it has ended before all came back")
     elif native != NULL and native.reason == BY_PEER:
-        check_received(cast, talk, "it has ended before all that the peer has sent")
+        check_received(cast, talk, "it has ended before all of the peer's data was delivered")
 
 
 cdef void check_talks(Cast cast) noexcept:
@@ -51,40 +51,40 @@ cdef void check_talks(Cast cast) noexcept:
 
 
 cdef void check_shutdown(Cast cast, Talk talk, NativeSession *native) noexcept:
-    """While its worker closes it is told, and not finished while it is paused; and what was sent to it is there."""
+    """While its worker closes: on_shutdown comes, it is not finished while it is paused, and no bytes are lost."""
     cdef Worker *worker = native.worker
     if native.state != CONNECTING and still_takes(native):
         must(link_queued(native.link) == queue_unsent(native) + bytes_for(worker, native.link), talk,
-             "what send() took is neither queued nor on its way")
+             "bytes that send() took are neither queued nor in the inbox")
     if native.state == OPEN:
         if worker.closing and talk.shutdown_told and talk.connected:
             must(talk.shut or talk.leaving or native.item.calls & CALL_SHUTDOWN or will_be_told(worker, native), talk,
                  "on_shutdown does not come")
     elif talk.held and native.state == FINISHING and native.paused and native.reason == BY_US:
-        must(talk.leaving or worker.leave_at != 0, talk, "it was paused, and not waited for")
-    talk.held = native.state == OPEN and native.paused > 0 and talk.paused  # else somebody has resumed it
+        must(talk.leaving or worker.leave_at != 0, talk, "it was paused, and its worker did not wait")
+    talk.held = native.state == OPEN and native.paused > 0 and talk.paused  # else it was resumed
 
 
 cdef bint has_come(NativeSession *native) noexcept:
-    """Something for its receive, or that has ended."""
+    """Has something come for its receive, or has that ended?"""
     return is_receiving(native) and iocp_has_come(native.socket, &native.item.operation.overlapped)
 
 
 cdef bint will_be_told(Worker *worker, NativeSession *native) noexcept:
-    """Of the shutdown: at the end of a turn that is yet to come, or of a receive that has ended."""
+    """Will on_shutdown be scheduled, at the end of a later turn or of a receive that has ended?"""
     return native.shutdown_due and (worker.shutdown_due or has_come(native))
 
 
 cdef void check_heard(NativeSession *native, Talk talk) noexcept:
-    """In on_shutdown: what its peer had sent when closing began was told before, but while it was paused."""
+    """In on_shutdown: data that had come when closing began was delivered before, unless the session was paused."""
     cdef Worker *worker = native.worker
     if talk.listens and not talk.heard and not talk.was_paused and not worker.shutdown_over and is_receiving(native):
         must(not sim_came_by(&native.item.operation.overlapped, worker.closing_since), talk,
-             "on_shutdown came before what its peer had sent")
+             "on_shutdown came before data that its peer had sent")
 
 
 cdef size_t bytes_for(Worker *worker, Link *link) noexcept:
-    """That wait in the inbox to be sent."""
+    """How many of its bytes wait in the inbox."""
     cdef Message *message = worker.inbox.messages.head
     cdef size_t bytes = 0
     while message != NULL:
@@ -95,12 +95,12 @@ cdef size_t bytes_for(Worker *worker, Link *link) noexcept:
 
 
 cdef bint will_drain(NativeSession *native) noexcept:
-    """It is due, and the session is in the list of those who are called next."""
+    """Is on_drain due, and the session in its worker's list of calls?"""
     return native.item.calls & CALL_DRAIN and native.item.calling
 
 
 cdef void check_pinned(Cast cast) noexcept:
-    """Bytes that are referred to are held by that, and no others."""
+    """A bytes object is held once by each buffer that refers to it."""
     cdef Py_ssize_t references = 0
     cdef int i
     if not cast.pinned or cast.run.left:
@@ -114,7 +114,7 @@ cdef void check_pinned(Cast cast) noexcept:
 
 
 cdef void check_end_of_cast(Cast cast) noexcept:
-    """All is over, and every worker's memory still there if it is left to the kernel."""
+    """All workers are over; memory that is left to the kernel is still there."""
     cdef Talk talk
     for talk in cast.talks:
         must(talk.closed, talk, "on_close never came")
@@ -125,7 +125,7 @@ cdef void check_end_of_cast(Cast cast) noexcept:
         cast.try_closed(session, (<Session> session).data)
     cast.handles.clear()
     session = None
-    cast.proactor.pool.native = NULL    # the run's, which frees it
+    cast.proactor.pool.native = NULL    # it belongs to the run, which frees it
     cast.proactor.pool.count = 0
     for talk in cast.talks:
         must(talk.session() is None, talk, "its Session is left")
@@ -139,7 +139,7 @@ cdef void check_peer(Cast cast, Talk talk) noexcept:
     if talk.connection == NULL or not peers_look(cast.run.everybody, talk.connection, &view):
         return
     if view.ended and not sim_was_reset(talk.connection):
-        must(view.got == sim_taken(talk.connection), talk, "its peer has not got what was sent")
+        must(view.got == sim_taken(talk.connection), talk, "its peer has not got all that was sent")
 
 
 cdef void check_counts(Run *run, Cast cast) noexcept:
@@ -149,12 +149,12 @@ cdef void check_counts(Run *run, Cast cast) noexcept:
         callbacks += run.workers[i].stats.callbacks
         errors += run.workers[i].stats.callback_errors
     if callbacks != cast.callbacks or errors != cast.errors:
-        sim_violation("%d callbacks and %d errors were counted, %d and %d there were", <int> callbacks, <int> errors,
+        sim_violation("counted %d callbacks and %d errors, but there were %d and %d", <int> callbacks, <int> errors,
                       <int> cast.callbacks, <int> cast.errors)
 
 
 cdef int count_pinned(Worker *worker) noexcept:
-    """Buffers that refer to Python's bytes: queued, in the inbox, and to be let go."""
+    """Buffers that refer to Python's bytes: in queues, in the inbox, or to be released."""
     cdef unsigned int i
     cdef int count = count_chain(worker.unpinned)
     cdef Message *message = worker.inbox.messages.head

@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The whole core, worker loop and inbox included, on the simulated kernel: one seed is one schedule.
 
-Ownership: a Run is one schedule's; what is left when a violation ends it, or when the core leaves memory to the
-kernel, is discarded before the next.
+Ownership: a Run belongs to one schedule. Memory that is left when a violation ends it, or when the core leaves memory
+to the kernel, is discarded before the next.
 Threads: one. It gives all workers their turns, in an order that the seed chooses. A third of the seeds have handlers in
 Python, and take the GIL for them; the others never do.
 """
-include "_core.pyx"     # the very text of the module: its types for Python are the ones that run here
+include "_core.pyx"     # the module's own source: its Python types run here
 
 import types
 import weakref
@@ -122,10 +122,10 @@ cdef extern from "blocks.h" nogil:
 cdef enum:
     WORKERS = 2
     LISTENERS = 3
-    SLOTS = 128         # of a worker's table that are watched
-    NAMES = 128         # sessions that are remembered for late aborts
-    LINE = 256          # connections that wait for a place, of those that are watched
-    MOST_TURNS = 1000000    # a session that is spared has one in each millisecond, for as long as its packet is late
+    SLOTS = 128         # of a worker's table that are looked at, and of the noted ready list
+    NAMES = 128         # sessions that may be aborted later
+    LINE = 256          # waiting connections whose order is checked
+    MOST_TURNS = 1000000    # a spared session takes one in each millisecond while its packet is late
 
 cdef extern from *:
     """
@@ -133,7 +133,7 @@ cdef extern from *:
     """
     const uint64_t LONGEST_RUN      # nanoseconds; every timeout of the core is far shorter
 
-# Who a session was: its connection may be gone, and another may live in its slot.
+# The name of a session: its connection may be gone, and another session may be in its slot.
 cdef struct Name:
     int worker
     unsigned int slot
@@ -145,13 +145,13 @@ cdef struct InLine:
     sim_connection *connection
     NativeListener *listener
 
-# One that is opened and perhaps closed while others work.
+# A listener, which may open late and close early.
 cdef struct Place:
     NativeListener *listener
     void *python                # the Listener that owns it, held; NULL: it is native alone
     uint64_t opens_at           # turn
     uint64_t closes_at          # turn, 0: with the worker
-    bint asked                  # to open
+    bint asked                  # its worker was asked to open it
 
 cdef struct Run:
     sim_limits limits
@@ -166,33 +166,33 @@ cdef struct Run:
     NativeHandler caller
     NativeLoad load
     LoadRow rows[WORKERS]
-    int calls                   # connections the core has still to make
-    void *cast                  # the Cast, held; NULL: nothing here is Python's
-    int debts                   # sessions of its that somebody has still to resume or to end
-    int dialled                 # sessions of its that have connected or will, and are not over
-    int dials                   # and those still to come
+    int calls                   # connections that the load client has still to make
+    void *cast                  # the Cast, held; NULL: no handler is in Python
+    int debts                   # the Cast's sessions that are still to be resumed or ended
+    int dialled                 # the Cast's own connects that are not over
+    int dials                   # the Cast's connects that are still to come
     peers *everybody
     sim_connection *seen[WORKERS][SLOTS]
     Name names[NAMES]
     unsigned int name_count
-    InLine line[LINE]           # the queue for a place, as it was when last looked at
+    InLine line[LINE]           # the queue for a place, at the last look
     int line_count
-    uint64_t aborts             # one in so many turns
-    uint64_t closes_at          # the turn when it closes, whatever goes on; 0: when everybody is done
-    bint closes_idle            # ... or when a session gives its buffer back
+    uint64_t aborts             # one abort in so many turns, 0: none
+    uint64_t closes_at          # the turn when the core closes, done or not; 0: when all are done
+    bint closes_idle            # ... or when a session gives its idle buffer back
     uint64_t drain
     bint closing
-    bint asked[WORKERS]         # to close
-    bint left                   # memory, to the kernel
-    unsigned int unread_closes  # seen
-    uint64_t excusing[WORKERS]  # ends of sessions that excuse one, seen
-    uint64_t done[WORKERS]      # by the worker, when it was last looked at
+    bint asked[WORKERS]         # the worker was asked to close
+    bint left                   # a worker has left memory to the kernel
+    unsigned int unread_closes  # those seen so far
+    uint64_t excusing[WORKERS]  # ends of sessions that excuse one: those seen so far
+    uint64_t done[WORKERS]      # the worker's progress at the last look
     uint64_t done_at[WORKERS]   # when that last grew, by the worker's clock
     uint64_t turns
-    NativeSession *ready[SLOTS]  # that waited for their turn when this one began
+    NativeSession *ready[SLOTS]  # the ready list before this turn
     unsigned int ready_count
 
-# Locks that the core releases; nobody ever waits for them here.
+# Locks that the core releases; no thread waits for them here.
 cdef PyThread_type_lock[LISTENERS] armed, unlistened
 cdef PyThread_type_lock done = PyThread_allocate_lock()
 cdef const char *pattern = PATTERN
@@ -210,7 +210,7 @@ include "_rules.pxi"
 # ---- the beginning ----
 
 cdef bint open_workers(Run *run) noexcept nogil:
-    """False if memory was short: nothing has begun."""
+    """False if memory was short; nothing runs then."""
     cdef int i
     cdef bint skip_on_success = sim_below(2)
     run.count = <int> min(1 + sim_below(WORKERS), run.limits.workers)
@@ -221,7 +221,7 @@ cdef bint open_workers(Run *run) noexcept nogil:
     for i in range(run.count):
         if worker_init(&run.workers[i], i, run.workers, run.count, iocp_backend_find("simulated"), skip_on_success):
             return False
-        run.workers[i].attach = attach_noted    # native handlers' workers attach too, to warn
+        run.workers[i].attach = attach_noted    # workers with native handlers alone attach too, to warn
         run.workers[i].reclaims = not sim_as_windows()
         run.workers[i].buffers_enough = sim_below(8) if sim_below(4) == 0 else 1000
     return True
@@ -331,7 +331,7 @@ cdef int count_pooled(const Buffer *buffer) noexcept nogil:
 
 
 cdef void check_sessions(Worker *worker) noexcept nogil:
-    """Sessions, buffers and queued bytes are as many as are counted."""
+    """The worker counts as many sessions, buffers and queued bytes as there are."""
     cdef NativeSession *session
     cdef unsigned int i
     cdef int sessions = 0, buffers = 0
@@ -342,7 +342,7 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
             continue
         sessions += 1
         if session.listener != NULL and session.listener.holds <= 0:
-            sim_violation("worker %d: nobody holds the listener of the session in slot %u", worker.index, i)
+            sim_violation("worker %d: the listener of the session in slot %u is not held", worker.index, i)
         queued += session.queue_bytes
         check_queue(worker, session)
         buffers += count_pooled(session.posted) + count_pooled(session.inbound) + count_parts(session)
@@ -358,7 +358,7 @@ cdef void check_sessions(Worker *worker) noexcept nogil:
 
 
 cdef void check_queue(Worker *worker, NativeSession *session) noexcept nogil:
-    """Its buffers and bytes, and of these a layer's, are as many as are counted."""
+    """The session counts as many buffers, bytes and bytes of a layer as its queue has."""
     cdef Buffer *buffer = session.queue.head
     cdef size_t bytes = 0, extra = 0
     cdef unsigned int count = 0
@@ -368,11 +368,12 @@ cdef void check_queue(Worker *worker, NativeSession *session) noexcept nogil:
         extra += buffer.extra
         buffer = buffer.next
     if buffer != NULL or count != session.queue_buffers or bytes != session.queue_bytes or extra != session.queue_extra:
-        sim_violation("worker %d: the session in slot %u has not queued what it counts", worker.index, session.slot)
+        sim_violation("worker %d: the session in slot %u counts other bytes or buffers than it has queued",
+                      worker.index, session.slot)
 
 
 cdef void check_slabs(Worker *worker) noexcept nogil:
-    """Each counts who lives in it, can be found if it has room, and goes back some day if nobody lives in it."""
+    """Each slab counts its sessions, is listed if it has room, and will go back if it is empty."""
     cdef SessionSlab *slab = worker.sessions.roomy
     cdef unsigned int i, used, roomy = 0
     cdef int spare = 0
@@ -387,13 +388,13 @@ cdef void check_slabs(Worker *worker) noexcept nogil:
         roomy -= used < SLAB_SESSIONS
         spare += SLAB_SESSIONS - used
         if used != slab.used:
-            sim_violation("worker %d: in slab %u live %u sessions, and it counts %u", worker.index, i, used, slab.used)
+            sim_violation("worker %d: slab %u has %u sessions, and counts %u", worker.index, i, used, slab.used)
         if used == 0 and worker.trim_at == 0:
-            sim_violation("worker %d: nobody lives in slab %u, and it will not go back", worker.index, i)
+            sim_violation("worker %d: slab %u is empty, and will not go back", worker.index, i)
     if roomy != 0:
         sim_violation("worker %d: a slab with room is not listed, or one is listed twice", worker.index)
     if spare != worker.stats.sessions_spare:
-        sim_violation("worker %d: there is memory for %d sessions, and it counts %d", worker.index, spare,
+        sim_violation("worker %d: it has memory for %d more sessions, and counts %d", worker.index, spare,
                       <int> worker.stats.sessions_spare)
 
 
@@ -405,7 +406,7 @@ cdef unsigned int count_living(Worker *worker, unsigned int slab) noexcept nogil
 
 
 cdef void check_deadlines(Worker *worker) noexcept nogil:
-    """Whoever must not last for ever is looked at in time, the idle soon; also where memory is short."""
+    """Each session with a deadline has a timer in time, also where memory is short."""
     cdef NativeSession *session
     cdef unsigned int i
     cdef uint64_t deadline
@@ -418,20 +419,20 @@ cdef void check_deadlines(Worker *worker) noexcept nogil:
             continue
         if session.item.ready or session.item.calling:
             continue
-        if session.state == OPEN:   # a buffer that waited to be received into has its time from then on
+        if session.state == OPEN:   # an idle buffer's time begins anew when its receive is posted
             deadline = max(deadline, worker.now + IDLE_TIME)
         if session.item.timer_at == 0 or session.item.timer_at > deadline:
-            sim_violation("worker %d: nobody will look at the session in slot %u in time", worker.index, i)
+            sim_violation("worker %d: no timer will check the session in slot %u in time", worker.index, i)
 
 
 cdef void check_late(Worker *worker, uint64_t began) noexcept nogil:
-    """No deadline that was over when the turn began is left, whatever came with it."""
+    """No deadline that was over when the turn began is left, whatever packets came."""
     if worker.timers.count != 0 and timer_first(worker) <= began:
-        sim_violation("worker %d: a deadline is over, and nobody has looked at its session", worker.index)
+        sim_violation("worker %d: a deadline is over, and its session was not checked", worker.index)
 
 
 cdef void note_ready(Run *run, Worker *worker) noexcept nogil:
-    """Who waits for a turn, in what order, before the worker's round."""
+    """Note the ready list, in order, before the worker's round."""
     cdef NativeSession *session = <NativeSession *> worker.ready.head
     run.ready_count = 0
     while session != NULL and run.ready_count < SLOTS:
@@ -441,19 +442,19 @@ cdef void note_ready(Run *run, Worker *worker) noexcept nogil:
 
 
 cdef void check_turns(Run *run, Worker *worker) noexcept nogil:
-    """No turn and no round lasts too long; who waited first had the first turn, and nobody has come before others."""
+    """No turn and no round lasts too long, and turns were given in the order of the ready list."""
     cdef NativeSession *session = <NativeSession *> worker.ready.head
     cdef unsigned int i
     if worker.longest_turn >= TURN:
         sim_violation("worker %d: a turn of %d steps goes on", worker.index, worker.longest_turn)
     if worker.moved_by_turns >= ROUND + TURN * STEP + SEND_LIMIT:    # a turn's last step may be a whole send
-        sim_violation("worker %d: its turns of one round moved %d bytes", worker.index, <int> worker.moved_by_turns)
+        sim_violation("worker %d: the turns of one round moved %d bytes", worker.index, <int> worker.moved_by_turns)
     if worker.overdrawn:
-        sim_violation("worker %d: in a round that was over somebody had a turn", worker.index)
+        sim_violation("worker %d: a turn was given after the round's budget was spent", worker.index)
     if run.ready_count == SLOTS:
         return
     if run.ready_count != 0 and worker.turns_given == 0 and not worker.abandoned:
-        sim_violation("worker %d: sessions wait for their turn, and none has had it", worker.index)
+        sim_violation("worker %d: sessions wait for a turn, and none was given", worker.index)
     for i in range(worker.turns_given, run.ready_count):
         if session != run.ready[i]:
             sim_violation("worker %d: a session that waits for its turn was overtaken", worker.index)
@@ -461,7 +462,7 @@ cdef void check_turns(Run *run, Worker *worker) noexcept nogil:
 
 
 cdef void check_spared(Worker *worker, uint64_t began) noexcept nogil:
-    """Who was given up in this turn, for having done nothing, has done nothing. Who reads nothing is another matter."""
+    """No session was closed as idle in this turn for which something had come. Those with send_timeout are skipped."""
     cdef NativeSession *session
     cdef unsigned int i
     for i in range(session_slots(worker)):
@@ -475,12 +476,12 @@ cdef void check_spared(Worker *worker, uint64_t began) noexcept nogil:
         if session.reason == BY_US or session.sent_at >= session.closing_at:    # a drain, or send_timeout, was over
             continue
         if sim_came_by(&session.item.operation.overlapped, session.closing_at):
-            sim_violation("worker %d: the session in slot %u is given up as idle, though something has come for it",
+            sim_violation("worker %d: the session in slot %u was closed as idle, although something had come for it",
                           worker.index, i)
 
 
 cdef void check_timers(Worker *worker) noexcept nogil:
-    """A session has one entry or none, and knows where; the first is the earliest."""
+    """A session has one entry or none, and knows its index; the first entry is the earliest."""
     cdef TimerHeap *heap = &worker.timers
     cdef NativeSession *session
     cdef size_t i, waiting = 0
@@ -506,7 +507,7 @@ cdef void check_listeners(Worker *worker) noexcept nogil:
 
 
 cdef int place_in_line(const Waiting *waiting, void *socket) noexcept nogil:
-    """Of the connection in that queue; -1: it waits no more."""
+    """The connection's place in that queue; -1: it waits no more."""
     cdef int i = 0
     while waiting != NULL:
         if sim_connection_of(<int> waiting.socket) == socket:
@@ -517,7 +518,7 @@ cdef int place_in_line(const Waiting *waiting, void *socket) noexcept nogil:
 
 
 cdef void check_order(Run *run, const Waiting *line) noexcept nogil:
-    """Whoever got a place since the last look was served before nobody who came earlier and could have had it."""
+    """No connection got a place since the last look before an earlier one that could have had it."""
     cdef int i, j
     for i in range(run.line_count):
         if place_in_line(line, run.line[i].connection) >= 0:
@@ -529,7 +530,7 @@ cdef void check_order(Run *run, const Waiting *line) noexcept nogil:
 
 
 cdef void check_line(Run *run) noexcept nogil:
-    """Connections get their places in the order of their coming, and as soon as there is one."""
+    """Connections get places first come, first served, and as soon as there is one."""
     cdef const Waiting *waiting = run.workers[0].places.line.head
     if not run.closing:
         check_order(run, waiting)
@@ -544,7 +545,7 @@ cdef void check_line(Run *run) noexcept nogil:
 
 
 cdef void check_unread(Run *run, Worker *worker) noexcept nogil:
-    """Closing with unread input destroys what was sent: only those who failed, or had time enough, may suffer it."""
+    """Closing with unread input destroys bytes that were sent: it needs an error, a timeout or a refusal as excuse."""
     cdef unsigned int closes = sim_unread_closes() - run.unread_closes
     cdef StatsRow *stats = &worker.stats
     cdef uint64_t excusing = stats.closed_by_error + stats.closed_by_timeout + stats.undrained + stats.refused
@@ -555,7 +556,7 @@ cdef void check_unread(Run *run, Worker *worker) noexcept nogil:
 
 
 cdef void check_owners() noexcept nogil:
-    """Nobody is released while the kernel holds an operation of his."""
+    """No session is released while the kernel holds an operation of it."""
     cdef unsigned int i = 0
     cdef Operation *operation = <Operation *> sim_operation(0)
     cdef NativeSession *session
@@ -569,7 +570,7 @@ cdef void check_owners() noexcept nogil:
 
 
 cdef void see_progress(Run *run, Worker *worker) noexcept nogil:
-    """Packets that the kernel has given it, and callbacks that it has made."""
+    """Note progress: packets that the worker has got, and callbacks that it has made."""
     cdef uint64_t done = worker.stats.packets + worker.stats.callbacks
     if done != run.done[worker.index]:
         run.done[worker.index] = done
@@ -577,9 +578,9 @@ cdef void see_progress(Run *run, Worker *worker) noexcept nogil:
 
 
 cdef void check_patience(Run *run, Worker *worker) noexcept nogil:
-    """One that leaves something behind has waited in vain for long enough."""
+    """A worker that leaves memory behind has waited long enough without progress."""
     if worker.now < run.done_at[worker.index] + LEAVE_TIME:
-        sim_violation("worker %d: it has left, though it got on", worker.index)
+        sim_violation("worker %d: it has left although it made progress", worker.index)
 
 
 cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
@@ -603,7 +604,7 @@ cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
 # ---- what is done to the core ----
 
 cdef bint ask(Worker *worker, Message *message) noexcept nogil:
-    """False: it takes nothing any more, or memory is short."""
+    """False: the worker takes no more messages, or memory is short."""
     if inbox_put(worker, message):
         return True
     message_free(message)
@@ -630,7 +631,7 @@ cdef void call_somebody(Run *run) noexcept nogil:
 
 
 cdef void open_place(Place *place, int number) noexcept nogil:
-    """If it cannot be asked for, its socket is ours still."""
+    """Ask the worker to listen. If that fails, the socket is still ours: close it."""
     cdef Message *message = message_about(do_listen, place.listener)
     place.asked = True
     if message != NULL and ask(place.listener.worker, message):
@@ -652,13 +653,13 @@ cdef void close_place(Place *place, int number) noexcept nogil:
 
 
 cdef void forget_place(Place *place, int number) noexcept nogil:
-    """As Python does: nobody in the core will look at the listener again, so its memory goes."""
+    """As Python does: free the listener, because nothing in the core refers to it any more."""
     if not PyThread_acquire_lock(place.listener.armed, NOWAIT_LOCK):
-        sim_violation("listener %d: nobody said whether it is armed", number)
+        sim_violation("listener %d: the worker has not said whether it is armed", number)
     if place.listener.socket != INVALID_SOCKET:
         sim_violation("listener %d is left open", number)
     if not PyThread_acquire_lock(place.listener.unlistened, NOWAIT_LOCK):
-        sim_violation("listener %d: nobody said that its port is free", number)
+        sim_violation("listener %d: the worker has not said that its port is free", number)
     free_place(place)
 
 
@@ -691,7 +692,7 @@ cdef void open_and_close_places(Run *run) noexcept nogil:
 
 
 cdef void remember(Run *run, Worker *worker) noexcept nogil:
-    """The names of new sessions."""
+    """Note the names of new sessions."""
     cdef unsigned int i
     cdef NativeSession *session
     cdef sim_connection *connection
@@ -709,7 +710,7 @@ cdef void remember(Run *run, Worker *worker) noexcept nogil:
 
 
 cdef void abort_somebody(Run *run) noexcept nogil:
-    """A session that is there, or one that has gone: then nobody else may suffer."""
+    """Ask to abort a session that is there, or one that has gone: then no other session may suffer."""
     cdef Name *name
     cdef Message *message
     if run.name_count == 0:
@@ -738,7 +739,7 @@ cdef void ask_to_close(Run *run, int index) noexcept nogil:
 
 
 cdef bint somebody_is_idle(Run *run) noexcept nogil:
-    """For so long that its receive is cancelled in the next turn, or was."""
+    """Has a session been idle for so long that its receive is cancelled in the next turn, or was?"""
     cdef NativeSession *session
     cdef unsigned int i
     cdef int k
@@ -762,7 +763,7 @@ cdef bint is_time_to_close(Run *run) noexcept nogil:
 
 
 cdef void warn(Run *run, bint early) noexcept nogil:
-    """From now on it closes."""
+    """From now on the core closes."""
     run.closing = True
     peers_warn(run.everybody, early)
 
@@ -789,7 +790,7 @@ cdef void disturb(Run *run) noexcept nogil:
 # ---- turns ----
 
 cdef Worker *next_worker(Run *run) noexcept nogil:
-    """One of those that do not sleep, or NULL."""
+    """A worker that does not sleep, or NULL."""
     cdef int i, k, first = <int> sim_below(run.count)
     for k in range(run.count):
         i = (first + k) % run.count
@@ -808,7 +809,7 @@ cdef bint all_over(Run *run) noexcept nogil:
 
 
 cdef bint has_plans(Run *run) noexcept nogil:
-    """Will something be done to the core that is not done yet?"""
+    """Has the simulation still something to do to the core?"""
     cdef int i
     if run.calls > 0 or run.dials > 0 or run.debts > 0:
         return True
@@ -823,7 +824,7 @@ cdef bint has_plans(Run *run) noexcept nogil:
 
 cdef void stuck(Run *run) noexcept nogil:
     if run.closing:
-        sim_violation("all sleep for ever, and the core has not closed")
+        sim_violation("nothing can happen any more, and the core has not closed")
     peers_are_stuck(run.everybody)
 
 
@@ -832,7 +833,7 @@ cdef void turn(Run *run) noexcept nogil:
     cdef uint64_t began
     run.turns += 1
     if run.turns > MOST_TURNS or sim_now() > LONGEST_RUN:
-        sim_violation("it does not come to an end")
+        sim_violation("the run does not end")
     disturb(run)
     worker = next_worker(run)
     if worker == NULL:
@@ -862,7 +863,7 @@ cdef void check_emptiness(Worker *worker) noexcept nogil:
 
 
 cdef void free_worker(Run *run, Worker *worker) noexcept nogil:
-    """What the kernel has not given back in time is left to it."""
+    """Memory that the kernel has not given back in time is left to it."""
     cdef bint left = sim_in_flight(worker.port) != 0
     if not left:
         check_emptiness(worker)
@@ -890,7 +891,7 @@ cdef void check_load(Run *run) noexcept nogil:
 
 
 cdef void check_places(Run *run) noexcept nogil:
-    """Those that were asked for are closed and forgotten; the others are ours still."""
+    """Listeners that a worker was asked to open must be over by now; the others are still ours."""
     cdef int i
     for i in range(run.place_count):
         run.places[i].closes_at = 0
@@ -931,7 +932,7 @@ cdef void end(Run *run) noexcept nogil:
 
 
 cdef void give_up(Run *run) noexcept nogil:
-    """There was no memory to begin with."""
+    """There was too little memory to begin."""
     cdef int i
     sim_tell("the workers cannot be made")
     for i in range(run.count):
@@ -950,7 +951,7 @@ cdef void body(void *context) noexcept nogil:
 
 
 cdef bint simulate(uint64_t seed, const sim_limits *limits, bint telling) noexcept nogil:
-    """Whether all went well. forget() is still to be called."""
+    """True if all went well. forget() is still to be called."""
     cdef Run run
     memset(&run, 0, sizeof(Run))
     run.limits = limits[0]
@@ -969,7 +970,7 @@ cdef void forget() noexcept nogil:
 
 
 cdef void prepare() noexcept nogil:
-    """The calls keep a table of descriptors as long as the process lives: no world shall be charged with it."""
+    """The calls allocate a table of descriptors for the life of the process: do it here, so that no world counts it."""
     cdef Worker worker
     cdef sim_limits limits
     cdef SOCKET socket
@@ -993,7 +994,7 @@ prepare()
 
 
 def use_mutant(number):
-    """From now on the core has that fault; 0: none."""
+    """Switch on the fault of that number; 0: none."""
     global sim_mutant
     sim_mutant = number
 

@@ -1,4 +1,4 @@
-/* A list of all blocks. What is freed is overwritten first, so that whoever uses it afterwards shows.
+/* A list of all blocks. A block is overwritten before it is freed, so that a use after free shows.
  *
  * Ownership: as blocks.h says; the list's own words stand before each block.
  * Threads: the world's.
@@ -45,7 +45,7 @@ void *scarce_malloc(size_t size)
     all.next->previous = b;
     all.next = b;
     count++;
-    memset(b->bytes, SPOILT, size); /* as far from zero as can be */
+    memset(b->bytes, SPOILT, size); /* so that code that needs zeroed memory fails */
     return b->bytes;
 }
 

@@ -1,6 +1,7 @@
-/* The allocations of the core and of its calls, in the simulation's build: each can fail, none may be left.
+/* The allocations of the core and of its calls, in the simulation's build: each can fail, and none
+ * may be left at the end.
  *
- * Ownership: what is allocated belongs to the caller; what a world leaves behind blocks_discard() frees.
+ * Ownership: a block belongs to the caller; blocks_discard() frees those that a world leaves behind.
  * Threads: the world's.
  */
 #ifndef IOCPCORE_TESTS_BLOCKS_H
@@ -15,6 +16,6 @@ void scarce_free(void *memory);
 
 unsigned blocks_count(void); /* allocated and not freed */
 void blocks_discard(void);   /* frees them all */
-void blocks_keep(void);      /* they are the process's, and no longer counted */
+void blocks_keep(void);      /* those that exist now live as long as the process, and are not counted */
 
 #endif

@@ -1,4 +1,4 @@
-/* Included before all else by the core: what it asks of a port can fail. */
+/* Included first in the core: its dequeues and posts can fail. */
 #include "simulated.h"
 
 #define GetQueuedCompletionStatusEx sim_dequeue

@@ -1,8 +1,8 @@
-/* Peers act one at a time and as little as they like: a piece written, a piece read, an end, a reset, or a long stall.
+/* Peers act one at a time, in small steps: a piece written, a piece read, an end, a reset, or a long stall.
  *
- * What a client sends is a stretch of one pattern, so that every byte that comes back can be told from every other
- * nearby; it must come back in order, once, and whole unless its connection has an excuse. Where the listener's handler
- * talks as it likes (PEERS_TALK) the same bytes come in the same order; how many, only the handler knows.
+ * A client sends a stretch of one pattern, so that a byte that comes back differs from those nearby. The stretch
+ * must come back in order, once, and whole unless its connection has an excuse. Where the listener's handler talks as
+ * it likes (PEERS_TALK) the same bytes come in the same order; only the handler knows how many.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 
 enum { PERIOD = PEERS_PERIOD, CLIENTS = 12, SERVERS = 64, CARRIED = 8192 };
 
-/* How a client goes. */
+/* How a client's connection ends. */
 enum ending {
     FINISHES, /* ends its side when all is sent, and reads to the end */
     LEAVES,   /* closes when all has come back */
@@ -30,22 +30,22 @@ struct client {
     struct sim_connection *c; /* NULL: not yet connected */
     int listener;
     unsigned customs;         /* of the listener */
-    uint64_t at;              /* it does nothing before */
+    uint64_t at;              /* it does nothing before that time */
     uint64_t to_send, sent, got;
-    uint64_t patience; /* RESETS, VANISHES: bytes both ways until then */
+    uint64_t patience; /* RESETS, VANISHES: after that many bytes, both ways together */
     size_t offset;     /* where in the pattern it begins */
     enum ending ending;
-    int stalls; /* long ones, still to come */
+    int stalls; /* long stalls that are still to come */
     int finished;
     int ended; /* it has read to the end */
     int over;
-    /* Of a layered world: */
+    /* In a layered world: */
     struct records in;
-    unsigned char out[RECORD_HEAD + RECORD_MOST]; /* a record of its own, from `out_first` on */
+    unsigned char out[RECORD_HEAD + RECORD_MOST]; /* the record that it is sending, from `out_first` on */
     size_t out_first, out_count;
-    size_t out_user; /* of the user's bytes in it: they count as sent when it has gone */
-    int last_word;   /* it is said, or is that record */
-    int silent;      /* it says its last word, and does not end its side */
+    size_t out_user; /* the user's bytes in it: they count as sent when it has gone */
+    int last_word;   /* it is sent, or is that record */
+    int silent;      /* after its last word it does not end its side */
 };
 
 /* The echo server of one connection that the core has made. */
@@ -64,7 +64,7 @@ struct peers {
     unsigned client_count;
     struct server *servers[SERVERS];
     unsigned server_count;
-    uint64_t pauses; /* one in so many acts is followed by one */
+    uint64_t pauses; /* one in so many acts is followed by a pause */
     uint64_t longest_pause;
     uint64_t server_resets;
     int closing, early;
@@ -104,13 +104,13 @@ static int client_connects(struct peers *peers, struct client *p)
 {
     p->c = sim_connect(p->listener);
     if (p->c == NULL) {
-        sim_tell("a peer is refused: nobody listens");
+        sim_tell("a peer is refused: the listener is closed");
         p->over = 1;
         return 1;
     }
     if (peers->early)
         sim_excuse(p->c, "the core was closing when it came");
-    /* Enough round trips, but not more than a second of them. */
+    /* At most 256 full moves: with a small ring more would take too long. */
     p->to_send = least_of(p->to_send, 256 * sim_room(p->c));
     p->patience = sim_below((p->customs & PEERS_TALK ? 1 : 2) * p->to_send + 1);
     return 1;
@@ -125,7 +125,7 @@ static void client_packs(struct client *p, const unsigned char *bytes, size_t co
     p->out_user = count;
 }
 
-/* Some more of its record. */
+/* Sends some more of its record. */
 static int client_flushes(struct client *p, size_t most)
 {
     size_t taken = sim_write(p->c, p->out + p->out_first, most);
@@ -157,7 +157,7 @@ static int client_writes(struct client *p)
         return client_writes_record(p, left);
     taken = sim_write(p->c, pattern + (p->offset + p->sent) % PERIOD, sim_scale(1, least_of(left, PERIOD)));
     p->sent += taken;
-    return taken > 0 || sim_was_reset(p->c); /* by this, if the core has closed */
+    return taken > 0 || sim_was_reset(p->c); /* the write has reset it, if the core had closed */
 }
 
 static void client_compares(struct client *p, const unsigned char *bytes, size_t count)
@@ -174,7 +174,7 @@ static void client_compares(struct client *p, const unsigned char *bytes, size_t
     p->got += count;
 }
 
-/* Closes, with its last word if there is room for it. */
+/* Closes; sends its last word before, as far as there is room. */
 static void client_leaves(struct client *p)
 {
     if (sim_layered() && !p->last_word && p->out_count == 0) {
@@ -185,7 +185,7 @@ static void client_leaves(struct client *p)
     p->over = 1;
 }
 
-/* The core says no more; whoever still has something to say may go on, or not. */
+/* The core has ended its side. A client with bytes left to send goes on, unless it LEAVES. */
 static int client_hears_end(struct client *p)
 {
     p->ended = 1;
@@ -198,7 +198,7 @@ static int client_hears_end(struct client *p)
 static void client_checks_last_word(const struct peers *peers, const struct client *p)
 {
     if (sim_layered() && !p->in.last && !may_end_early(p) && !(peers->closing && p->to_send == 0))
-        sim_violation("connection %u: it ends, and the core has not said its last word", sim_number(p->c));
+        sim_violation("connection %u: the core has ended it without its last word", sim_number(p->c));
 }
 
 static int client_ends(struct peers *peers, struct client *p, enum sim_read how)
@@ -218,7 +218,7 @@ static int client_ends(struct peers *peers, struct client *p, enum sim_read how)
     return 1;
 }
 
-/* The user's bytes among them, to the front; how many. */
+/* Moves the user's bytes among these to the front; returns how many they are. */
 static size_t client_unpacks(struct client *p, unsigned char *bytes, size_t count)
 {
     const unsigned char *at = bytes;
@@ -230,7 +230,7 @@ static size_t client_unpacks(struct client *p, unsigned char *bytes, size_t coun
 
         here = records_step(&p->in, &at, &count, piece, sizeof piece);
         if (p->in.wrong)
-            sim_violation("connection %u: what the core sends is no record", sim_number(p->c));
+            sim_violation("connection %u: the core has sent bytes that are no record", sim_number(p->c));
         memcpy(bytes + users, piece, here);
         users += here;
     }
@@ -268,7 +268,7 @@ static int client_finishes(struct client *p)
 {
     if (p->finished || p->sent < p->to_send || (p->ending != FINISHES && p->ending != DEAF))
         return 0;
-    if (p->ended) { /* both have */
+    if (p->ended) { /* both sides have ended */
         client_leaves(p);
         return 1;
     }
@@ -280,7 +280,7 @@ static int client_finishes(struct client *p)
     return 1;
 }
 
-/* Has it gone by its own will? */
+/* Ends the connection in the client's own way, if it is time to; returns whether it is over. */
 static int client_goes(struct client *p)
 {
     if ((p->ending == RESETS || p->ending == VANISHES) && p->sent + p->got >= p->patience) {
@@ -324,7 +324,7 @@ static int client_acts(struct peers *peers, struct client *p)
     return did;
 }
 
-/* Where descriptors are few nobody may keep one for long: others wait for it. */
+/* Where descriptors or places are few, no client may keep one for long: others wait for it. */
 static void client_hurries(struct client *p)
 {
     if (p->ending == STAYS || p->ending == DEAF)
@@ -517,7 +517,7 @@ void peers_are_stuck(const struct peers *peers)
             sim_violation("connection %u waits for ever: %lu of %lu bytes sent, %lu came back", sim_number(p->c),
                           (unsigned long)p->sent, (unsigned long)p->to_send, (unsigned long)p->got);
     }
-    sim_violation("all wait for ever, and no client knows for what");
+    sim_violation("nothing can happen any more, and no client waits for anything");
 }
 
 void peers_warn(struct peers *peers, int early)

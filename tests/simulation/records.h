@@ -1,7 +1,8 @@
-/* What goes over the wire where the core's sessions have a layer: records, each five bytes and then the user's.
+/* Records: the bytes on the wire where the core's sessions have a layer. Each has five bytes of its own, then the
+ * user's.
  *
- * The five are a mark and the number of the user's bytes. A record without any is the last word of its side. Peers, the
- * simulated wire and the layer itself (_layer.pxi) read them by the same few lines.
+ * The five are a mark and the number of the user's bytes. A record with none of these is the last word of its side.
+ * Peers, the simulated wire and the layer itself (_layer.pxi) read records by the same functions.
  * Ownership: the caller's.
  * Threads: the world's.
  */
@@ -19,7 +20,7 @@ struct records {
     size_t left;  /* of the user's bytes in this record */
     int complete; /* the last step has reached the end of a record */
     int last;     /* ... of the last word */
-    int wrong;    /* it is no record, or comes after the last word */
+    int wrong;    /* the bytes are no record, or come after the last word */
 };
 
 static inline void record_head(unsigned char *head, size_t length)
@@ -38,8 +39,8 @@ static inline size_t record_length(const unsigned char *head)
     return length;
 }
 
-/* Reads on in *bytes, to the end of one record at most, and moves *bytes and *count past what it has read. The user's
- * bytes are copied (to NULL: not), at most so many; how many they were.
+/* Reads on in *bytes, to the end of one record at most, and moves *bytes and *count past what it has read. At most
+ * `most` of the user's bytes are read, and copied unless `to` is NULL; returns how many they were.
  */
 static inline size_t records_step(struct records *r, const unsigned char **bytes, size_t *count, unsigned char *to,
                                   size_t most)
@@ -73,7 +74,7 @@ static inline size_t records_step(struct records *r, const unsigned char **bytes
     return here;
 }
 
-/* How many of these bytes are the user's. */
+/* Reads these bytes; returns how many of them are the user's. */
 static inline size_t records_count(struct records *r, const void *bytes, size_t count)
 {
     const unsigned char *at = bytes;

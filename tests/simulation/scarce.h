@@ -1,5 +1,5 @@
-/* Included before all else by the core and its calls: their memory is the simulation's. */
-#define _GNU_SOURCE /* this comes before what a file itself says */
+/* Included first in the core and its calls: they allocate from the simulation. */
+#define _GNU_SOURCE /* before a file can define it itself */
 #include <stdlib.h>
 
 #include "blocks.h"

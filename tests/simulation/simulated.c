@@ -1,9 +1,9 @@
-/* The simulated kernel: completes what pends in any order, at once or later, in pieces or never; all from one seed.
+/* The simulated kernel: completes operations in any order, at once or later, in pieces or never; all from one seed.
  *
- * Ownership: while an operation pends the world remembers its bytes and those it is to send, and scribbles on what it
- * is to receive into; nothing of that may have changed when the packet is handed out. A connection is two rings of
- * bytes, kept until the world ends, so that people and late packets may refer to it.
- * Threads: none of its own. Time passes and things happen only in wait(), in sim_idle() and in the people's own calls.
+ * Ownership: while an operation pends the world remembers its bytes, has a checksum of those it is to send, and
+ * scribbles on its receive buffers; nothing of that may have changed when the packet is handed out. A connection is two
+ * rings of bytes, kept until the world ends, so that people and late packets may refer to it.
+ * Threads: none of its own. Time passes and things happen only in the core's calls and in sim_idle().
  */
 #include <poll.h>
 #include <setjmp.h>
@@ -26,19 +26,19 @@
 #define SECOND UINT64_C(1000000000)
 
 enum {
-    FIRST_DESCRIPTOR = 1 << 23, /* far above what a process can have */
+    FIRST_DESCRIPTOR = 1 << 23, /* far above the descriptors that a process can have */
     DESCRIPTORS = 512,
     CONNECTIONS = 512,
     OPERATIONS = 1024,
     PORTS = 8,
     GATHERED = 16,    /* buffers of an operation, at most */
     REMEMBERED = 160, /* bytes of an operation, at most */
-    CALLED_ROOM = 1024, /* bytes a connection that the core makes can carry, at least: the core sends what it likes */
-    FEW_DESCRIPTORS = 4, /* where there are few, so many and at least one for a connection */
-    RESCRIBBLE = 8,     /* one in so many receives that were tried in vain is scribbled on again */
+    CALLED_ROOM = 1024, /* bytes that a connection made by the core can carry, at least */
+    FEW_DESCRIPTORS = 4, /* where descriptors are few: that many, and 1 to 12 for connections */
+    RESCRIBBLE = 8,     /* a receive tried in vain is scribbled on again one time in so many */
 };
 
-/* What a connection carries one way. */
+/* The bytes that a connection carries in one direction. */
 struct ring {
     char *bytes;
     size_t room, first, count;
@@ -47,18 +47,18 @@ struct ring {
 struct sim_connection {
     unsigned number;
     struct ring to_core, to_peer;
-    uint64_t taken;             /* bytes of the user's that the core has sent */
-    struct records records;     /* ... in these, if the world is layered */
-    uint64_t arrived_at;        /* since when there is something to be received, if there is */
+    uint64_t taken;             /* how many of the user's bytes the core has sent */
+    struct records records;     /* ... as these records, if the world is layered */
+    uint64_t arrived_at;        /* if something can be received: since when */
     const char *excuse;         /* why it may end early */
-    int listener;               /* whose backlog it is in, or was */
+    int listener;               /* it is, or was, in this listener's backlog */
     unsigned core_finished : 1; /* the core sends no more */
     unsigned core_closed : 1;
     unsigned peer_finished : 1;
     unsigned peer_left : 1;
     unsigned reset : 1;
-    unsigned deaf : 1; /* a receive of it was cancelled, and this is Windows: nothing more is received */
-    unsigned told : 1; /* the last receive was of zero bytes: the core knows that there is something */
+    unsigned deaf : 1; /* as on Windows, a cancelled receive was its last: it receives nothing more */
+    unsigned told : 1; /* the last receive was of zero bytes: the core knows of data */
 };
 
 enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
@@ -66,20 +66,20 @@ enum socket_kind { CLOSED, FRESH, LISTENING, CONNECTED };
 struct sim_socket {
     enum socket_kind kind;
     int linger_zero;
-    int updated; /* it has the context that shutdown() asks for on Windows */
+    int updated; /* it has the context that shutdown() needs on Windows */
     int deaf;    /* a listener: shut down */
-    int armed;   /* ... the core has accepted from it, or waits to */
-    int starved; /* ... and has once found no descriptor for a connection that waits */
+    int armed;   /* ... an accept was posted, or has taken a connection */
+    int starved; /* ... a waiting connection once got no descriptor */
     struct sim_connection *connection;
 };
 
-/* One that pends, or has ended and its packet is still to be handed out. */
+/* An operation that pends, or whose packet is still to be handed out. */
 struct operation {
     OVERLAPPED *overlapped;
     struct iocp_socket *socket; /* of socket.c */
     int fd;
     struct sim_connection *connection; /* NULL for an accept */
-    uint64_t not_before;               /* until then neither progress nor its packet */
+    uint64_t not_before;               /* until then it neither goes on nor gives its packet */
     size_t bytes;                      /* moved so far */
     int accepted;
     int status;
@@ -87,16 +87,16 @@ struct operation {
     unsigned cancelled : 1;
     unsigned queued : 1;    /* an inline success: its packet waits in the port */
     uint64_t ended_at;
-    unsigned char scribble; /* what the rest of a receive buffer is full of */
-    uint64_t checksum;      /* of what is to be sent */
+    unsigned char scribble; /* the byte that fills the rest of its receive buffers */
+    uint64_t checksum;      /* of the bytes to be sent */
     unsigned buffer_count;
     struct iovec buffers[GATHERED];
     _Alignas(OVERLAPPED) unsigned char remembered[REMEMBERED];
 };
 
-/* What the kernel of this seed is like. */
+/* The character of this seed's kernel. */
 struct mood {
-    uint64_t one_in[SIM_WHIMS]; /* how often each whim comes; 0 is never */
+    uint64_t one_in[SIM_WHIMS]; /* each whim comes one time in so many; 0: never */
     uint64_t lateness;          /* nanoseconds, at most */
     uint64_t steps;             /* things that happen during a dequeue, at most */
     uint64_t step_time;         /* nanoseconds, at most */
@@ -123,7 +123,7 @@ struct world {
     struct sim_port ports[PORTS];
     unsigned port_count;
     struct sim_socket sockets[DESCRIPTORS];
-    int closed[DESCRIPTORS]; /* numbers to give out, the last closed first */
+    int closed[DESCRIPTORS]; /* free numbers: the last closed is given out first */
     unsigned closed_count;
     struct sim_connection *connections[CONNECTIONS];
     unsigned connection_count;
@@ -133,7 +133,7 @@ struct world {
     unsigned operation_count;
     int scarce; /* memory may be short now */
     int layered;
-    unsigned unread_closes; /* by the core, without its wish to reset */
+    unsigned unread_closes; /* closes by the core that were not meant as resets */
     int telling;
     char *story;
     size_t story_length, story_room;
@@ -181,7 +181,7 @@ uint64_t sim_scale(uint64_t least, uint64_t most)
 struct habit {
     const char *name;
     unsigned worlds;      /* one in so many has it */
-    uint64_t least, most; /* and there it comes one time in so many */
+    uint64_t least, most; /* ... in which it comes one time in so many */
 };
 
 static const struct habit habits[SIM_WHIMS] = {
@@ -216,7 +216,7 @@ static int comes(enum sim_whim whim)
     return sim_one_in(world->mood.one_in[whim]);
 }
 
-/* Everything ends at once and in small pieces: a session could go on for ever, and must take turns. */
+/* Everything ends at once and in small pieces, so that a session could go on for ever: it must take turns. */
 static void be_fluent(struct mood *mood)
 {
     mood->one_in[SIM_INLINE_ENDS] = 1;
@@ -366,7 +366,7 @@ static void on_alarm(int number)
     _exit(1);
 }
 
-/* A sanitizer's own report of a crash says more. */
+/* With a sanitizer no signal is caught: its own report says more. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { CATCHES = 0 };
 #else
@@ -456,7 +456,7 @@ static void connection_free(struct sim_connection *c)
     free(c);
 }
 
-/* Is there something to be received? */
+/* Can something be received: data, an end, a reset? */
 static int has_arrived(const struct sim_connection *c)
 {
     return c->reset || c->peer_finished || c->to_core.count > 0;
@@ -468,7 +468,7 @@ static void arrive(struct sim_connection *c)
         c->arrived_at = world->now;
 }
 
-/* What is on its way is lost, as it may be with a real reset. */
+/* Bytes on their way are lost, as they may be with a real reset. */
 static void connection_reset(struct sim_connection *c)
 {
     arrive(c);
@@ -535,7 +535,7 @@ static int descriptor_new(enum socket_kind kind)
     return FIRST_DESCRIPTOR + i;
 }
 
-/* NULL if it is not a number of ours; a violation if it is one that is not open. */
+/* NULL if the number is not simulated; a violation if it is, but is not open. */
 static struct sim_socket *descriptor(int fd, const char *call)
 {
     struct sim_socket *s;
@@ -572,7 +572,7 @@ unsigned sim_open_descriptors(void)
     return world->mood.descriptors - world->closed_count;
 }
 
-/* Closing with unread input destroys what was sent and not yet read by the peer. */
+/* Closing with unread input destroys bytes that were sent and that the peer has not read yet. */
 static void core_closes(struct sim_connection *c, int linger_zero)
 {
     int destroys = c->to_core.count > 0;
@@ -594,7 +594,7 @@ static struct sim_connection *take_from_backlog(unsigned index)
     return c;
 }
 
-/* Whoever listens serves those who wait, also when it ends; if it can. */
+/* A listener must serve its backlog, even when it closes. Excused: one that never accepted, or lacked descriptors. */
 static void refuse_backlog(int listener)
 {
     const struct sim_socket *s = &world->sockets[listener - FIRST_DESCRIPTOR];
@@ -681,7 +681,7 @@ int os_setsockopt(int fd, int level, int name, const void *value, socklen_t leng
     return 0;
 }
 
-/* An address of the simulated net: its port is the connection's number. */
+/* An address of the simulated net. Its port is the connection's number. */
 static int give_name(int fd, uint32_t host, struct sockaddr *name, socklen_t *length)
 {
     struct sim_socket *s = descriptor(fd, "getsockname or getpeername");
@@ -700,7 +700,7 @@ static int give_name(int fd, uint32_t host, struct sockaddr *name, socklen_t *le
 int os_getsockopt(int fd, int level, int name, void *value, socklen_t *length)
 {
     (void)fd, (void)level, (void)name, (void)value, (void)length;
-    errno = ENOPROTOOPT; /* the core does without what it asks for */
+    errno = ENOPROTOOPT; /* the core can do without the option that it asks for */
     return -1;
 }
 
@@ -786,11 +786,11 @@ static const char *kind_name(int kind)
     return names[kind];
 }
 
-/* Of a violation or a line of the story. */
+/* For a violation or a line of the story. */
 static const char *operation_name(const struct operation *o)
 {
     static char name[64];
-    int kind = ((const OVERLAPPED *)(const void *)o->remembered)->kind; /* its own may be overwritten */
+    int kind = ((const OVERLAPPED *)(const void *)o->remembered)->kind; /* the operation's own may be overwritten */
 
     if (o->connection == NULL)
         return kind_name(kind);
@@ -830,7 +830,7 @@ static int is_full_of(unsigned char byte, const unsigned char *bytes, size_t cou
     return count == 0 || (bytes[0] == byte && memcmp(bytes, bytes + 1, count - 1) == 0);
 }
 
-/* Is what no byte was received into as the kernel left it? */
+/* Is the part of the buffers into which nothing was received as the kernel left it? */
 static int scribble_stands(const struct operation *o)
 {
     size_t taken = o->bytes;
@@ -853,7 +853,7 @@ static int overlap(const struct iovec *a, const struct iovec *b)
     return first < second + b->iov_len && second < first + a->iov_len;
 }
 
-/* Two sends may share their bytes; nothing else may. */
+/* Only two sends may share their bytes. */
 static int shares_memory(const struct operation *a, const struct operation *b)
 {
     if (a->overlapped->kind != OVERLAPPED_RECEIVE && b->overlapped->kind != OVERLAPPED_RECEIVE)
@@ -882,7 +882,7 @@ static void note_buffers(struct operation *o)
     memcpy(o->buffers, overlapped_buffers(o->overlapped), o->buffer_count * sizeof *o->buffers);
 }
 
-/* What the port writes to an operation whose packet it queues. */
+/* Accepts the changes that the port makes to an operation when it queues its packet. */
 static void remember_queueing(struct operation *o)
 {
     OVERLAPPED *remembered = (OVERLAPPED *)(void *)o->remembered;
@@ -908,7 +908,7 @@ static void check_buffers(struct operation *o)
         sim_violation("the receive buffer was written to while in flight: the %s", operation_name(o));
 }
 
-/* What the kernel is given must be free, and an OVERLAPPED zeroed. */
+/* The kernel must be given memory that no other operation has, and a zeroed OVERLAPPED. */
 static void check_start(struct operation *fresh)
 {
     OVERLAPPED *overlapped = fresh->overlapped;
@@ -917,7 +917,7 @@ static void check_start(struct operation *fresh)
         struct operation *o = world->operations[i];
 
         if (o->overlapped == overlapped)
-            sim_violation("%s: started on the OVERLAPPED of one in flight", operation_name(o));
+            sim_violation("%s: started on the OVERLAPPED of an operation in flight", operation_name(o));
         check_operation(o);
         if (shares_memory(fresh, o))
             sim_violation("%s: its buffer was given to the kernel a second time", operation_name(o));
@@ -946,7 +946,7 @@ static int one_of(const int *errors, size_t count)
     return errors[sim_below(count)];
 }
 
-/* The connection is lost for no fault of either end. Windows says 6, 59, 64, 121, 676, 995, 1225, 1231, 1236, 10054. */
+/* The connection fails by no fault of either end. On Windows: 6, 59, 64, 121, 676, 995, 1225, 1231, 1236, 10054. */
 static int fail(struct operation *o)
 {
     static const int errors[] = {EBADF,        ENETDOWN,     ECONNRESET,   ETIMEDOUT,    EINTR, ECANCELED,
@@ -964,7 +964,7 @@ static size_t piece(size_t most)
     return comes(SIM_SHORT_MOVES) ? sim_scale(1, most < longest ? most : longest) : most;
 }
 
-/* One that waits at that listener, any of them; NEVER if none does. */
+/* A random one of the connections that wait at that listener; NEVER if none does. */
 static uint64_t choose_waiting(int listener)
 {
     uint64_t chosen = NEVER;
@@ -1087,10 +1087,10 @@ static void count_taken(struct sim_connection *c, const void *bytes, size_t coun
 {
     c->taken += world->layered ? records_count(&c->records, bytes, count) : count;
     if (c->records.wrong)
-        sim_violation("connection %u: the core sends what is no record", c->number);
+        sim_violation("connection %u: the core has sent bytes that are no record", c->number);
 }
 
-/* Some of what is left, from where it stopped. */
+/* Sends some of the rest, from where the last piece ended. */
 static size_t send_piece(struct operation *o, size_t most)
 {
     size_t before = o->bytes, moved = 0;
@@ -1239,7 +1239,7 @@ static struct operation *operation_new(struct iocp_socket *s, OVERLAPPED *overla
     return o;
 }
 
-/* From here on the memory is the kernel's. */
+/* From here on the kernel owns the operation's memory. */
 static void hold(struct operation *o)
 {
     o->socket->pending++;
@@ -1247,14 +1247,14 @@ static void hold(struct operation *o)
     sim_tell("descriptor %d: %s pends", o->fd - FIRST_DESCRIPTOR, operation_name(o));
 }
 
-/* A receive that lacks memory is no reason to close, but for one that is to fetch what the core knows of. */
+/* The core may not close because a receive lacks memory, unless that is to fetch data that the core knows of. */
 static int must_go_on(const struct operation *o, int error)
 {
     return o->overlapped->kind == OVERLAPPED_RECEIVE && overlapped_length(o->overlapped) > 0 && !o->connection->told &&
            (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM);
 }
 
-/* Windows says 10022, 10024, 10040, 10053, 10054, 10055, 10057, 10058, 1450, 1453, 1816. */
+/* Windows' errors are 10022, 10024, 10040, 10053, 10054, 10055, 10057, 10058, 1450, 1453, 1816. */
 static int refuse_start(struct operation *o)
 {
     static const int errors[] = {EINVAL,  EMFILE,   EMSGSIZE, ECONNABORTED, ECONNRESET,
@@ -1268,7 +1268,7 @@ static int refuse_start(struct operation *o)
     return error;
 }
 
-/* It has ended before its start returned: 0 or its error. A success whose packet is still to come stays ours. */
+/* It has ended before its start returned: 0 or its error. After a success with a packet to come it stays ours. */
 static int end_inline(struct operation *o)
 {
     int status = o->status;
@@ -1332,7 +1332,7 @@ static void sim_cancel(struct iocp_socket *s, OVERLAPPED *overlapped)
     }
 }
 
-/* Of a closed socket many a status was seen. On Windows it is cancelled, or aborted (1236, 64), and an accept cancelled. */
+/* Many statuses were seen after a close. On Windows: cancelled or aborted (1236, 64); an accept: cancelled. */
 static int status_of_closed(const struct operation *o)
 {
     static const int statuses[] = {ECANCELED, ECONNABORTED, ECANCELED, ECONNRESET, EINTR};
@@ -1343,8 +1343,8 @@ static int status_of_closed(const struct operation *o)
     return one_of(statuses, sim_as_windows() ? OF_WINDOWS : sizeof statuses / sizeof *statuses);
 }
 
-/* What pends will never do anything again but end. On some systems a send that was not cancelled would not even end: that
- * must not happen. */
+/* The socket is closed: its pending operations can only end. On some systems a send that was not cancelled would not
+ * even end, so the core must cancel first. */
 static void cut_off(struct operation *o)
 {
     if (!o->cancelled)
@@ -1394,7 +1394,7 @@ static void swap_with_random(unsigned i)
     world->operations[i] = o;
 }
 
-/* Some of the packets that are due, in any order. */
+/* Hands out some of the packets that are due, in any order. */
 static unsigned hand_out_some(struct iocp_port *port, int at_least_one)
 {
     unsigned i = 0, count = 0;
@@ -1413,8 +1413,8 @@ static unsigned hand_out_some(struct iocp_port *port, int at_least_one)
     return count;
 }
 
-/* There is but one thread, so a sleep cannot last: it is noted, the call ends as if by its timeout, and whoever gives
- * the turns does not call again before sim_runnable(). The call after it is the sleep's true end. */
+/* There is only one thread, so a sleep cannot last: it is noted, and the call returns as if by timeout. The simulation
+ * gives the worker its next turn when sim_runnable() says so; the call in that turn is the sleep's true end. */
 static int sim_wait(struct iocp_port *port, int64_t nanoseconds)
 {
     struct sim_port *p = port->backend_data;
@@ -1445,7 +1445,7 @@ static int sim_has_come(struct iocp_socket *s, OVERLAPPED *overlapped)
 
 static void sim_submit(struct iocp_port *port)
 {
-    (void)port; /* nobody polls here */
+    (void)port; /* starts are submitted at once */
 }
 
 static void sim_wake(struct iocp_port *port)
@@ -1526,7 +1526,7 @@ BOOL sim_post(HANDLE port, DWORD bytes, ULONG_PTR key, OVERLAPPED *overlapped)
     return PostQueuedCompletionStatus(port, bytes, key, overlapped);
 }
 
-/* Whoever is connected now may suffer; nobody who comes later. */
+/* A shortage excuses the connections that there are now, not those that come later. */
 int sim_memory_is_short(void)
 {
     if (!world->scarce || !comes(SIM_SCARCE_MEMORY))
@@ -1552,7 +1552,7 @@ unsigned sim_failed_dequeues(HANDLE handle)
     return p->failed_dequeues;
 }
 
-/* ---- the ports, for who gives them their turns ---- */
+/* ---- the ports, for the simulation that gives the turns ---- */
 
 int sim_runnable(HANDLE handle)
 {
@@ -1677,7 +1677,7 @@ void sim_shuffle(void)
     world->chance += world->limits.salt * UINT64_C(0xD1342543DE82EF95);
 }
 
-/* Their sockets must not be known in the next world. */
+/* The next world must not know their sockets. */
 static void close_ports(void)
 {
     for (unsigned i = 0; i < world->port_count; i++) {
