@@ -1,4 +1,4 @@
-"""Backends, a proactor that must end with nothing left, and plain sockets as peers."""
+"""Fixtures: the backends, a proactor that must leave nothing behind, and plain sockets as peers."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 import iocpcore
 from support import WAIT, Recorder, assert_nothing_left
 
-# Where the suite runs in the background of a shell, SIGINT arrives ignored, and so it would be in every child.
+# If a shell runs the suite in the background, SIGINT is ignored here, and would be ignored in every child too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -61,7 +61,7 @@ def connect():
 
 @pytest.fixture
 def pair(proactor, connect):
-    """A session of a handler, a Recorder unless another is given, and its peer: a plain socket."""
+    """A session, its peer (a plain socket), and its handler, which is a Recorder unless one is given."""
 
     def pair(handler=None, host="127.0.0.1", **options):
         handler = Recorder() if handler is None else handler
@@ -81,7 +81,7 @@ def full_server():
         server.listen(0)
         waiting = []
         try:
-            while True:  # each attempt is pending, or the queue takes it
+            while True:  # each attempt is pending, or the backlog takes it
                 waiting.append(socket.socket())
                 waiting[-1].settimeout(1.0)
                 waiting[-1].connect(server.getsockname())
@@ -89,7 +89,7 @@ def full_server():
         except TimeoutError:
             yield server.getsockname()
         except ConnectionRefusedError:
-            pytest.skip("this system refuses where others let wait")
+            pytest.skip("this system refuses connections that others let wait")
         finally:
             for sock in waiting:
                 sock.close()

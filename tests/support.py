@@ -1,4 +1,4 @@
-"""What the tests share: plain sockets as peers, bounded waits, and what must hold when all is over."""
+"""Shared by the tests: plain sockets as peers, bounded waits, and checks that nothing is left."""
 
 import contextlib
 import ctypes
@@ -13,15 +13,15 @@ import sys
 import threading
 import time
 
-WAIT = 30.0  # seconds after which a test says that something hangs
-WORK = 100.0  # ... a program of its own that has much to do, on a machine that has much else; below pytest's own bound
+WAIT = 30.0  # seconds after which a test fails because something hangs
+WORK = 100.0  # ... for a program that has much to do, on a busy machine; below pytest's own timeout
 
-# A tenth of the load where everything is slow: under wine, and where the runner says so (sanitizers, valgrind).
+# A tenth of the load where everything is slow: under wine, and under sanitizers and valgrind, whose runners set it.
 SCALE = float(os.environ.get("IOCPCORE_SCALE", "0.1" if sys.platform == "win32" else "1"))
 
 
 def balanced(stats):
-    """Every operation submitted has ended once, or is in flight: in each row and in the sums."""
+    """Has every submitted operation ended once, or is it in flight? In each worker's row and in the sums."""
     return all(
         row.submitted == row.packets + row.inline_successes + row.failed_starts + row.in_flight
         for row in [stats, *stats.workers]
@@ -29,7 +29,7 @@ def balanced(stats):
 
 
 def assert_nothing_left(proactor):
-    """After close(): no session, operation or buffer."""
+    """After close(): no session, operation, buffer or queued byte is left."""
     stats = proactor.stats()
     assert balanced(stats)
     left = {name: getattr(stats, name) for name in ("active", "in_flight", "buffers_used", "bytes_queued", "undrained")}
@@ -60,18 +60,19 @@ def reset(sock):
 
 
 def until(condition):
-    """Ask again and again, for at most WAIT seconds: for what only statistics show."""
+    """Wait until the condition holds, for at most WAIT seconds. For conditions that only statistics show."""
     deadline = time.monotonic() + WAIT
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.001)
 
 
 @contextlib.contextmanager
 def refusing_port():
-    """A port where nobody listens, taken for as long as it is used.
+    """A port that refuses connections: a socket is bound to it, but does not listen.
 
-    A port that is merely unused may be given to a socket that connects to it: TCP then connects that to itself.
+    An unused port will not do: the system may give it to the very socket that connects to it, which TCP then connects
+    to itself.
     """
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -79,7 +80,7 @@ def refusing_port():
 
 
 class Recorder:
-    """A handler that notes every call: (name, session, value), in `calls`."""
+    """A handler that notes every callback in `calls`: (name, session, value)."""
 
     def __init__(self):
         self.calls = []
@@ -100,7 +101,7 @@ class Recorder:
         self.calls.append(("on_close", session, error))
 
     def of(self, name):
-        """(session, value) of each call of that name."""
+        """(session, value) of each callback of that name."""
         return [(session, value) for called, session, value in list(self.calls) if called == name]
 
     def names(self):
@@ -110,13 +111,13 @@ class Recorder:
         return b"".join(data for _, data in self.of("on_receive"))
 
     def wait_for(self, name, count=1):
-        """The count-th call of that name, once it has come: (session, value)."""
+        """Wait for the count-th callback of that name: (session, value)."""
         until(lambda: len(self.of(name)) >= count)
         return self.of(name)[count - 1]
 
 
 class Acting(Recorder):
-    """A Recorder that then does what it was made with: Acting(on_connect=lambda session: ...)."""
+    """A Recorder that then calls the function given for the callback: Acting(on_connect=lambda session: ...)."""
 
     def __init__(self, **actions):
         super().__init__()
@@ -144,7 +145,7 @@ class Acting(Recorder):
 
 
 def send_until_nothing_moves(peer, data):
-    """How much of it went out before the peer's whole path was full."""
+    """Send until the path to the other side is full; returns how many bytes went out."""
     peer.setblocking(False)
     sent = 0
     while sent < len(data) and select.select([], [peer], [], 1.0)[1]:
@@ -171,14 +172,15 @@ def open_handles():
 
 
 def is_wine():
-    """On what says that it is Windows."""
+    """Call this only where sys.platform says Windows."""
     return hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
 def spawn(start, command, **options):
-    """start, subprocess.run or Popen, with these arguments.
+    """Call start, which is subprocess.run or Popen, with these arguments.
 
-    Once in a few hundred times wine 8 cannot start a process and says 1359, an internal error. Nothing has run then.
+    Once in a few hundred times wine 8 fails to start a process, with error 1359 (internal error). Nothing has run then,
+    so it is tried again.
     """
     for _ in range(3):
         try:
@@ -191,7 +193,7 @@ def spawn(start, command, **options):
 
 
 def run_python(code, *, timeout=WAIT, **environment):
-    """Run a program in a process of its own; what it printed. It must succeed."""
+    """Run a program in a process of its own, which must succeed; returns what it printed."""
     done = spawn(
         subprocess.run,
         [sys.executable, "-c", code],
@@ -205,11 +207,11 @@ def run_python(code, *, timeout=WAIT, **environment):
     return done.stdout
 
 
-# A pipe is buffered for a user; a test must not see more than a user does.
+# For a user, a pipe is buffered. A test must not see output earlier than a user would.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
-# Windows can send no signal to one process alone: there the process raises those whose names it is given. It reads
-# without a buffer, because the interpreter cannot end while a thread holds the lock of one.
+# Windows cannot send a signal to one process alone, so there the process raises the signals whose names it reads. It
+# reads with os.read(): the interpreter cannot end while a thread holds the lock of a buffered stream.
 OBEY = """
 import os, signal, sys, threading
 
@@ -222,7 +224,7 @@ threading.Thread(target=obey, daemon=True).start()
 
 
 class Child:
-    """A process whose lines can be awaited, but not for ever."""
+    """A process whose output can be awaited line by line, with a timeout."""
 
     def __init__(self, command, pass_fds=(), **environment):
         pipe = subprocess.PIPE
@@ -264,7 +266,7 @@ class Child:
             self.process.send_signal(getattr(signal, name))
 
     def end(self):
-        """Its exit status, and the lines on its standard output and error that nobody has taken yet."""
+        """Wait for its end: its exit status, and the lines of its standard output and error that were not taken yet."""
         status = self.process.wait(WAIT)
         for reader in self.readers:
             reader.join(WAIT)
@@ -275,5 +277,5 @@ class Child:
             self.process.kill()
         self.end()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(OSError):  # it has ended, and cannot be told what it was never told
+            with contextlib.suppress(OSError):  # it has ended, and cannot get input that is still buffered
                 stream.close()

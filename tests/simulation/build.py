@@ -1,7 +1,7 @@
 """Builds the simulation: the core, the simulated kernel and its people, as an extension module that is in no package.
 
-Environment: CC names the compiler; IOCPCORE_SIMULATION_CFLAGS adds to its flags, for a sanitizer say, and has a
-directory of its own.
+Environment: CC names the compiler. IOCPCORE_SIMULATION_CFLAGS adds to its flags, for a sanitizer for example; each
+value has a build directory of its own.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ STATISTICS = ROOT / "python" / "iocpcore" / "_stats.py"
 FLAGS = shlex.split(os.environ.get("IOCPCORE_SIMULATION_CFLAGS", ""))
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Werror"]
 LINUX = CORE / "calls" / "linux"
-CALLS = [LINUX / "port.c", LINUX / "socket.c"]  # their allocations may fail
+CALLS = [LINUX / "port.c", LINUX / "socket.c"]  # allocations in these may fail
 KERNEL = [LINUX / "epoll.c", HERE / "simulated.c", HERE / "peers.c", HERE / "blocks.c"]
 SIMULATED = ["-include", HERE / "simulated.h"]
 SCARCE = ["-include", HERE / "scarce.h"]
@@ -68,13 +68,13 @@ def is_newer(target, sources):
 
 
 def run(*command):
-    # A sanitizer's library may be preloaded for Python: compilers are not meant.
+    # A sanitizer's library may be preloaded for Python; the compilers must run without it.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, check=True)
 
 
 def make(target, sources, *command):
-    """Run the command, with a name for its output behind it, unless the target is newer than all sources."""
+    """Run the command, with the name of its output appended, unless the target is newer than all sources."""
     if is_newer(target, sources):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,12 +90,12 @@ def compile_c(target, sources, code, *flags):
 
 
 def folders(core):
-    """Those whose files include each other by their bare names."""
+    """The folders whose files include each other by their bare names."""
     return sorted({file.parent for file in core.rglob("*.p*")})
 
 
 def patch(place):
-    """Write the core's Cython sources with the patches below that place. Those that are as before stay untouched."""
+    """Write the core's patched Cython sources below `place`. Files that do not change are not written."""
     files = []
     sources = patches.patched(CORE)
     for old in place.rglob("*.p*"):
@@ -110,7 +110,7 @@ def patch(place):
 
 
 def build():
-    """The module's path."""
+    """Build the module; returns its path."""
     place = directory()
     core = patch(place / "core")
     headers = sorted(CORE.glob("**/*.h")) + sorted(HERE.glob("*.h")) + [HERE / "build.py"]

@@ -2,9 +2,9 @@
 
 A patch file has hunks. `@ FILE` begins one; the lines that follow begin with a blank (context), a minus (taken out) or
 a plus (put in). Context and what is taken out are the hunk's old lines. They must stand in FILE exactly once: else
-PatchError is raised, so that a fault never gets lost when the core changes. A hunk without old lines imports something
-for the others: it goes to the top of its file. `== NAME: rule` names the fault that the hunks below it make; `#` begins
-a comment.
+PatchError is raised, so that a fault never gets lost when the core changes. A hunk without old lines is an import for
+the other hunks: it goes to the top of its file. `== NAME: description` names the fault of the hunks below it; `#`
+begins a comment.
 """
 
 import re
@@ -27,16 +27,16 @@ cdef inline bint mutant(Mutant fault) noexcept nogil:
 
 
 class PatchError(Exception):
-    """A hunk does not fit its file: the message says which, and why."""
+    """A hunk does not fit its file. The message says which hunk, and why."""
 
 
 def faults():
-    """{name: rule that it breaks}, in the order of the file; the first has number 1."""
+    """{name: description}, in the order of the file; the first fault has number 1."""
     return dict(re.findall(r"^== ([A-Z_]+): (.*)$", MUTANTS.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def hunks(patch):
-    """Of a patch file: (file, old text, new text)."""
+    """The hunks of a patch file: (file, old text, new text)."""
     for part in re.split(r"^@ ", patch.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         file, *lines = part.splitlines()
         lines = [line for line in lines if line[:1] in (" ", "-", "+")]
@@ -57,12 +57,12 @@ def apply(code, old, new):
         return put_on_top(code, new)
     found = len(re.findall(rf"^{re.escape(old)}", code, re.MULTILINE))
     if found != 1:
-        raise PatchError(f"these lines stand in it {found} times, not once:\n{old}")
+        raise PatchError(f"these lines stand in the file {found} times, not once:\n{old}")
     return re.sub(rf"^{re.escape(old)}", lambda _: new, code, count=1, flags=re.MULTILINE)
 
 
 def patched(core):
-    """The core's Cython sources with all patches: {path below `core`: text}. Included files see what includes them."""
+    """The core's patched Cython sources: {path below `core`: text}. Included files have the imports of _core.pyx."""
     sources = {file.relative_to(core).as_posix(): file.read_text(encoding="utf-8") for file in core.rglob("*.p*")}
     for patch in (PROBES, MUTANTS):
         for file, old, new in hunks(patch):

@@ -14,12 +14,12 @@ SALTS = 30
 
 
 def rule(violation):
-    """What was broken, whoever broke it."""
+    """The rule that was broken, without names and numbers."""
     return re.sub(r"\d+", "#", violation.split(":")[-1])
 
 
 def apart(function, *arguments):
-    """Its result, from a process of its own; None if that process ended first: a crash is not survived."""
+    """The function's result, from a process of its own; None if that process crashed."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=lambda: theirs.send(function(*arguments)))
@@ -42,12 +42,12 @@ def first_salt(simulation, seed, limits, wanted, longest):
             if rule(violation) == wanted and len(told) <= longest:
                 return salt, len(told)
             if "crashed" in violation:
-                return None     # this process is not to be trusted any more
+                return None     # this process cannot be trusted any more
     return None
 
 
 def changes(simulation, limits):
-    """What could still be taken away."""
+    """The changes that could still make the world smaller."""
     for name in ("workers", "listeners"):
         if limits[name] > 1:
             yield {name: 1}
@@ -82,7 +82,7 @@ def shrink(simulation, seed, violation):
 
 
 def spell(simulation, limits):
-    """As the command line takes it."""
+    """The limits, as the command line takes them."""
     return ",".join(f"{name}={limits[name]}" for name in limits if limits[name] != simulation.NO_LIMITS[name])
 
 

@@ -1,6 +1,6 @@
 """Run the core on the simulated kernel: one schedule for each seed, until one breaks a rule.
 
-A seed that fails is named, made small, and told as a story; it replays exactly.
+A seed that fails is named, made small, and printed as a story. It replays exactly.
 
 Exit status: 0 if all went well, 1 if a seed broke a rule (with --mutants: if a mutant was not caught), 77 if the
 simulation cannot be built here.
@@ -23,7 +23,7 @@ import shrink
 
 CANNOT = 77
 CHUNK = 500         # seeds that one process runs at a time
-STORY_LINES = 60    # of a failing schedule, at most
+STORY_LINES = 60    # of a failing schedule, those printed at most
 
 
 def load_by(loader, name):
@@ -35,7 +35,7 @@ def load_by(loader, name):
 
 @functools.cache
 def load(mutant=None):
-    """The simulation, and in it that fault. What the core imports of its package is loaded from its source."""
+    """The simulation, with that fault switched on. The core's import from its package is loaded from its source."""
     load_by(importlib.machinery.SourceFileLoader("iocpcore._stats", str(build.STATISTICS)), "iocpcore._stats")
     simulation = load_by(importlib.machinery.ExtensionFileLoader("_simulation", str(build.build())), "_simulation")
     simulation.use_mutant(build.mutants()[mutant] if mutant else 0)
@@ -45,12 +45,12 @@ def load(mutant=None):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (0)")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many from there on (1000; of stories 1)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share them; 0: one a core (1)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many from there on (1000; with --story 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes; 0: one for each CPU (1)")
     parser.add_argument("--mutant", choices=build.mutants(), help="a deliberate fault in the core")
-    parser.add_argument("--mutants", action="store_true", help="each of them: which seed catches it, and by what")
-    parser.add_argument("--story", action="store_true", help="tell what happens, line by line")
-    parser.add_argument("--limits", default="", metavar="NAME=N,...", help="less than the seed would choose")
+    parser.add_argument("--mutants", action="store_true", help="run each of them: the seed that catches it, and how")
+    parser.add_argument("--story", action="store_true", help="print what happens, line by line")
+    parser.add_argument("--limits", default="", metavar="NAME=N,...", help="upper limits for what the seed chooses")
     parser.add_argument("--no-shrink", action="store_true", help="only name a seed that fails")
     return parser.parse_args()
 
@@ -58,7 +58,7 @@ def arguments():
 # ---- searching ----
 
 def run_chunk(mutant, first, count):
-    """In a process of its own. A crash of that process is a violation too, of the seeds it ran."""
+    """Runs in a process of its own. A crash of that process is a violation too, by one of its seeds."""
     return load(mutant).run_many(first, count)
 
 
@@ -66,7 +66,7 @@ def result_of(chunk, first):
     try:
         return chunk.result()
     except BrokenProcessPool:
-        return first, f"the process ended: this seed, or one of the {CHUNK} or so around it, did it"
+        return first, f"the process ended: this seed or one of the {CHUNK} or so around it has crashed it"
 
 
 def search(mutant, first, count, jobs):
@@ -84,14 +84,14 @@ def search(mutant, first, count, jobs):
 
 
 def folded(told):
-    """The story's lines, made shorter: what happens several times in a row is told once."""
+    """The story's lines; equal lines in a row become one, with their number."""
     for _, same in itertools.groupby(told.splitlines(), lambda line: line.split("  ", 2)[-1]):
         lines = list(same)
         yield lines[0] + (f" ({len(lines)} times)" if len(lines) > 1 else "")
 
 
 def show(simulation, seed, limits):
-    """The end of its story."""
+    """Print the end of the seed's story."""
     _, told = shrink.apart(simulation.run, seed, limits) or (None, "it ends its process\n")
     lines = list(folded(told))
     print(*lines[-STORY_LINES:], sep="\n")
@@ -100,7 +100,7 @@ def show(simulation, seed, limits):
 
 
 def report(seed, violation, mutant, shrinks):
-    """Of a seed that has failed."""
+    """Print how a seed has failed, and the command that repeats it."""
     print(f"seed {seed}: {violation}", flush=True)
     simulation = load(mutant)
     limits = simulation.NO_LIMITS
@@ -114,7 +114,7 @@ def report(seed, violation, mutant, shrinks):
 
 
 def run_seeds(mutant, first, count, jobs):
-    """(None, None) after saying so, or the first seed that fails and its violation."""
+    """(None, None) if no seed fails, which is printed; or the first seed that fails and its violation."""
     began = time.perf_counter()
     seed, violation = search(mutant, first, count, jobs)
     if violation is None:
@@ -123,7 +123,7 @@ def run_seeds(mutant, first, count, jobs):
 
 
 def tell(mutant, first, count, limits):
-    """The stories, until one breaks a rule. True if none does."""
+    """Print the stories, until a seed breaks a rule. True if none does."""
     simulation = load(mutant)
     for seed in range(first, first + count):
         print(f"---- seed {seed} ----")
@@ -137,12 +137,12 @@ def tell(mutant, first, count, limits):
 # ---- mutants ----
 
 def catch(name, first, count):
-    """(name, the seed that catches it or None, by what)."""
+    """(name, the seed that catches it, its violation); both are None if no seed does."""
     return (name, *search(name, first, count, 1))
 
 
 def catch_all(first, count, jobs):
-    """True if each was caught."""
+    """Run each mutant. True if each was caught."""
     build.build()
     every_one = True
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
