@@ -155,7 +155,7 @@ cdef inline void cancel_accepts(Listener *listener) noexcept nogil:
 
 
 cdef inline void update_accepted(Listener *listener) noexcept nogil:
-    """Update accepted sockets whose packets are still to come, while Windows has the listening socket to do so."""
+    """Update accepted sockets whose packets are still to come: Windows cannot once the listening socket is closed."""
     cdef Accept *accept
     cdef int i
     for i in range(ACCEPTS):
@@ -166,7 +166,7 @@ cdef inline void update_accepted(Listener *listener) noexcept nogil:
 
 
 cdef inline void close_listening(Listener *listener) noexcept nogil:
-    """Close the listening socket. A thread that waits for that goes on."""
+    """Close the listening socket, and release the lock of a thread that waits for that."""
     update_accepted(listener)
     if not listener.given:      # a forked child may hold the socket: connections to it would wait there for ever
         iocp_stop_listening(listener.socket)

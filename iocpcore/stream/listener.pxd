@@ -27,7 +27,7 @@ from warn cimport report_trouble
 # ---- choosing a worker ----
 
 cdef inline int worker_load(Listener *listener, Worker *worker) noexcept nogil:
-    """How many sessions it has; more than any other if it may not serve this listener's."""
+    """How many sessions it has; the largest int if it may not serve this listener's."""
     if not listener.serving[worker.index // 64] >> (worker.index % 64) & 1:
         return 0x7FFFFFFF
     return InterlockedCompareExchange(&worker.load, 0, 0)

@@ -72,12 +72,12 @@ cdef inline size_t queue_unsent(Session *session) noexcept nogil:
 
 
 cdef inline bint queue_above_water(Session *session) noexcept nogil:
-    """Too many bytes, or too many buffers: a peer that sends single bytes would fill memory with nearly empty ones."""
+    """Too many bytes, or too many buffers? A peer that sends single bytes would fill memory with nearly empty ones."""
     return queue_unsent(session) >= session.handler.settings.high_water or session.queue_buffers >= SEND_GATHER
 
 
 cdef inline bint queue_drained(Session *session) noexcept nogil:
-    """Need a sender that was told to wait not wait any more? True once for each time."""
+    """Has the queue drained so far that a sender which was told to wait may go on? True once for each such wait."""
     cdef Link *link = session.link
     if not iocp_read32(&link.above):
         return False
@@ -88,14 +88,14 @@ cdef inline bint queue_drained(Session *session) noexcept nogil:
 
 
 cdef inline size_t take_extra(Buffer *buffer, size_t bytes) noexcept nogil:
-    """`bytes` of the buffer go; how many of these a layer has added."""
+    """Count `bytes` of the buffer as gone; returns how many of these a layer has added."""
     cdef size_t extra = min(bytes, <size_t> buffer.extra)
     buffer.extra -= <unsigned int> extra
     return extra
 
 
 cdef inline size_t drop_front(Worker *worker, Session *session, size_t bytes) noexcept nogil:
-    """Take `bytes` off the queue's front; how many of these a layer has added."""
+    """Take `bytes` off the queue's front; returns how many of these a layer has added."""
     cdef Buffer *buffer
     cdef size_t step, extra = 0
     while bytes > 0:
@@ -115,7 +115,7 @@ cdef inline size_t drop_front(Worker *worker, Session *session, size_t bytes) no
 
 
 cdef inline void consume(Worker *worker, Session *session, size_t bytes) noexcept nogil:
-    """The first `bytes` of the queue have gone."""
+    """Take the first `bytes` off the queue, and count them as sent."""
     cdef size_t extra = drop_front(worker, session, bytes)
     session.queue_bytes -= bytes
     session.queue_extra -= extra

@@ -149,8 +149,8 @@ cdef void check_counts(Run *run, Cast cast) noexcept:
         callbacks += run.workers[i].stats.callbacks
         errors += run.workers[i].stats.callback_errors
     if callbacks != cast.callbacks or errors != cast.errors:
-        sim_violation("counted %d callbacks and %d errors, but there were %d and %d", <int> callbacks, <int> errors,
-                      <int> cast.callbacks, <int> cast.errors)
+        sim_violation("the workers counted %d callbacks and %d errors, but there were %d and %d",
+                      <int> callbacks, <int> errors, <int> cast.callbacks, <int> cast.errors)
 
 
 cdef int count_pinned(Worker *worker) noexcept:

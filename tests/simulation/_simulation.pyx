@@ -122,7 +122,7 @@ cdef extern from "blocks.h" nogil:
 cdef enum:
     WORKERS = 2
     LISTENERS = 3
-    SLOTS = 128         # of a worker's table that are looked at, and of the noted ready list
+    SLOTS = 128         # watched slots of a worker's table, and entries of the noted ready list
     NAMES = 128         # sessions that may be aborted later
     LINE = 256          # waiting connections whose order is checked
     MOST_TURNS = 1000000    # a spared session takes one in each millisecond while its packet is late

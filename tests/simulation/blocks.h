@@ -1,5 +1,4 @@
-/* The allocations of the core and of its calls, in the simulation's build: each can fail, and none
- * may be left at the end.
+/* The allocations of the core and of its calls in the simulation's build: each can fail, and none may be left.
  *
  * Ownership: a block belongs to the caller; blocks_discard() frees those that a world leaves behind.
  * Threads: the world's.

@@ -23,7 +23,7 @@ import shrink
 
 CANNOT = 77
 CHUNK = 500         # seeds that one process runs at a time
-STORY_LINES = 60    # of a failing schedule, those printed at most
+STORY_LINES = 60    # lines printed of a failing schedule, at most
 
 
 def load_by(loader, name):
