@@ -193,7 +193,7 @@ cdef struct Session:
 # Pages of the system for many sessions. They go back when no session is left in them.
 cdef struct SessionSlab:
     SessionSlab *next           # in the list of slabs with room
-    Session *spare              # places that were used before
+    Session *spare              # sessions that were used before, and are FREE
     unsigned int number         # the slots of its sessions begin at number * SLAB_SESSIONS
     unsigned int used           # sessions that are not FREE
     unsigned int made           # the sessions behind these have never been used: their pages are untouched
@@ -201,7 +201,7 @@ cdef struct SessionSlab:
 
 cdef struct SessionTable:
     SessionSlab **slabs         # by number; NULL: given back
-    unsigned int count          # numbers, those given back included
+    unsigned int count          # of numbers, including those of slabs that were given back
     unsigned int room
     SessionSlab *roomy          # the list of slabs with room; the last that was full is its first
     uint64_t opened             # sessions ever opened: the last one's generation
@@ -274,7 +274,7 @@ cdef struct Listener:
     unsigned char answered      # `error` is known; both under its worker's published_lock
     PyThread_type_lock armed    # released by the worker when `error` is known
     PyThread_type_lock unlistened   # released by the worker when the socket is closed
-    LONG holds                  # any thread: by its worker, sessions and messages; at 0 the core has forgotten it
+    LONG holds                  # any thread: by its worker, sessions and messages; at 0 the core refers to it no more
     Listener *next              # in its worker's list
 
 
@@ -382,7 +382,7 @@ cdef struct MessageList:
     Message *head
     Message *tail
 
-# Overdue: more waits in the inbox, or for longer, than ever does if the worker keeps up.
+# Is an inbox overdue? Then more waits in it, or for longer, than where the worker keeps up.
 cdef enum Overdue:
     NOT_OVERDUE
     OVERDUE
@@ -395,7 +395,7 @@ cdef struct Inbox:
     LONG waiting                # any thread reads it without the lock: 1 while a message waits
     LONG overdue                # likewise: enum Overdue
     size_t items                # messages that wait
-    size_t bytes                # to be sent, in all these
+    size_t bytes                # to be sent, in all of these
     uint64_t since              # when the oldest was put in
     uint64_t takes              # times that the worker has emptied it
     unsigned char posted        # a packet is on its way that will make the worker look
@@ -448,7 +448,7 @@ cdef struct Worker:
     TimerHeap timers
     ItemOps session_ops         # of its sessions
     ItemList due                # items that have something new to do
-    ItemList ready              # items that have had their turn, or would move much: each waits for the next turn
+    ItemList ready              # items that have had their turn, or would move much: each waits for a turn
     Item *waited                # the last item of the ready list when this round began, or NULL
     bint contended              # in this round turns are short, and large receives take few buffers
     uint64_t contended_until    # when contention ends

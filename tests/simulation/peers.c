@@ -194,7 +194,7 @@ static int client_hears_end(struct client *p)
     return 1;
 }
 
-/* A stream of records ends by the last word, or not whole. A core that closes may have had no time to begin one. */
+/* A stream of records that ends without the last word is not whole. A closing core may have had no time for any. */
 static void client_checks_last_word(const struct peers *peers, const struct client *p)
 {
     if (sim_layered() && !p->in.last && !may_end_early(p) && !(peers->closing && p->to_send == 0))

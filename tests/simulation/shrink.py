@@ -1,8 +1,7 @@
 """Makes a failing schedule small: the same seed's world with less in it, as long as the same rule is broken.
 
-Less is what `limits` says: fewer clients, bytes, workers, listeners and calls, no Python, no layer, and whims of the
-kernel that never come.
-Another order of events (`salt`) may be needed for a smaller world to fail. Nothing here is random.
+`limits` make the world smaller: fewer clients, bytes, workers, listeners and calls, no Python, no layer, and whims of
+the kernel that never come. A smaller world may need another order of events (`salt`) to fail. Nothing here is random.
 """
 
 import math
@@ -34,8 +33,8 @@ def apart(function, *arguments):
 
 
 def first_salt(simulation, seed, limits, wanted, longest):
-    """(salt, length of the story): the first with which the world of these limits breaks the wanted rule, in a story
-    that is no longer. None if there is none."""
+    """(salt, length of the story) of the first salt with which the world of these limits breaks the wanted rule, in a
+    story of at most `longest` characters. None if there is none."""
     for salt in sorted(range(SALTS), key=lambda salt: salt != limits["salt"]):
         violation, told = simulation.run(seed, {**limits, "salt": salt})
         if violation is not None:

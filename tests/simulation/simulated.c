@@ -357,7 +357,7 @@ static void on_crash(int number)
     sim_violation("the core crashed: %s", number == SIGFPE ? "SIGFPE" : "SIGSEGV");
 }
 
-/* A loop without end (SIGVTALRM), or malloc()'s lock that is held by what crashed in it (SIGALRM): the process ends, and
+/* An endless loop (SIGVTALRM), or a wait for malloc()'s lock after a crash inside it (SIGALRM): the process ends, and
  * simulate.py names the seed.
  */
 static void on_alarm(int number)
@@ -372,7 +372,7 @@ enum { CATCHES = 0 };
 #else
 enum { CATCHES = 3 };
 #endif
-enum { MOST_SECONDS = 100, MOST_CPU_SECONDS = 5 }; /* of one schedule, which takes a thousandth of one as a rule */
+enum { MOST_SECONDS = 100, MOST_CPU_SECONDS = 5 }; /* for one schedule; most take about a millisecond */
 
 int sim_run(void (*body)(void *), void *context)
 {
