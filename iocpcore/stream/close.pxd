@@ -1,4 +1,4 @@
-# The end of a session: finish() lets the queue go out and waits for the peer's end, abort_session() cancels what pends.
+# The end of a session: finish() sends the queue and waits for the peer's end, abort_session() cancels all operations.
 #
 # Ownership: nothing is freed here. The worker releases the session when nothing of it is in flight. If that takes
 # longer than DRAIN_TIME, its socket is closed first, and its memory is kept until the packets come.
@@ -34,7 +34,7 @@ cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
 
 
 cdef inline void finish(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
-    """Send what is queued, then wait for the peer's end: to close with unread input would destroy data already sent."""
+    """Send what is queued, then wait for the peer's end: closing with unread input would destroy data already sent."""
     drop_calls(worker, session)
     link_finish(session.link)
     session.state = FINISHING
@@ -55,7 +55,7 @@ cdef inline void shut_sending(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline void close_session(Worker *worker, Session *session, unsigned char reason) noexcept nogil:
-    """Start nothing more; what is in flight is cancelled and ends by its packets.
+    """Start nothing more; operations in flight are cancelled and end by their packets.
 
     With bytes unsent the peer sees a reset, so that it does not take a part for the whole.
     """

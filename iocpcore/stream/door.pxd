@@ -1,8 +1,8 @@
 # The two doors between a handler and its session: session_write() for output, input_take() for input.
 #
-# The user's bytes go through them. A layer, if the session has one, stands behind both, and its bytes on the wire are
-# others. The kernel fills one chain, session.posted; input that the handler has not taken is another, session.inbound:
-# a part of a message may wait there while the next receive is posted.
+# The user's bytes go through them. A layer, if the session has one, stands behind both and puts other bytes on
+# the wire. The kernel fills one chain, session.posted; input that the handler has not taken is another,
+# session.inbound: a part of a message may wait there while the next receive is posted.
 # Ownership: a buffer that is written is the session's from then on. input_take() gives the chain to the caller. Input
 # that was only read stays the session's: input_consumed() keeps one of its buffers for the next receive.
 # Threads: the session's worker.

@@ -1,4 +1,4 @@
-# Sessions: the table of a worker's connections, their names, and what keeps one from being released.
+# Sessions: the table of a worker's connections, their names, and the holds that delay their release.
 #
 # Ownership: a session lives in a slab of its worker's table. It is held once for each operation in flight and for each
 # list that it is in, and released when it is CLOSING and nothing holds it. Then its memory is for the next session. A

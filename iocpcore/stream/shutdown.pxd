@@ -1,4 +1,4 @@
-# on_shutdown: each session whose handler has it is told once that its worker closes, after data that came before.
+# on_shutdown: when a worker closes, each session whose handler has it gets it once, after data that came before.
 #
 # Ownership: none is taken.
 # Threads: the session's worker.

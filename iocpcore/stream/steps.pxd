@@ -397,7 +397,7 @@ cdef inline bint calls_for_now(Session *session) noexcept nogil:
     return session.item.calls & ~(CALL_RECEIVE | CALL_END) != 0 or (session.item.calls != 0 and not session.paused)
 
 
-# ---- what the loop asks ----
+# ---- what the loop calls ----
 
 cdef inline void session_turn(Worker *worker, Item *item, int most, bint small_only) noexcept nogil:
     take_turn(worker, <Session *> item, most, small_only)

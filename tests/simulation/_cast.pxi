@@ -51,7 +51,7 @@ cdef class Cast:
     cdef uint64_t post_called
     cdef uint64_t last_called[WORKERS]  # the number of its last posted function
 
-    # ---- what a session's owner may do ----
+    # ---- calls of a session's owner ----
 
     cdef bint say(self, Session session, Talk talk, size_t count, bint outside) except -1:
         """Send the next bytes; returns send()'s result."""

@@ -310,7 +310,7 @@ cdef bint begin(Run *run) noexcept nogil:
     return True
 
 
-# ---- what must hold after every turn ----
+# ---- the rules that are checked after every turn ----
 
 cdef void check_sums(Worker *worker) noexcept nogil:
     cdef StatsRow *stats = &worker.stats
@@ -601,7 +601,7 @@ cdef void check(Run *run, Worker *worker, uint64_t began) noexcept nogil:
         sim_check_memory()
 
 
-# ---- what is done to the core ----
+# ---- requests to the core ----
 
 cdef bint ask(Worker *worker, Message *message) noexcept nogil:
     """False: the worker takes no more messages, or memory is short."""

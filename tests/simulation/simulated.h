@@ -66,7 +66,7 @@ enum sim_whim {
     SIM_SHORT_SENDS,      /* a send succeeds before all is sent */
     SIM_LOST_CANCELS,     /* a cancelled operation succeeds all the same */
     SIM_SLOW_CANCELS,     /* ... or takes longer to end than the core waits */
-    SIM_SLOW_DRAINS,      /* what a closed socket leaves takes long to end, perhaps longer than the core lives */
+    SIM_SLOW_DRAINS,      /* a closed socket's operations take long to end, perhaps longer than the core lives */
     SIM_LATE_PACKETS,
     SIM_HELD_BACK,        /* a dequeue leaves a packet for a later one */
     SIM_FAILED_DEQUEUES,  /* without a packet, and not by timeout */
