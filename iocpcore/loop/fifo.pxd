@@ -1,9 +1,10 @@
-# First in, first out: the lists that are linked through a member of their elements, and have `head` and `tail`.
+# First-in-first-out lists, linked through a member of their elements: one macro for all kinds of elements.
 #
-# A macro, since C has no other code for all kinds; the declarations say which kinds there are, and the compiler checks.
-# To take all, the owner remembers `head` and sets it to NULL: `tail` counts only while there is a head.
-# Ownership: the list's.
-# Threads: the list's.
+# It is a macro because C has no generic function. Each declaration below is one kind of list, so that the compiler
+# checks the types. To take all elements, copy `head` and set it to NULL: `tail` means something only while there is a
+# head.
+# Ownership: as the list's user says.
+# Threads: those of the list's user; no call here is atomic.
 from structs cimport Buffer, BufferList, Item, ItemList, Message, MessageList, Waiting, WaitingList
 
 cdef extern from *:
