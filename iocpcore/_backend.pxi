@@ -1,4 +1,4 @@
-# Backends: which this build has, which can run here, and which of them a proactor gets.
+# Backends: which ones this build has, which of them can run here, and which one a proactor gets.
 #
 # Threads: under the GIL.
 
@@ -19,7 +19,7 @@ def backends():
 
 
 def _backend_absent(name):
-    """Why this build does not have a backend that other builds have; None if it has it, or if there is no such one."""
+    """Why this build lacks a backend that other builds have; None if it has the backend, or if no build does."""
     encoded = name.encode("utf-8", "replace")
     absent = iocp_backend_find(encoded) < 0 and iocp_backend_absent(encoded) != NULL
     return iocp_backend_absent(encoded).decode() if absent else None
@@ -32,7 +32,10 @@ def _start_up():
 
 
 def _choose_backend(name):
-    """Its index; None asks the environment's IOCPCORE_BACKEND, else "auto". An error says where it was given."""
+    """The index of the backend of that name. None: the name in the environment's IOCPCORE_BACKEND, else "auto".
+
+    An error says so if the name came from the environment.
+    """
     where = ""
     if name is None:
         name = os.environ.get("IOCPCORE_BACKEND") or "auto"

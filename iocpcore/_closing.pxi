@@ -1,4 +1,4 @@
-# Closing as close() sees it: for how long it waits for the workers, and what it says if that was in vain.
+# How close() waits for the workers: for how long, and what its error says if they do not end.
 #
 # Threads: under the GIL.
 
@@ -6,25 +6,26 @@
 @cython.internal
 @cython.final
 cdef class Progress:
-    """Do the workers that are to end still get anything done?"""
+    """Do the closing workers still make progress?"""
     cdef WorkerPool pool
     cdef double close_by    # time.monotonic() when the drain is over
-    cdef uint64_t done      # by the workers, when last looked at
-    cdef double done_at     # ... and when that had last grown; 0: nobody has looked yet
+    cdef uint64_t done      # done_by_now() when it was last called
+    cdef double done_at     # ... and when it had last grown, or the drain went on; 0: no call since drain_until()
 
     def __cinit__(self, WorkerPool pool):
         self.pool = pool
         self.close_by = INFINITY
 
     cdef int drain_until(self, double close_by) except -1:
-        """Of several drains the shortest counts. The margin after it begins anew: between two calls of close() a
-        polled worker gets nothing done."""
+        """Of several drains the shortest counts. The margin after it starts again with each close(): between two calls
+        of close() a polled worker makes no progress."""
         self.close_by = min(self.close_by, close_by)
         self.done_at = 0
         return 0
 
     cdef uint64_t done_by_now(self) noexcept:
-        """Grows with whatever the workers get done; with callbacks, which are counted with the GIL, one by one."""
+        """A number that grows with the workers' progress: with each callback as it begins, and with each batch of
+        packets. Callbacks are counted with the GIL, so that this thread sees each one."""
         cdef int i
         cdef uint64_t done = 0
         for i in range(self.pool.count):
@@ -32,7 +33,8 @@ cdef class Progress:
         return done
 
     cdef bint expected(self) except -1:
-        """False if the drain is over, and the workers have got nothing done for MARGIN seconds; or are left behind."""
+        """Is it worth waiting on? False once the drain is over and MARGIN seconds have passed without progress, or if
+        the workers have been leaked."""
         cdef uint64_t done = self.done_by_now()
         cdef double now = time.monotonic()
         if done != self.done or now < self.close_by or self.done_at == 0:
@@ -42,7 +44,7 @@ cdef class Progress:
 
 
 cdef str held_up_by(Driver driver, double seconds):
-    """What close() says when it gives up: which callback has not returned, or what is still in flight."""
+    """The error of a close() that gives up: which callback has not returned, or how many operations are in flight."""
     cdef int i
     held = [hold_up(driver, &driver.pool.native[i]) for i in range(driver.pool.count)]
     return (f"close() timed out after {seconds:g} s without progress: {'; '.join([one for one in held if one])}. "
@@ -50,7 +52,7 @@ cdef str held_up_by(Driver driver, double seconds):
 
 
 cdef str hold_up(Driver driver, Worker *worker):
-    """What this worker has left undone, or None."""
+    """What keeps this worker from ending, or None."""
     cdef StatsRow row = driver.pool.row(worker.index)
     runs = driver.is_running(worker.index)
     if runs and worker.callback != NULL:
@@ -65,7 +67,8 @@ cdef str hold_up(Driver driver, Worker *worker):
 
 
 cdef str callback_of(Worker *worker):
-    """Which it is in, whose, and of which session: by the names of types, for a repr() is the user's code."""
+    """The callback that the worker is in, its handler and its session. The handler is named by its type: its repr() is
+    the user's code."""
     cdef Session session
     cdef str name = <str> worker.callback
     callee = <object> worker.callee

@@ -5,20 +5,21 @@ cdef double INFINITY = float("inf")
 
 # ---- errors ----
 
-cdef str CANNOT_WAKE = "the system has no room for a packet that wakes the worker"
+cdef str CANNOT_WAKE = "cannot wake the worker: the system has no memory for a packet"
 
 
 cdef object system_error(int number):
-    """The OSError of an error number of the system; on Windows it has a winerror."""
+    """The OSError for an error number of the system; on Windows it has a winerror."""
     cdef char text[512]
     iocp_error_text(number, text, sizeof(text))
     return OSError(number, text.decode("utf-8", "replace"), None, number)
 
 
 cdef object log_error(object error, str what, tuple arguments):
-    """Log it; return what ends programs, if that came in between: Ctrl+C may, anywhere.
+    """Log the error. Returns None, or the KeyboardInterrupt or SystemExit that interrupted the logging.
 
-    Where logging fails, sys.unraisablehook is given both errors. What that raises the interpreter prints, and goes on.
+    If logging fails, both errors go to sys.unraisablehook. If the hook fails too, the interpreter prints that and goes
+    on.
     """
     try:
         logging.getLogger("iocpcore").error(what, *arguments, exc_info=error)
@@ -26,12 +27,12 @@ cdef object log_error(object error, str what, tuple arguments):
         return ending
     except BaseException as failure:
         write_unraisable(error, "reported by iocpcore")
-        write_unraisable(failure, "while that was logged by iocpcore")
+        write_unraisable(failure, "while iocpcore logged the error before")
     return None
 
 
 cdef void write_unraisable(object error, str where) noexcept:
-    """Give it to sys.unraisablehook, with its own traceback and context."""
+    """Pass the error to sys.unraisablehook, with its own traceback and context."""
     kind = type(error)
     Py_INCREF(kind)
     Py_INCREF(error)
@@ -40,9 +41,9 @@ cdef void write_unraisable(object error, str where) noexcept:
 
 
 cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) except? 0:
-    """The argument as a number in that range, or TypeError, or ValueError.
+    """The argument as a number from `least` to `most`; raises TypeError or ValueError if it is none.
 
-    Of an int's subclass the number is taken as it is stored: its own methods could say anything.
+    For a subclass of int this is the stored number: methods of the subclass could return any other.
     """
     cdef int overflow
     cdef long long number
@@ -56,14 +57,14 @@ cdef uint64_t whole(str name, object value, uint64_t least, uint64_t most) excep
 
 
 cdef bint truth(str name, object value) except -1:
-    """The argument as one, or TypeError."""
+    """The argument, which must be True or False; raises TypeError if it is neither."""
     if not PyBool_Check(value):
         raise TypeError(f"{name} must be True or False, not of type {type(value).__name__}")
     return value is True
 
 
 cdef uint64_t nanoseconds(str name, object seconds) except? 0:
-    """The argument, seconds from 0 to a year; as whole() takes numbers."""
+    """The argument, from 0 seconds to a year, in nanoseconds. Errors and subclasses of numbers: see whole()."""
     cdef double number
     cdef int overflow = 0
     if PyFloat_Check(seconds):
@@ -88,7 +89,7 @@ def check_seconds(name, value):
 
 
 cdef double after(str name, object seconds) except? -1:
-    """time.monotonic() so many seconds from now; TypeError, ValueError."""
+    """What time.monotonic() will be in that many seconds. Errors as in nanoseconds()."""
     return time.monotonic() + nanoseconds(name, seconds) / 1e9
 
 
@@ -97,7 +98,7 @@ cdef int ITERATED = inspect.CO_GENERATOR
 
 
 cdef str why_useless(object function):
-    """Why nothing would come of calling it, or None."""
+    """Why it cannot be called, or why a call would run nothing; None if neither."""
     cdef int flags
     if not callable(function):
         return "cannot be called"
@@ -114,14 +115,14 @@ cdef str why_useless(object function):
 
 
 cdef str function_name(object function):
-    """Without asking it: a repr() is the user's code."""
+    """A name for an error message. Not its repr(), which may be the user's code."""
     if PyMethod_Check(function):
         function = <object> PyMethod_Function(function)
     return function.__qualname__ if PyFunction_Check(function) else type(function).__name__
 
 
 cdef PyThread_type_lock held_lock() except NULL:
-    """A lock that someone else will release, once, to say that something has happened."""
+    """A new lock, already acquired. Another thread releases it once, to signal that something has happened."""
     cdef PyThread_type_lock lock = PyThread_allocate_lock()
     if lock == NULL:
         raise MemoryError()
@@ -130,10 +131,10 @@ cdef PyThread_type_lock held_lock() except NULL:
 
 
 cdef bint wait_for(PyThread_type_lock lock, double deadline) except -1:
-    """Wait until someone has released the lock; False if time.monotonic() reaches the deadline first.
+    """Wait until another thread has released the lock; False if time.monotonic() reaches the deadline first.
 
-    Any number of threads may wait: who gets the lock gives it on. In slices: on Windows Ctrl+C interrupts no lock, so
-    signals are looked at ten times a second.
+    Several threads may wait: the one that gets the lock releases it for the next. They wait in slices of 0.1 seconds,
+    because on Windows Ctrl+C does not interrupt a wait for a lock: signals are checked after each slice.
     """
     cdef PyLockStatus got
     cdef long long microseconds
@@ -154,7 +155,7 @@ cdef bint wait_for(PyThread_type_lock lock, double deadline) except -1:
 # ---- addresses ----
 
 cdef int socket_address(int family, tuple address, SOCKADDR_STORAGE *storage) except -1:
-    """Fill in the system's form of a numeric address as getaddrinfo gives it; its length."""
+    """Fill in the sockaddr of a numeric address, given as by getaddrinfo(). Returns its length in bytes."""
     cdef sockaddr_in *v4 = <sockaddr_in *> storage
     cdef sockaddr_in6 *v6 = <sockaddr_in6 *> storage
     cdef bytes packed = _socket.inet_pton(family, address[0].partition("%")[0])
@@ -172,7 +173,7 @@ cdef int socket_address(int family, tuple address, SOCKADDR_STORAGE *storage) ex
 
 
 cdef tuple address_of(sockaddr_in6 *name):
-    """The other way round; None if it was never filled in."""
+    """The address of a sockaddr, as Python has addresses; None if it was never filled in."""
     cdef sockaddr_in *v4 = <sockaddr_in *> name
     if v4.sin_family == AF_INET:
         return _socket.inet_ntop(_socket.AF_INET, (<const char *> &v4.sin_addr)[:4]), _socket.ntohs(v4.sin_port)
@@ -183,10 +184,10 @@ cdef tuple address_of(sockaddr_in6 *name):
 
 
 def _resolve(host, port, least_port, flags, family=_socket.AF_UNSPEC):
-    """(family, address) of a host; ValueError, TypeError, or the resolver's OSError.
+    """Resolve a host to (family, address). Raises ValueError, TypeError, or the resolver's OSError.
 
-    Of a name with several addresses the first IPv4 one, else the first: so a client and a server that both say
-    "localhost" mean the same.
+    If a name has several addresses, this is the first IPv4 one, else the first of all. So a client and a server that
+    are both given "localhost" use the same address.
     """
     if host is not None and not isinstance(host, str):
         raise TypeError(f"host must be a str or None, not {type(host).__name__}")
@@ -202,13 +203,15 @@ def _resolve(host, port, least_port, flags, family=_socket.AF_UNSPEC):
 
 
 def _listening_socket(host, port, backlog, no_delay):
-    """A socket that is bound and listens; the system's OSError if the address cannot be had."""
+    """A new socket that is bound and listens. Raises the system's OSError if the address cannot be used."""
     if host == "" or host is None:
         host = "::" if _socket.has_dualstack_ipv6() else "0.0.0.0"
     family, address = _resolve(host, port, 0, _socket.AI_PASSIVE)
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     try:
-        # Windows: nobody else may take the port; elsewhere it is so, and a restart must not wait for old connections.
+        # Windows: without SO_EXCLUSIVEADDRUSE another program could bind the same port. Elsewhere it cannot, and with
+        # SO_REUSEADDR a restart need not wait for old connections in TIME_WAIT. Source:
+        # https://learn.microsoft.com/windows/win32/winsock/using-so-reuseaddr-and-so-exclusiveaddruse
         exclusive = getattr(_socket, "SO_EXCLUSIVEADDRUSE", None)
         sock.setsockopt(_socket.SOL_SOCKET, exclusive or _socket.SO_REUSEADDR, 1)
         if family == _socket.AF_INET6:
@@ -227,7 +230,7 @@ def _is_bound(sock):
     try:
         return sock.getsockname()[1] != 0
     except OSError as error:
-        if getattr(error, "winerror", None) == 10022:   # Windows does not know a name then
+        if getattr(error, "winerror", None) == 10022:   # WSAEINVAL: on Windows an unbound socket has no name
             return False
         raise
 
@@ -241,7 +244,7 @@ def _is_connected(sock):
 
 
 def _check_tcp(sock):
-    """TypeError or ValueError unless it is a TCP socket, and what goes through it is what its owner sends."""
+    """Raise TypeError or ValueError unless it is an open TCP socket without TLS."""
     if not isinstance(sock, _socket.socket):
         raise TypeError(f"sock must be a socket, not {type(sock).__name__}")
     if sock.fileno() == -1:
@@ -253,7 +256,7 @@ def _check_tcp(sock):
 
 
 def _check_connected(sock):
-    """ValueError unless it has a peer, or has had one that has reset: a session is to tell that."""
+    """Raise ValueError unless it is connected, or its peer has reset it: its session's on_close then has that error."""
     try:
         sock.getpeername()
     except OSError as error:
@@ -261,36 +264,40 @@ def _check_connected(sock):
             raise ValueError(f"sock is not connected: {error}") from None
 
 
-# C's own methods: no Python runs between the look at a descriptor and its handing over, nor is it seen twice.
+# The methods of the C type. With these no Python code, and so no other thread, runs between reading a descriptor and
+# handing it over: it cannot be handed over twice.
 cdef object _descriptor = _csocket.socket.fileno
 cdef object _detach = _csocket.socket.detach
 
 
 cdef SOCKET descriptor_of(sock) except? INVALID_SOCKET:
-    """INVALID_SOCKET if it was closed."""
+    """The socket's descriptor; INVALID_SOCKET if it was closed."""
     number = _descriptor(sock)
     return INVALID_SOCKET if number == -1 else <SOCKET> <size_t> number
 
 
 cdef int let_go_of(sock) except -1:
-    """A worker has its descriptor from now on."""
+    """Detach the Python socket from its descriptor, which a worker owns from now on."""
     _detach(sock)
     return 0
 
 
 def _given_socket(sock, backlog):
-    """Make a bound socket that somebody else has made listen, unless it does."""
+    """Make a user's bound socket listen, unless it does already. Raises ValueError if it is unbound or connected."""
     _check_tcp(sock)
     if not _is_bound(sock):
         raise ValueError("sock is not bound")
     if _is_connected(sock):
-        raise ValueError("sock is connected, and cannot listen: adopt() serves it")
+        raise ValueError("sock is connected and cannot listen; adopt() serves a connected socket")
     if backlog is not None or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
         sock.listen(_socket.SOMAXCONN if backlog is None else backlog)
 
 
 def _local_address(family, address):
-    """(host, port), where the host may have a %scope, or with IPv6 flow info and scope id, as the system wants it."""
+    """Resolve local_address to what bind() takes.
+
+    It is (host, port), where the host may have a %scope, or with IPv6 (host, port, flow info, scope id).
+    """
     if not isinstance(address, tuple) or len(address) not in (2, 4) or not isinstance(address[0], str):
         raise TypeError(f"local_address must be (host, port), or with IPv6 (host, port, flow info, scope id), not "
                         f"{address!r}")
@@ -305,20 +312,21 @@ def _local_address(family, address):
 
 
 def _set_reuse(sock, port):
-    """A given port is free again at once, though it rests after a connection; of others the system needs few.
+    """Before bind(): let a given port be used again while it is in TIME_WAIT, or let the system choose the port late.
 
-    It may choose one when it connects: then connections to different servers share one. On Windows SO_REUSEADDR would
-    take a port that is somebody's, and resting ones are no hindrance.
+    With port 0 the system chooses when it connects, so that connections to different servers can share a port
+    (IP_BIND_ADDRESS_NO_PORT, on Windows SO_REUSE_UNICASTPORT). On Windows SO_REUSEADDR would take a port away from the
+    program that uses it, and is not needed for a port in TIME_WAIT.
     """
     if port == 0:
-        with contextlib.suppress(OSError):  # an older system does not know it
+        with contextlib.suppress(OSError):  # an older system does not have this option
             sock.setsockopt(IOCP_LATE_PORT_LEVEL, IOCP_LATE_PORT, 1)
     elif not hasattr(_socket, "SO_EXCLUSIVEADDRUSE"):
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
 
 
 def _bound_socket(family, local_address):
-    """To connect from there."""
+    """A new socket, bound to local_address, to connect from."""
     address = _local_address(family, local_address)
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     try:

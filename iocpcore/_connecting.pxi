@@ -1,6 +1,6 @@
-# Connections that Python asks for: how connect(), adopt() and a Load give one to a worker.
+# How connect(), adopt() and a Load hand a new connection to a worker.
 #
-# Ownership: a message that could not be given is freed, with its reference to the Session; a socket stays its owner's.
+# Ownership: a message that no worker takes is freed, with its reference to the Session; its socket stays the caller's.
 # Threads: under the GIL, in any thread.
 
 
@@ -15,7 +15,7 @@ cdef int connect_native(WorkerPool pool, NativeHandler *handler, int index, int 
 
 cdef Session connect_session(Proactor proactor, Handler handler, int family, tuple address, sock):
     cdef WorkerPool pool = proactor.pool
-    pool.check(RUNNING)     # resolving takes its time, and the handler's attributes run others' code
+    pool.check(RUNNING)     # again: resolving took time, and reading the handler's attributes may have run any code
     cdef int index = proactor.driver.worker_for_another()
     cdef Message *message = connect_message(family, address)
     cdef Session session = attach_session(pool, message, index, handler)
@@ -30,7 +30,7 @@ cdef Session connect_session(Proactor proactor, Handler handler, int family, tup
 
 
 cdef Session attach_session(WorkerPool pool, Message *message, int index, Handler handler):
-    """The Session of a connection that the message asks for; frees the message if it cannot be made."""
+    """Make the Session of the connection that the message asks for. Frees the message if that fails."""
     cdef Session session
     try:
         session = new_session(pool, index, handler)
@@ -44,19 +44,19 @@ cdef Session attach_session(WorkerPool pool, Message *message, int index, Handle
 
 
 cdef int put_loaded(WorkerPool pool, int index, Message *message) except -1:
-    """Give the message, which makes a session, to a worker, whose load it is from now on."""
+    """Give a worker a message that makes a session, and count the session in the worker's load."""
     pool.put(index, message, False)
     InterlockedIncrement(&pool.native[index].load)
     return 0
 
 
 cdef int put_socket(WorkerPool pool, int index, Message *message, sock) except -1:
-    """So too, with a socket, which is the worker's from now on. If that fails, it stays its owner's."""
+    """As put_loaded(), with a socket, which the worker owns from now on. If this fails, it stays the caller's."""
     cdef SOCKET descriptor = descriptor_of(sock)
     if descriptor == INVALID_SOCKET:
         forget_message(message)
         raise ValueError("sock was closed while it was handed over")
-    if pool.life != RUNNING:    # making the Session may have run a finalizer, and that others' code
+    if pool.life != RUNNING:    # making the Session may have run a finalizer, and that may have closed the proactor
         forget_message(message)
         raise RuntimeError("the proactor is closed")
     cdef int error = iocp_claim(descriptor, pool.native[index].port, KEY_OPERATION)
@@ -90,8 +90,8 @@ cdef Message *connect_message(int family, tuple address) except NULL:
 
 
 cdef object taken_error(int number):
-    """Why a given socket cannot be had."""
+    """The OSError for a socket that a worker cannot take over."""
     cdef object error = system_error(number)
     if number != ERROR_INVALID_PARAMETER:
         return error
-    return OSError(number, f"{error.strerror} (a session or a listener has this descriptor already)", None, number)
+    return OSError(number, f"{error.strerror} (a session or a listener uses this descriptor already)", None, number)

@@ -1,12 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
-# What a noexcept function cannot raise goes to sys.unraisablehook alone. With a traceback of Cython's it would be
-# printed by sys.excepthook first, and a SystemExit, the hook's own too, would end the interpreter in a worker's thread.
+# An exception that a noexcept function cannot raise goes to sys.unraisablehook alone. If the next directive were True,
+# Cython would print it through sys.excepthook first, and a SystemExit, even one that the hook raises, would end the
+# interpreter from a worker's thread (PyErr_PrintEx()).
 # cython: unraisable_tracebacks=False
 """The Python-visible types of the native core. Use them through the package `iocpcore`.
 
-Ownership: a WorkerPool owns its workers' memory until nobody refers to it. A Listener, a Load and a handler own their
-structs; the pool keeps them as long as a worker may look at them.
-Threads: everything here runs under the GIL, but for the drivers, which give it up while a worker works.
+Ownership: a WorkerPool owns its workers' memory until nothing refers to the pool. A Listener, a Load and a handler own
+their structs. The pool keeps listeners and loads as long as a worker may use them; listeners and sessions keep their
+handler.
+Threads: everything here runs under the GIL, but the drivers release it while a worker runs.
 """
 import _socket as _csocket
 import _thread
@@ -81,11 +83,11 @@ from worker cimport worker_free, worker_init, worker_run, worker_turn
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
-    void PyErr_Restore(void *kind, void *value, void *traceback)    # takes a reference to each
+    void PyErr_Restore(void *kind, void *value, void *traceback)    # steals a reference to each
     void *PyException_GetTraceback(object error)
     bint PyFunction_Check(object function)
     bint PyMethod_Check(object method)
-    void *PyFunction_GetCode(object function)   # borrowed, as the next
+    void *PyFunction_GetCode(object function)   # this and the next two return borrowed references
     void *PyFunction_GetDefaults(object function)   # NULL: none
     void *PyMethod_Function(object method)
 
@@ -105,7 +107,7 @@ cdef extern from "Python.h":
 cdef extern from *:
     const unsigned int CYTHON_HEX_VERSION
 
-# Workers come back to Python by PyGILState_Ensure(), which knows the main interpreter only.
+# Workers take the GIL with PyGILState_Ensure(), which works with the main interpreter only.
 if PyInterpreterState_Get() != PyInterpreterState_Main():
     raise ImportError("iocpcore runs in the main interpreter only, not in a sub-interpreter")
 
@@ -113,7 +115,7 @@ compiler = iocp_compiler().decode()
 cython_version = f"{CYTHON_HEX_VERSION >> 24}.{CYTHON_HEX_VERSION >> 16 & 0xFFU}.{CYTHON_HEX_VERSION >> 8 & 0xFFU}"
 
 DRAIN = 1.0     # seconds close() gives sessions to finish
-MARGIN = 5.0    # seconds after that without progress until what is left is leaked
+MARGIN = 5.0    # seconds without progress, after the drain, until close() gives up and leaks the workers
 
 
 # The first line of each file says what it is about.

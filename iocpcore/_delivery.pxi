@@ -1,8 +1,8 @@
-# Delivery: what a batch has to tell handlers in Python, and the functions that were posted.
+# Delivery: calls the callbacks that are due after a batch, and the functions that were posted.
 #
-# Ownership: the native session holds one reference to its Session, from the moment both know each other until on_close
-# has returned.
-# Threads: each worker's own thread, attached; and the thread that closes, for workers that have ended.
+# Ownership: the native session holds one reference to its Session, from the moment both refer to each other until
+# on_close has returned.
+# Threads: each worker's own thread, with the GIL; and the thread that calls close(), for workers that have ended.
 
 cdef void attach(Worker *worker, Item *first) noexcept nogil:
     with gil:
@@ -20,7 +20,7 @@ cdef void deliver_all(Worker *worker, Item *first) noexcept:
     while session != NULL and not worker.abandoned:
         deliver(worker, session)
         if session.queue_bytes > RECEIVE_SIZE and not worker.abandoned:
-            # Before the next callback makes as much again: its bytes then take the place of these in memory.
+            # Send this data before the next callback makes as much again, so that its data reuses the memory of this.
             send_early(worker, session)
             drop_pinned(worker)
         session = <NativeSession *> session.item.next_call
@@ -40,7 +40,7 @@ cdef void drop_pinned(Worker *worker) noexcept:
 
 
 cdef void deliver_messages(Worker *worker) noexcept:
-    """Functions that were posted, and connections that never came to be."""
+    """Call the functions that were posted, and on_close for connections that were never made."""
     cdef Message *message = worker.python.head
     cdef Message *after
     worker.python.head = NULL
@@ -63,7 +63,7 @@ cdef void deliver_message(Worker *worker, int error, object what) noexcept:
         tell_closed(worker, session, system_error(error))
         return
     if error != 0:
-        return      # the proactor has closed before its turn came
+        return      # no posted function has an error so far: tell_refused() sets one for connect() and adopt() only
     pool, function, arguments = what
     enter(worker, POSTED, function)
     try:
@@ -74,7 +74,7 @@ cdef void deliver_message(Worker *worker, int error, object what) noexcept:
 
 
 cdef void failed(Worker *worker, WorkerPool pool, object error, str what, tuple arguments) noexcept:
-    """A callback has raised that. What it was is put together by the logger alone: a repr() may raise too."""
+    """A callback has raised this error. The logger alone formats `what`, for a repr() among its arguments may raise."""
     worker.stats.callback_errors += 1
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         pool.stop_because_of(error)
@@ -91,13 +91,13 @@ cdef void session_failed(Worker *worker, NativeSession *native, Session session,
         session.cause = error
         worker.now = iocp_now(worker.port)
         abort_session(worker, native, BY_EXCEPTION)
-        native.reason = BY_EXCEPTION    # also if the callback had closed or aborted it before
+        native.reason = BY_EXCEPTION    # even if the callback had closed or aborted the session before it raised
         native.error = WSAECONNABORTED
     failed(worker, pool, error, "%s of session %d with %s", (name, session.number, session.peername))
 
 
 cdef void deliver(Worker *worker, NativeSession *native) noexcept:
-    """What is due to this session, as far as its state still allows it."""
+    """Call the session's callbacks that are due, as far as its state still allows them."""
     cdef unsigned char due = native.item.calls
     cdef Session session
     native.item.calls = 0
@@ -124,14 +124,14 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
         native.python = NULL
         if not native.connected:
             warn_unheard(worker, session, native.error)
-        native.handler = &nobody.native     # its own goes with the Session; this session may have to wait for packets
+        native.handler = &nobody.native     # its own may go with the Session, while packets of this one are to come
         native.ops = &nobody.native.ops
         tell_closed(worker, session, error_of(native, session))
         Py_DECREF(session)
 
 
 cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
-    """Native session and Python object may know each other from now on."""
+    """Let the native session and its Session refer to each other. An accepted session gets its Session here."""
     cdef Session session
     cdef Listener listener
     try:
@@ -152,14 +152,14 @@ cdef void introduce_session(Worker *worker, NativeSession *native) noexcept:
 
 
 cdef inline void enter(Worker *worker, str name, object callee) noexcept:
-    """A callback begins. Until it has returned, a close() that waits in vain says so; and that it gets on."""
+    """A callback begins. It counts as progress for close(), which names it if it gives up before its return."""
     worker.stats.callbacks += 1
     worker.callback = <void *> name
     worker.callee = <void *> callee
 
 
 cdef void learn_names(Session session, SOCKET socket) noexcept:
-    """As far as it does not know them. After a reset the system may not know the peer's."""
+    """Fill in the addresses that the Session does not have yet. After a reset the system may not know the peer's."""
     cdef SOCKADDR_STORAGE name
     if session.own.sin6_family == 0:
         iocp_own_name(socket, &name)
@@ -172,7 +172,7 @@ cdef void learn_names(Session session, SOCKET socket) noexcept:
 
 
 cdef inline bint is_to_hear(NativeSession *native, Session session) noexcept:
-    """Of more than its end; not from close() or abort() on, though those may still be in the inbox."""
+    """May callbacks other than on_close be called? Not after close() or abort(), even if that is still in the inbox."""
     return native.state == OPEN and not session.leaving and not native.worker.abandoned
 
 
@@ -189,7 +189,7 @@ cdef inline void deliver_call(Worker *worker, NativeSession *native, Session ses
 
 
 cdef bytes input_of(Worker *worker, NativeSession *native):
-    """What has come, in one piece."""
+    """The received bytes, in one piece."""
     cdef Buffer *buffer = native.inbound
     cdef bytes data
     cdef char *to
@@ -222,10 +222,10 @@ cdef inline void deliver_data(Worker *worker, NativeSession *native, Session ses
 
 
 cdef object error_of(NativeSession *native, Session session):
-    """Why it ended; None if nothing was lost, or abort() was called."""
+    """The error for on_close; None if nothing was lost, or abort() was called."""
     cdef int number = native.error
     if number == 0 and not session.aborted and link_queued(session.link) > 0:
-        number = WSAECONNABORTED    # sent by another thread when it had just ended
+        number = WSAECONNABORTED    # another thread called send() when the session had just ended
     if number == 0:
         return None
     cdef object error = system_error(number)
@@ -237,7 +237,7 @@ cdef object error_of(NativeSession *native, Session session):
 cdef void tell_closed(Worker *worker, Session session, object error) noexcept:
     cdef object on_close = session.handler.on_close
     session.over = session.ending = True
-    session.cause = None    # it refers to the callback's frame, and that to the session
+    session.cause = None    # breaks a cycle: it refers to the callback's frame, and the frame to the session
     if on_close is not None:
         enter(worker, "on_close", session)
         try:

@@ -1,12 +1,12 @@
-# Drivers: what gives a proactor's workers their turns. Threads of their own, or the thread that calls poll().
+# Drivers give a proactor's workers their turns: in threads of their own, or in the thread that calls poll().
 #
 # Ownership: a driver holds the pool; a worker's thread holds its driver.
-# Threads: under the GIL, but for the loop of a worker's thread and for one turn of poll(), which give it up.
+# Threads: under the GIL, except the loop of a worker's thread and one turn of poll(), which run without it.
 
 
 @cython.internal
 cdef class Driver:
-    """What a proactor asks of its driver."""
+    """The calls that a proactor makes to its driver."""
     cdef WorkerPool pool
 
     cdef int start(self) except -1:
@@ -14,7 +14,7 @@ cdef class Driver:
         return 0
 
     cdef void claim(self) noexcept:
-        """This thread is the one that polls from now on, unless another is."""
+        """Make this thread the one that polls, unless another one is already."""
 
     cdef int own(self) except -1:
         """RuntimeError unless this thread may end the workers."""
@@ -25,19 +25,19 @@ cdef class Driver:
         return 0
 
     cdef unsigned int poll(self, double deadline) except? 0:
-        """Give the worker turns until something is done; how many packets."""
-        raise RuntimeError("a proactor with workers is not polled: workers=0 makes one that is")
+        """Give the worker turns until it has done something. Returns how many packets it had."""
+        raise RuntimeError("this proactor has worker threads and is not polled; make one with workers=0 to poll it")
 
     cdef bint run_to_the_end(self, Progress progress) except -1:
-        """Whether the workers have ended; False if they make no progress."""
+        """Wait until the workers have ended; False if they make no progress."""
         raise NotImplementedError
 
     cdef bint is_running(self, int index):
-        """Its thread has not ended. One that is polled has none."""
+        """Does the worker's thread still run? A polled worker has none."""
         return False
 
     cdef int here(self):
-        """The number of the worker in whose thread this is called, with the GIL and the worker's consent; else -1."""
+        """The number of the worker that this thread may act on at once, being in the worker's callback; else -1."""
         cdef int i
         cdef unsigned long thread = PyThread_get_thread_ident()
         for i in range(self.pool.count if self.pool.lives() else 0):
@@ -46,7 +46,7 @@ cdef class Driver:
         return -1
 
     cdef int worker_for_another(self):
-        """Of the callback we are in, else the one with the fewest sessions."""
+        """The worker for a new session: in a callback that callback's own, else the one with the fewest sessions."""
         cdef int here = self.here()
         return here if here >= 0 else self.pool.emptiest()
 
@@ -60,7 +60,7 @@ cdef class Driver:
 cdef class Threads(Driver):
     """Each worker has a thread, and gives itself its turns until it has ended."""
     cdef list threads
-    cdef set begun          # workers whose thread runs the loop, or has
+    cdef set begun          # numbers of the workers whose thread has entered the loop
 
     def __cinit__(self):
         self.threads = []
@@ -75,7 +75,7 @@ cdef class Threads(Driver):
         return 0
 
     def _run(self, int index):
-        """The body of a worker's thread. If close() came first, the workers are not ours to touch any more."""
+        """The body of a worker's thread. If close() came first, this thread must not touch the workers any more."""
         cdef Worker *worker = &self.pool.native[index]
         if self.pool.life != RUNNING:
             return
@@ -83,15 +83,15 @@ cdef class Threads(Driver):
         with nogil:
             worker_run(worker)
         if self.pool.process_id != iocp_process_id():
-            self.pool.raise_failure()   # it has ended by sys.exit()
+            self.pool.raise_failure()   # the callback has called sys.exit() in the child
             logging.getLogger("iocpcore").error(
                 "a callback that called fork() has returned in the child process: the proactor belongs to the parent")
 
     cdef bint run_to_the_end(self, Progress progress) except -1:
-        """Whether all that have begun have ended.
+        """Wait until all workers that have begun have ended; False if they make no progress.
 
-        Thread.join() does not tell: interrupted by a signal it takes the thread for dead. And a thread whose start()
-        was interrupted may still begin, to find that the proactor is closing.
+        Thread.join() cannot tell: if a signal interrupts it, it takes the thread for dead. A thread whose start() was
+        interrupted may still begin, but does nothing, because the proactor is closing.
         """
         cdef int i
         for i in sorted(self.begun):
@@ -113,9 +113,9 @@ cdef class Threads(Driver):
 @cython.internal
 @cython.final
 cdef class Polled(Driver):
-    """The only worker has its turns in poll(), in the first thread that listens or polls and in that one alone.
+    """The only worker has its turns in poll(), always in the same thread: the first that listens or polls.
 
-    Its `thread` is that thread from then on, also between two callbacks.
+    The worker's `thread` is that thread from then on, also between two callbacks.
     """
     cdef bint polling
     cdef unsigned long poller   # the system's number of the thread that polls
@@ -126,16 +126,18 @@ cdef class Polled(Driver):
             self.poller = PyThread_get_thread_native_id()
 
     cdef int own(self) except -1:
-        """This thread polls, and no other. Nor does another take over: the system's port may be bound to its thread."""
+        """RuntimeError unless this is the thread that polls. No other may take over: the system's port may be bound to
+        that thread."""
         self.pool.check(STOPPING)
         self.claim()
         if not self.polled_here():
-            ended = "" if self.poller_lives() else ", and ended without closing it"
-            raise RuntimeError(f"another thread polls this proactor{ended}")
+            ended = "" if self.poller_lives() else ", which has ended without closing it"
+            raise RuntimeError(f"this proactor is polled by another thread{ended}")
         return 0
 
     cdef bint polled_here(self) noexcept:
-        """Is this the thread that polls? Python's identity of one that has ended is given to the next."""
+        """Is this the thread that polls? Python's identity alone does not tell: a new thread may get that of an ended
+        one."""
         return (self.pool.native[0].thread == PyThread_get_thread_ident()
                 and self.poller == PyThread_get_thread_native_id())
 
@@ -147,7 +149,7 @@ cdef class Polled(Driver):
 
     cdef int check_driven(self) except -1:
         if self.pool.life < STOPPED and not self.poller_lives():
-            self.own()      # which raises
+            self.own()      # raises
         return 0
 
     cdef int here(self):
@@ -176,17 +178,17 @@ cdef class Polled(Driver):
             self.pool.raise_failure()
             self.pool.check(LEAKED)     # a callback may have forked
             while self.pool.is_broken(0) and not worker_over(&self.pool.native[0]):
-                self.turn(0)    # which ends what is there
+                self.turn(0)    # ends the sessions that are left
             self.pool.check_port(0)
             if (count > 0 or time.monotonic() >= deadline or self.pool.life >= STOPPING
                     or self.done_without_packets() != before):
                 break
         if self.pool.life < STOPPED:    # a callback may have closed us
-            iocp_submit(self.pool.native[0].port)   # the next poll may be long in coming
+            iocp_submit(self.pool.native[0].port)   # do not leave this to the next poll(), which may come much later
         return count
 
     cdef unsigned int turn(self, double seconds):
-        """At most a tenth of a second, so that signals are noticed."""
+        """One turn, for at most a tenth of a second, so that signals are noticed. Returns how many packets it had."""
         cdef DWORD milliseconds = <DWORD> (min(max(seconds, 0), 0.1) * 1000 + 0.999)
         cdef Worker *worker = &self.pool.native[0]
         cdef unsigned int count

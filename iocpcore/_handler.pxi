@@ -1,22 +1,25 @@
 # Handlers: what is done with a session's data, natively or by callbacks in Python.
 
 cdef class Handler:
-    """What is done with a session's data, natively: ECHO, DISCARD or a Load. It never takes the GIL.
+    """A native handler: ECHO, DISCARD or a Load. It never takes the GIL.
 
-    No base for handlers in Python: those are objects with callbacks, as Session describes them, of any class.
+    It is not a base class for handlers in Python. Those are objects of any class that have some of the callbacks that
+    Session describes.
     """
     cdef NativeHandler native
-    cdef void (*init)(NativeHandler *) noexcept nogil   # that makes another one like it; NULL: not of ECHO and DISCARD
+    cdef void (*init)(NativeHandler *) noexcept nogil   # makes another one like it; NULL: neither ECHO nor DISCARD
     cdef str name
 
     def __init__(self):
-        raise TypeError("native handlers are iocpcore.ECHO and iocpcore.DISCARD; others are objects with callbacks")
+        raise TypeError("the native handlers are iocpcore.ECHO and iocpcore.DISCARD; any other handler is an object "
+                        "with callbacks")
 
     def __repr__(self):
         return f"<iocpcore.{self.name}>"
 
 
-# Final: an instance of a subclass would be taken for a native handler. Cython's own `final` would rule out those below.
+# Python must not subclass it: an instance of such a class would be taken for a native handler. Cython's `final` would
+# forbid the subclasses below too.
 (<TypeObject *> Handler).tp_flags &= ~Py_TPFLAGS_BASETYPE
 
 
@@ -32,11 +35,12 @@ cdef Handler echo = native_handler(echo_init, "ECHO")           # sends back wha
 cdef Handler discard = native_handler(handler_init, "DISCARD")  # receives and forgets
 ECHO = echo
 DISCARD = discard
-cdef Handler nobody = native_handler(handler_init, "nobody")    # of a session whose handler was told that it is closed
+cdef Handler nobody = native_handler(handler_init, "nobody")    # the handler of a session from its on_close on
 
 
 cdef Handler as_native(object handler):
-    """The one of them that a user means by it, which lives as long as the module; None: it is something else."""
+    """If it is ECHO or DISCARD, or a copy made for a listener: the original, which lives as long as the module. Else
+    None."""
     if type(handler) is not Handler or (<Handler> handler).init == NULL:
         return None
     return echo if (<Handler> handler).init == echo_init else discard
@@ -47,14 +51,14 @@ cdef Handler as_native(object handler):
 CALLBACKS = {"on_connect": CALL_CONNECT, "on_receive": CALL_RECEIVE, "on_drain": CALL_DRAIN, "on_end": CALL_END,
              "on_shutdown": CALL_SHUTDOWN, "on_close": CALL_CLOSE}
 
-# What each is called with.
+# The arguments of each.
 cdef tuple ALONE = ("session",)
 ARGUMENTS = {**dict.fromkeys(CALLBACKS, ALONE), "on_receive": ("session", "data"), "on_close": ("session", "error")}
 
 
 @cython.final
 cdef class Callbacks(Handler):
-    """A user's handler: its callbacks as they were when it was given to us."""
+    """A user's handler: its callbacks as they were when it was passed to listen(), connect() or adopt()."""
     cdef object on_connect, on_receive, on_drain, on_end, on_shutdown, on_close
     cdef str kind       # the name of its type, for errors: its repr() is the user's code
 
@@ -66,12 +70,12 @@ def _warn_of_misspelt(handler):
         for meant in difflib.get_close_matches(name, CALLBACKS, 1, 0.8):
             if "disconnect" in name.lower():    # nearest to its opposite
                 meant = "on_close"
-            warnings.warn(f"the handler {type(handler).__name__} has {name}, which nobody will call: is {meant} "
-                          "meant?", stacklevel=1)
+            warnings.warn(f"the handler {type(handler).__name__} has {name}, which is never called: did you mean "
+                          f"{meant}?", stacklevel=1)
 
 
 cdef bint takes(object function, Py_ssize_t count):
-    """Does a function or method of Python's take so many arguments? False: not so, or it is something else."""
+    """Is it a function or method in Python that takes that many arguments?"""
     cdef Py_ssize_t least
     if PyMethod_Check(function):
         function = <object> PyMethod_Function(function)
@@ -80,7 +84,7 @@ cdef bint takes(object function, Py_ssize_t count):
         return False
     code = <object> PyFunction_GetCode(function)
     if code.co_kwonlyargcount > 0:
-        return False    # they may have defaults
+        return False    # they may have defaults: inspect.signature() tells
     least = code.co_argcount
     if PyFunction_GetDefaults(function) != NULL:
         least -= len(<object> PyFunction_GetDefaults(function))
@@ -88,9 +92,9 @@ cdef bint takes(object function, Py_ssize_t count):
 
 
 cdef str why_refuses(object callback, tuple arguments):
-    """Why it cannot be called with these, or None. One whose signature nobody can tell is taken at its word.
+    """Why it cannot be called with these arguments, or None: it can, or its signature is unknown.
 
-    What a decorator has wrapped is not asked: the wrapper is called.
+    Of a decorated function the wrapper's signature counts, because the wrapper is what is called.
     """
     if takes(callback, len(arguments)):
         return None
@@ -106,7 +110,8 @@ cdef str why_refuses(object callback, tuple arguments):
 
 
 cdef dict callbacks_of(object handler):
-    """By name, each asked for once. TypeError for one that cannot be called, or would do nothing when called."""
+    """{name: callback}; each attribute is read once. TypeError for a callback that cannot be called with its arguments,
+    or that would run nothing."""
     found = {}
     for name in CALLBACKS:
         callback = getattr(handler, name, None)
@@ -120,7 +125,8 @@ cdef dict callbacks_of(object handler):
 
 
 cdef Callbacks python_handler(object handler):
-    """TypeError if it has no callback at all, or a useless one. Its repr() is not asked: it may be long, or fail."""
+    """Make the Callbacks of a user's handler. TypeError if it has no callback, or a useless one. Messages name its type
+    and not its repr(), which may be long or raise."""
     cdef Callbacks made = Callbacks.__new__(Callbacks)
     kind = type(handler).__name__
     if isinstance(handler, type):
@@ -148,7 +154,7 @@ cdef Callbacks python_handler(object handler):
 
 
 cdef Handler handler_for(object handler, str caller, dict options):
-    """One that sessions can refer to, with these options."""
+    """Make the Handler that sessions refer to, with these options. caller: the method that an error names."""
     cdef Handler made
     if isinstance(handler, Load):
         raise TypeError("a Load connects by itself: see Load.start()")

@@ -1,14 +1,15 @@
 # Listeners as Python sees them, and how each gets the worker that accepts for it.
 #
-# Ownership: a Listener owns its native listener. Its proactor's pool keeps it as long as a worker may look at that.
-# Threads: under the GIL. Python's threads wait here for a worker; workers' own threads never do.
+# Ownership: a Listener owns its native listener. The pool keeps the Listener as long as a worker may use that.
+# Threads: under the GIL. listen() and close() wait here for the listener's worker. A callback waits for none of its own
+# proactor, in close() for none at all, and in listen() for one of another proactor.
 
 
 @cython.final
 cdef class Listener:
     """A listening socket with its accepts posted. Made by Proactor.listen().
 
-    address: (host, port) as bound; with IPv6 flow info and scope behind them.
+    address: the (host, port) that it is bound to; with IPv6 (host, port, flow info, scope id).
     """
     cdef NativeListener *native
     cdef readonly Proactor proactor
@@ -46,17 +47,20 @@ cdef class Listener:
 
     @property
     def port(self):
-        """The port it is bound to."""
+        """The port that it is bound to."""
         return self.address[1]
 
     def close(self):
         """close()
 
-        Accept no more. Connections that were accepted, or wait in the system's queue, are served; its sessions go on.
+        Stop accepting. Connections that were accepted already, or wait in the system's queue, are served; its sessions
+        go on.
 
-        When it returns the port is free; in a callback of another worker than the listener's, soon after. It waits for
-        that worker at most 5 seconds: RuntimeError if a callback keeps it for longer; it closes the listener then.
-        A socket that others share (`shared`) goes on listening there, and its queue is theirs.
+        When it returns the port is free; in a callback of another worker than the listener's, soon after. It waits at
+        most 5 seconds for the listener's worker. If a callback keeps that worker busy for longer, it raises
+        RuntimeError, and the worker closes the listener after the callback.
+        If others share the socket (`shared`), it goes on listening for them, and the connections in its queue are left
+        to them.
         """
         if self.proactor is None:
             return      # it never listened
@@ -73,14 +77,14 @@ cdef class Listener:
     def stats(self):
         """stats()
 
-        A frozen snapshot of its counters, a ListenerStats; in any thread, and after close()."""
+        A frozen snapshot of its counters, a ListenerStats. Works in any thread, and after close()."""
         return ListenerStats(
             accepted=iocp_read64(&self.native.accepted), refused=iocp_read64(&self.native.refused),
             sessions=iocp_read32(&self.native.limit.sessions),
             max_sessions=self.native.limit.most or None)
 
     cdef int error(self):
-        """Why it was not armed, or 0."""
+        """The error number with which arming it has failed, or 0."""
         cdef int error
         AcquireSRWLockExclusive(&self.native.worker.published_lock)
         error = self.native.error
@@ -88,7 +92,7 @@ cdef class Listener:
         return error
 
     cdef bint answered(self):
-        """Whoever waits for its worker goes on, though perhaps it has not had the GIL since."""
+        """Has its worker answered? Then the thread that waits for it goes on, once it gets the GIL."""
         cdef bint answered
         AcquireSRWLockExclusive(&self.native.worker.published_lock)
         answered = self.native.answered
@@ -96,29 +100,30 @@ cdef class Listener:
         return answered or self.proactor.pool.life == LEAKED
 
     cdef bint over(self):
-        """No worker will look at it again."""
+        """Will no worker use it again?"""
         return InterlockedCompareExchange(&self.native.holds, 0, 0) == 0
 
     # ---- getting a worker ----
 
     cdef object choose_serving(self, workers):
-        """The numbers of those that serve its sessions: a list that nobody else has."""
+        """The numbers of the workers that serve its sessions, in a new list."""
         cdef int i
         given = range(self.proactor.pool.count) if workers is None else workers
         if not isinstance(given, (list, tuple, range)):
             raise TypeError(f"workers must be a list of their numbers, not {type(workers).__name__}")
         serving = [whole("a worker's number", worker, 0, self.proactor.pool.count - 1) for worker in given]
         if not serving:
-            raise ValueError("workers must name at least one")
+            raise ValueError("workers must name at least one worker")
         for i in serving:
             self.native.serving[i // 64] |= <uint64_t> 1 << (i % 64)
         return serving
 
     cdef int arm(self, list serving, sock) except -1:
-        """Give it and its socket to a worker. If that fails before a worker has the socket, it stays its owner's."""
+        """Give it and its socket to a worker. If this fails before a worker has the socket, the caller still owns it.
+        """
         self.proactor.pool.keep(self)
-        self.proactor.pool.check(RUNNING)   # resolving takes its time; handlers and sockets may run others' code
-        # From here no Python runs, which could close the proactor or the socket, until a worker has both.
+        self.proactor.pool.check(RUNNING)   # again: resolving took time, and handlers and sockets may have run any code
+        # From here until a worker has both, no Python code runs that could close the proactor or the socket.
         self.native.socket = descriptor_of(sock)
         if self.native.socket == INVALID_SOCKET:
             raise ValueError("sock was closed while it was handed over")
@@ -146,7 +151,7 @@ cdef class Listener:
         return self.arm_there(sock)
 
     cdef int choose_worker(self, list serving) except -1:
-        """Which is to accept: in a callback the callback's own, else they take turns."""
+        """Choose the worker that accepts: in a callback that callback's own, else the workers take turns."""
         cdef int i = self.proactor.driver.here()
         if i < 0:
             i = serving[self.proactor.pool.next_alive(self.proactor.listened, serving)]
@@ -155,7 +160,7 @@ cdef class Listener:
         return 0
 
     cdef int arm_there(self, sock) except -1:
-        outer = _waiting.get(PyThread_get_thread_ident())   # if a signal's handler listens, while its thread does
+        outer = _waiting.get(PyThread_get_thread_ident())   # set if a signal handler interrupts a listen() and listens
         _waiting[PyThread_get_thread_ident()] = self
         try:
             self.put_unless_in_circle(sock)
@@ -170,8 +175,8 @@ cdef class Listener:
     cdef int put_unless_in_circle(self, sock) except -1:
         cdef Message *message
         if in_circle():
-            raise RuntimeError("this listen() would wait for ever: the worker that is to listen waits, in a "
-                               "callback's listen(), for the worker that this callback keeps busy")
+            raise RuntimeError("this listen() would wait for ever: the worker that is to listen is itself waiting for "
+                               "this thread, in a callback's listen()")
         message = message_about(do_listen, self.native)
         if message == NULL:
             raise MemoryError()
@@ -192,7 +197,7 @@ cdef class Listener:
         return 0
 
     cdef int unlisten(self) except -1:
-        """At once if this is the worker's own thread, else the worker is asked."""
+        """Stop listening: at once in the worker's own thread, else by a message to the worker."""
         cdef Message *message
         cdef Worker *worker = self.native.worker
         self.proactor.pool.check(LEAKED)
@@ -201,7 +206,7 @@ cdef class Listener:
             unlisten_here(worker, self.native, True)
             return 0
         if self.over():
-            return 0    # its worker has forgotten it; nobody may keep it any more, and a request would outlive it
+            return 0    # its worker has dropped it; perhaps nothing keeps it any more, and a message would outlive it
         message = message_about(do_unlisten, self.native)
         if message == NULL:
             raise MemoryError()
@@ -223,11 +228,11 @@ cdef bint is_over(one):
 
 # ---- waiting for a worker ----
 
-_waiting = {}   # threads in listen(): thread -> the listener whose worker they wait for
+_waiting = {}   # {thread in listen(): the listener that it waits for}
 
 
 cdef bint in_callback_of_any():
-    """Is this thread a worker's, of any proactor? Workers never wait for workers."""
+    """Is this thread in a callback of any proactor? close() does not wait there: no worker must wait for another."""
     cdef Proactor proactor
     for proactor in _live:
         if proactor.driver.in_callback():
@@ -236,7 +241,7 @@ cdef bint in_callback_of_any():
 
 
 cdef bint in_circle():
-    """Does this thread wait for a worker whose thread waits, perhaps through others, for this one?"""
+    """Would this listen() deadlock: does its worker wait in a listen(), perhaps through others, for this thread?"""
     cdef Listener listener
     cdef int step
     thread = PyThread_get_thread_ident()
@@ -244,20 +249,20 @@ cdef bint in_circle():
         listener = _waiting.get(thread)
         if listener is None or listener.answered():
             return False
-        thread = listener.native.worker.thread  # 0: it is not in a callback
+        thread = listener.native.worker.thread  # 0: the worker is not in a callback
         if thread == PyThread_get_thread_ident():
-            return step > 0     # else that one has ended, and we have its identity
+            return step > 0     # at step 0 the worker's thread has ended, and this one has its identity
     return False
 
 
 # ---- listening ----
 
 cdef object listening_error(int number):
-    """Why a listener was not armed."""
+    """The OSError for a listener that was not armed."""
     cdef object error = system_error(number)
     if number != ERROR_INVALID_PARAMETER:
         return error
-    return OSError(number, f"{error.strerror} (another listener, or a session, has the socket: listen with shared=True "
+    return OSError(number, f"{error.strerror} (another listener or a session uses the socket: listen with shared=True "
                    "in all processes and proactors that share it, each with a descriptor of its own)", None, number)
 
 

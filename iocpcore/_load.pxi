@@ -1,12 +1,12 @@
 # The native load client.
 
-# Every load sends from the same bytes. Random, so that bytes lost, doubled or exchanged show; laid out twice, so that
+# Every load sends this pattern. It is random, so that lost, doubled or swapped bytes show, and in memory twice, so that
 # a whole period can be read from any offset.
 cdef bytes PATTERN = random.Random(65521).randbytes(PATTERN_PERIOD) * 2
 
 
 cdef uint64_t latency_within(LoadRow *row, double share) noexcept:
-    """Nanoseconds within which that share of the echoes came."""
+    """The latency, in nanoseconds, that this share of the echoes did not exceed."""
     cdef uint64_t seen = 0
     cdef unsigned int bucket
     for bucket in range(<unsigned int> LATENCY_BUCKETS):
@@ -21,8 +21,10 @@ cdef class Load(Handler):
     """Load(connections=50, messages=1000, size=64, pipeline=1)\n--\n
     A native load client: connections that send messages and check every byte that an echo server returns.
 
-    connections: how many; messages: of each connection; size: bytes of a message, or (least, most) for random sizes;
-    pipeline: messages a connection sends before the first has come back.
+    - connections: how many.
+    - messages: how many each connection sends.
+    - size: bytes of a message, or (least, most) for random sizes.
+    - pipeline: how many messages a connection sends before the first has come back.
     """
     cdef NativeLoad load
     cdef int workers
@@ -57,15 +59,16 @@ cdef class Load(Handler):
     def start(self, Proactor proactor not None, host, port):
         """start(proactor, host, port)
 
-        Connect to the server, all connections at once, spread over the proactor's workers.
+        Open all connections to the server at once, spread over the proactor's workers.
 
-        Raises RuntimeError if it was started before, OSError if the host cannot be resolved.
+        Raises RuntimeError if the load was started before or the proactor is closed, OSError if the host cannot be
+        resolved.
         """
         cdef int worker
         self.check_not_started()
         proactor.pool.check(RUNNING)
         family, address = _resolve(host, port, 1, 0)
-        proactor.pool.check(RUNNING)    # resolving takes its time, also for another thread that starts this load
+        proactor.pool.check(RUNNING)    # again: resolving took time, in which another thread may have started the load
         self.check_not_started()
         self.workers = proactor.pool.count
         self.load.rows = <LoadRow *> calloc(self.workers, sizeof(LoadRow))
@@ -82,21 +85,22 @@ cdef class Load(Handler):
                 connect_native(proactor.pool, &self.native, i % self.workers, family, address)
                 begun += 1
         finally:
-            for _missing in range(begun, self.connections):    # those will never be
+            for _missing in range(begun, self.connections):    # these will never be made
                 load_over(&self.load)
 
     cdef int check_not_started(self) except -1:
         if self.native.load == NULL:
             raise RuntimeError("Load.__init__() was not called")
         if self.proactor is not None:
-            raise RuntimeError("a load can be started once")
+            raise RuntimeError("a load can be started only once")
         return 0
 
     def wait(self, timeout=None):
         """wait(timeout=None)
 
-        Until every connection is over, at most `timeout` seconds, or for ever; whether they are. False too if the
-        proactor was closed and some operation never ended: what is left in its hands will never be over.
+        Wait until every connection has ended, for at most `timeout` seconds; None: for ever. Returns whether all have.
+        It also returns False if the proactor was closed and had to leak operations that never end: their connections
+        will never end either. Raises RuntimeError if the load was not started.
         """
         if self.proactor is None:
             raise RuntimeError("the load was not started")
@@ -108,7 +112,7 @@ cdef class Load(Handler):
 
     @property
     def echoes(self):
-        """Messages that have come back whole, until now."""
+        """Messages that have come back whole so far."""
         cdef LoadRow total
         self.sum_rows(&total)
         return total.echoes
@@ -116,11 +120,13 @@ cdef class Load(Handler):
     def result(self):
         """result()
 
-        What happened so far: a dict.
+        The results so far, a dict:
 
-        connections, echoes, bytes (received), seconds (until the last echo), echoes_per_second, mismatches (connections
-        that returned a wrong byte), errors (connections that ended before all their messages came back), error (the
-        first one's text, or None), latency_us: p50, p99, p999, from a histogram with an error of 1.6 %.
+        - connections, echoes, bytes (received), seconds (until the last echo), echoes_per_second.
+        - mismatches: connections that returned a wrong byte.
+        - errors: connections that ended before all their messages came back; error: the text of the first one's error,
+          or None.
+        - latency_us: p50, p99 and p999 in microseconds, from a histogram with an error of 1.6 %.
         """
         cdef LoadRow total
         self.sum_rows(&total)
@@ -139,14 +145,14 @@ cdef class Load(Handler):
         }
 
     cdef bint over(self):
-        """No worker will look at it again."""
+        """Will no worker use it again?"""
         if not PyThread_acquire_lock(self.load.done, NOWAIT_LOCK):
             return False
         PyThread_release_lock(self.load.done)
         return True
 
     cdef void sum_rows(self, LoadRow *total):
-        """What all workers have counted until now."""
+        """Add up what all workers have counted so far."""
         cdef LoadRow *row
         cdef int i
         cdef unsigned int bucket

@@ -3,7 +3,7 @@
 # python/iocpcore/_options.py says what each means, its type and its unit. The defaults are those of handler_init(): a
 # native handler has them without Python.
 
-OPTION_BOUNDS = {   # the least and the most that each number may be
+OPTION_BOUNDS = {   # (least, most) of each number
     "keep_alive's idle": (1, 32767),
     "keep_alive's interval": (1, 32767),
     "keep_alive's probes": (1, 127),
@@ -25,7 +25,7 @@ cdef object keep_alive_of(Settings *settings):
 
 
 def option_defaults():
-    """{name: what a session has if nothing else is wanted}, as a user would give it."""
+    """{name: default}, each as a user would give it."""
     cdef Settings *settings = &discard.native.settings
     return {
         "idle_timeout": time_limit_of(settings.idle_timeout),
@@ -41,7 +41,7 @@ def option_defaults():
 
 
 cdef uint64_t time_limit(str name, object value) except? 0:
-    """Nanoseconds; 0 for None: never."""
+    """The limit in nanoseconds; 0 for None, which means never."""
     if value is None:
         return 0
     cdef uint64_t time = nanoseconds(name, value)
@@ -67,7 +67,7 @@ cdef int set_keep_alive(Settings *settings, object value) except -1:
 
 
 cdef int set_settings(Settings *settings, str caller, dict options) except -1:
-    """Those that are wanted, and for the rest the defaults. TypeError for a name that no option has."""
+    """Set the given options, and the defaults for the others. Raises TypeError for an unknown option."""
     wanted = option_defaults()
     for name in options:
         if name not in wanted:

@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
 """The four classic mistakes with a completion port, each made and avoided: the servers behind `iocpcore pitfalls`.
 
-An extension module of its own, in the raw calls: nothing here is a part of the core, and the core knows nothing of it.
-A scenario is a small server. `wrong` chooses its version; `stage` is the world around it: it makes the connections,
-whose other end is a plain socket, and hears the story. A scenario returns what its peer had to see, and what it saw.
-Ownership: memory that the kernel may write to is freed only where nothing is in flight any more. A scenario that raises
-leaves it to the end of its process.
+A separate extension module, written with the raw calls: nothing here is a part of the core, and the core does not use
+it. A scenario is a small server. `wrong` chooses its version; `stage` makes its connections, to peers that are plain
+sockets, and reports its steps. A scenario returns what its peer should see, and what the peer saw.
+Ownership: memory that the kernel may write to is freed only when no operation on it is in flight. If a scenario raises,
+its memory is left until its process ends.
 Threads: one, with the GIL: the process has nothing else to do.
 """
 from libc.stdlib cimport calloc, free
@@ -19,12 +19,12 @@ from iocp cimport (
 cdef enum:
     ROOM = 64               # bytes a Connection receives into
     MESSAGE = 4194304       # bytes: more than a system will hold for a peer that does not read
-    SOON = 10000            # milliseconds after which a packet that must come is given up
-    FOR_EVER = 1000         # ... and one that will never come
+    SOON = 10000            # milliseconds to wait for a packet that must come
+    FOR_EVER = 1000         # milliseconds to wait for a packet that never comes
 
 cdef enum PitfallKey:
     KEY_SOCKET = 1          # lpOverlapped is a Connection's
-    KEY_CLOSE               # posted: close the connection of this generation; the byte count says which
+    KEY_CLOSE               # posted: close the connection whose generation is the packet's byte count
 
 cdef struct Connection:
     OVERLAPPED overlapped   # first: a packet's pointer is the connection's
@@ -34,14 +34,14 @@ cdef struct Connection:
     char data[ROOM]
 
 
-# ---- the calls, with their errors as exceptions: here only the mistakes are to go wrong ----
+# ---- the calls, with their errors as exceptions: only the four mistakes may go wrong here ----
 
 cdef int pitfall_raise(str call, int error) except -1:
     raise OSError(error, f"{call}: {pitfall_error(error)}")
 
 
 cdef str pitfall_error(int error):
-    """The number, and the system's words where it has any."""
+    """The error's number, and the system's text for it if there is one."""
     cdef char text[512]
     iocp_error_text(error, text, sizeof(text))
     number = f"error {error}"
@@ -68,7 +68,7 @@ cdef void *pitfall_memory(size_t size) except NULL:
 
 
 cdef object pitfall_connect(object stage, HANDLE port, Connection *connection):
-    """A new connection, in this memory, on the port; the peer's socket."""
+    """Make a connection in this memory, and associate it with the port. Returns the peer's socket."""
     peer, descriptor = stage.connect()
     connection.socket = <SOCKET> <ULONG_PTR> descriptor
     if CreateIoCompletionPort(<HANDLE> <ULONG_PTR> connection.socket, port, KEY_SOCKET, 0) == NULL:
@@ -98,13 +98,13 @@ cdef int pitfall_send(SOCKET socket, OVERLAPPED *overlapped, char *data, size_t 
 
 
 cdef BOOL pitfall_dequeue(HANDLE port, OVERLAPPED_ENTRY *packet, DWORD milliseconds) noexcept:
-    """One packet; the dequeue's own result."""
+    """Dequeue one packet. Returns the result of the call."""
     cdef ULONG count = 0
     return GetQueuedCompletionStatusEx(port, packet, 1, &count, milliseconds, 0)
 
 
 cdef int pitfall_packet(HANDLE port, OVERLAPPED_ENTRY *packet) except -1:
-    """One packet, which must come."""
+    """Dequeue one packet; raise if none comes."""
     if not pitfall_dequeue(port, packet, SOON):
         pitfall_raise("GetQueuedCompletionStatusEx", <int> GetLastError())
     return 0
@@ -123,7 +123,7 @@ cdef str pitfall_text(bytes data):
 # ---- 1: freed in flight ----
 
 cdef tuple pitfall_use_after_free(bint wrong, object stage):
-    """A pool of one slot. A's is given to B; then A's receive ends, and its packet points to the slot."""
+    """A pool of one slot, which A has. It is given to B; then A's receive ends, and its packet points to the slot."""
     cdef HANDLE port = pitfall_port(stage)
     cdef Connection *slot = <Connection *> pitfall_memory(sizeof(Connection))
     cdef OVERLAPPED_ENTRY packet
@@ -168,7 +168,7 @@ cdef tuple pitfall_use_after_free(bint wrong, object stage):
 
 
 cdef int pitfall_late_order(HANDLE port, Connection *slot, object tell) except -1:
-    """Someone who still believes in A has it closed, by slot and generation."""
+    """Code that still refers to A asks to close it, by slot and generation."""
     cdef OVERLAPPED_ENTRY packet
     PostQueuedCompletionStatus(port, 1, KEY_CLOSE, NULL)
     pitfall_packet(port, &packet)
@@ -195,7 +195,7 @@ cdef int pitfall_echo(HANDLE port, Connection *connection) except -1:
 # ---- 2: a send's buffer is written to in flight ----
 
 cdef tuple pitfall_send_buffer(bint wrong, object stage):
-    """Two messages, of A's and of B's; the second is written while the first is in flight."""
+    """Two messages, one all A and one all B; the second is written while the first is in flight."""
     cdef HANDLE port = pitfall_port(stage)
     cdef Connection *connection = <Connection *> pitfall_memory(sizeof(Connection))
     cdef char *buffer = <char *> pitfall_memory(MESSAGE)
@@ -231,7 +231,7 @@ cdef tuple pitfall_send_buffer(bint wrong, object stage):
 
 
 cdef object pitfall_read_message(HANDLE port, object stage, object peer):
-    """Let the peer read and the send go on, by turns, until its packet has come; what the peer has read."""
+    """Let the peer read and the send go on, in turns, until its packet has come. Returns what the peer has read."""
     cdef OVERLAPPED_ENTRY packet
     sent = False
     received = bytearray()
@@ -282,11 +282,14 @@ cdef tuple pitfall_stale_overlapped(bint wrong, object stage):
 
 
 cdef int pitfall_first_receive(HANDLE port, Connection *connection, object stage, object peer) except -1:
-    """Where there are events, one ends this receive, and there is no packet: so says the lowest bit of hEvent."""
+    """Receive "one". On Windows an event tells of its end, and no packet: the lowest bit of hEvent asks for that.
+
+    Source: https://learn.microsoft.com/windows/win32/api/ioapiset/nf-ioapiset-getqueuedcompletionstatus
+    """
     cdef ULONG_PTR quiet = stage.event | 1
     cdef OVERLAPPED_ENTRY packet
     if stage.event:
-        # On Windows alone: its OVERLAPPED has two numbers, an offset of 8 bytes, and hEvent.
+        # On Windows alone: its OVERLAPPED is two numbers as long as a pointer, an offset of 8 bytes, and hEvent.
         memcpy(<char *> &connection.overlapped + 2 * sizeof(ULONG_PTR) + 8, &quiet, sizeof(quiet))
     pitfall_receive(connection)
     peer.sendall(b"one")
@@ -302,7 +305,7 @@ cdef int pitfall_first_receive(HANDLE port, Connection *connection, object stage
 
 
 cdef bint pitfall_all_sent(HANDLE port, unsigned int left, object tell) except -1:
-    """Wait for the send's packet; whether the server takes the message for sent, and goes back to receiving."""
+    """Wait for the send's packet. Returns whether the server takes the message for sent, and so receives again."""
     cdef OVERLAPPED_ENTRY packet
     cdef unsigned int length = left
     if not pitfall_dequeue(port, &packet, FOR_EVER):
@@ -321,7 +324,7 @@ cdef bint pitfall_all_sent(HANDLE port, unsigned int left, object tell) except -
 # ---- 4: the dequeue's result is not looked at ----
 
 cdef tuple pitfall_unchecked_dequeue(bint wrong, object stage):
-    """A desk that adds records of 3 bytes to a balance. A client pays 10, once, and its connection breaks."""
+    """A server that adds records of 3 bytes to a balance. A client pays 10, once, and its connection breaks."""
     cdef HANDLE port = pitfall_port(stage)
     cdef Connection *connection = <Connection *> pitfall_memory(sizeof(Connection))
     cdef OVERLAPPED_ENTRY packet
@@ -363,14 +366,14 @@ cdef tuple pitfall_unchecked_dequeue(bint wrong, object stage):
 
 
 cdef int pitfall_record(Connection *connection) except? -1:
-    """What the record in its buffer is worth."""
+    """The number that the record in its buffer adds."""
     return int(connection.data[:3])
 
 
 # ---- all of them ----
 
 def run(str name, bint wrong, stage):
-    """One scenario: (what its peer had to see, what it saw)."""
+    """Run one scenario. Returns what its peer should see, and what the peer saw."""
     if name == "use-after-free":
         return pitfall_use_after_free(wrong, stage)
     if name == "send-buffer":

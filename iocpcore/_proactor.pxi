@@ -7,15 +7,16 @@ cdef class Proactor:
     """Proactor(workers=1, backend=None, *, max_sessions=None, skip_on_success=True, drain=1.0)\n--\n
     Workers, each a thread with a completion port of its own, and their listeners and sessions.
 
-    - workers: threads, at most 256; 0: none, and poll() does the work.
+    - workers: how many threads, at most 256; 0: none, and poll() does the work.
     - backend: "auto", or one of backends(); None asks the environment variable IOCPCORE_BACKEND first.
-    - max_sessions: of all listeners together; see listen() for what becomes of those beyond it.
-    - skip_on_success: let operations that succeed at once do so without a packet, where the system can.
-    - drain: seconds that sessions have to finish when close() names none, as when a `with` ends.
+    - max_sessions: how many sessions all listeners together serve at a time; listen() says what happens beyond that.
+    - skip_on_success: let operations that succeed at once end without a completion packet, where the system can.
+    - drain: seconds that sessions have to finish in a close() without a `drain` of its own, as at the end of a `with`.
 
     Raises ValueError or TypeError for a bad argument, RuntimeError for a backend that cannot run here, OSError if the
-    system refuses a port. A context manager: leaving it closes. One that nobody has closed lives until the interpreter
-    ends, which closes it with a ResourceWarning: `python -X dev` shows that. A subclass calls this `__init__`.
+    system refuses a port. It is a context manager: leaving the `with` closes it. If nothing closes it, it lives until
+    the interpreter ends, and is closed then with a ResourceWarning, which `python -X dev` shows. A subclass must call
+    this `__init__`.
 
     Attributes: backend (its name), closing (close() was called, or a callback has stopped it).
     """
@@ -26,8 +27,8 @@ cdef class Proactor:
     cdef int threads
     cdef int listened
     cdef int posted
-    cdef uint64_t drain         # nanoseconds, of a close() that names none
-    cdef str leak               # what close() says if memory was leaked
+    cdef uint64_t drain         # nanoseconds, for a close() without a drain of its own
+    cdef str leak               # the error of a close() that has leaked memory
     cdef object __weakref__
 
     def __cinit__(self):
@@ -82,22 +83,22 @@ cdef class Proactor:
                when_full="wait", workers=None, **options)
 
         Accept connections for the handler. When it returns, the accepts are posted. With workers=0 the first thread
-        that calls listen() or poll() is the one that polls; in another thread listen() waits until that one polls.
+        that calls listen() or poll() is the one that polls; in any other thread listen() waits until that one polls.
 
         - handler: ECHO, DISCARD, or any object with some of the callbacks that Session describes.
         - host: an address or a name; None or "" is every address, IPv4 and IPv6.
         - port: 0 lets the system choose.
         - sock: a TCP socket without TLS that listens already, or is bound, instead of host and port. The listener owns
-          it and closes it: pass sock.dup() to keep yours. Another holder's duplicate goes on listening after that. On
-          Linux the socket becomes non-blocking for all its holders. SO_LINGER is switched off for its sessions, and
+          it and closes it: pass sock.dup() to keep yours. A duplicate of another holder goes on listening after that.
+          On Linux the socket becomes non-blocking for all its holders. SO_LINGER is switched off for its sessions, and
           stays as it is for the socket.
         - shared: other processes, or other proactors, listen on sock too. The system chooses which of them gets a
-          connection. On Windows all but one must say so. On Linux it decides only whether close() leaves the system's
-          queue to the others.
-        - backlog: how many connections the system holds until they are accepted; None: a number that suits the system.
-          Windows takes at most 200 if a number is given.
-        - max_sessions: how many sessions are served at a time.
-        - when_full: "wait", further connections are served when there is a place, or "refuse", they are closed at once.
+          connection. On Windows all but one of them must pass shared=True. On Linux it decides only whether close()
+          leaves the connections in the system's queue to the others.
+        - backlog: how many connections the system holds until they are accepted; None: SOMAXCONN, which suits the
+          system. Windows takes at most 200 if a number is given.
+        - max_sessions: how many sessions the listener serves at a time; None: no limit but the proactor's.
+        - when_full: "wait": further connections wait until a session has ended; "refuse": they are closed at once.
         - workers: the numbers of the workers that serve its sessions; None: all.
 
         The options of its sessions are those of `Options`.
@@ -116,9 +117,9 @@ cdef class Proactor:
         listener.native.shared = truth("shared", shared)
         listener.native.given = sock is not None
         if shared and sock is None:
-            raise ValueError("shared needs a sock")
+            raise ValueError("shared=True needs a sock")
         if sock is not None and (host, port) != ("127.0.0.1", 0):
-            raise ValueError("sock and host or port were given: a sock has its own address")
+            raise ValueError("pass either sock or host and port: sock has an address already")
         serving = listener.choose_serving(workers)
         if backlog is not None:
             backlog = whole("backlog", backlog, 1, 65535)
@@ -148,15 +149,15 @@ cdef class Proactor:
         Connect to a server; returns a Session at once. on_connect follows, or on_close with the error.
 
         - handler: any object with some of the callbacks that Session describes.
-        - host: an address or a name; resolving it takes its time here. None or "" is this machine.
+        - host: an address or a name, which is resolved in the calling thread. None or "" is this machine.
         - timeout: seconds for the attempt; None: the system's own.
-        - local_address: (host, port) to connect from; of IPv6 also (host, port, flow info, scope id). With port 0 the
-          system chooses, and lets connections to different servers share a port, where it can.
+        - local_address: (host, port) to connect from; with IPv6 also (host, port, flow info, scope id). With port 0 the
+          system chooses the port, and lets connections to different servers share one, where it can.
         - options: those of `Options`.
 
-        In a callback the session comes to that callback's worker.
+        In a callback, the session gets that callback's worker.
 
-        Raises OSError if a host cannot be resolved (socket.gaierror) or the local address cannot be had.
+        Raises OSError if a host cannot be resolved (socket.gaierror) or the local address cannot be used.
         Source: ConnectEx, https://learn.microsoft.com/windows/win32/api/mswsock/nc-mswsock-lpfn_connectex
         """
         self.pool.check(RUNNING)
@@ -178,26 +179,27 @@ cdef class Proactor:
     def adopt(self, handler, sock, **options):
         """adopt(handler, sock, **options)
 
-        Serve a connected socket that something else has accepted, or connected. It is ours from now on. Returns its
-        Session; on_connect follows. The options are those of `Options`. Of ECHO and DISCARD there is no Session: None
-        is returned, and there are no options.
+        Serve a connected socket that something else has accepted or connected. The proactor owns it from now on.
+        Returns its Session; on_connect follows. The options are those of `Options`. With ECHO or DISCARD there is no
+        Session: adopt() returns None, and takes no options.
 
-        If its peer has reset already, on_close tells so. SO_LINGER is switched off; whether it blocks stays as it is.
-        Raises ValueError if it is no connected TCP socket, or an ssl.SSLSocket: that would be served without its TLS;
-        OSError if the descriptor was given to a proactor already (a duplicate is another descriptor).
+        If the peer has reset the connection already, on_close has that error. SO_LINGER is switched off; whether the
+        socket blocks stays as it is. Raises ValueError if sock is no connected TCP socket, or is an ssl.SSLSocket,
+        which would be served without its TLS; OSError if its descriptor was given to a proactor already (a duplicate
+        is another descriptor).
         """
         self.pool.check(RUNNING)
         _check_tcp(sock)
         _check_connected(sock)
-        cdef Handler native = as_native(handler)    # lives as long as the module: nobody else keeps it for the session
+        cdef Handler native = as_native(handler)    # lives as long as the module: its session keeps no reference
         if native is None:
             native = handler_for(handler, "adopt", options)
         elif options:
-            raise TypeError("a native handler's adopted sessions have no options")
+            raise TypeError("adopt() takes no options for a native handler")
         cdef Message *message
         cdef Session session = None
         cdef int index
-        self.pool.check(RUNNING)    # the handler's attributes and the socket may have run others' code
+        self.pool.check(RUNNING)    # again: reading the handler's attributes and the socket may have run any code
         index = self.driver.worker_for_another()
         message = message_new(do_adopt)
         if message == NULL:
@@ -213,11 +215,12 @@ cdef class Proactor:
     def post(self, function, *args, worker=None):
         """post(function, *args, worker=None)
 
-        Call the function with these arguments in a worker's thread, soon. What one thread posts to one worker keeps
-        its order. worker: its number; None: in a callback the callback's own, else they take turns.
+        Call the function with these arguments in a worker's thread, soon. What one thread posts to one worker is called
+        in order. worker: the worker's number; None: in a callback that callback's own worker, else the workers take
+        turns.
 
-        What the function raises is logged. Raises RuntimeError if the proactor is closed; a function that was posted
-        before that is called, if need be by the thread that closes.
+        An exception of the function is logged. Raises RuntimeError if the proactor is closed. Functions that were
+        posted before that are still called, if need be by the thread that calls close().
         """
         cdef int index
         wrong = why_useless(function)
@@ -243,12 +246,13 @@ cdef class Proactor:
     def poll(self, timeout=None):
         """poll(timeout=None)
 
-        With workers=0: wait for packets at most `timeout` seconds, or for ever, handle them, and run the callbacks they
-        ask for. How many packets; 0: the time is over, or there was something to do without one.
+        With workers=0: wait for completion packets for at most `timeout` seconds (None: for ever), handle them, and run
+        the callbacks that are due. Returns how many packets there were; 0: the time is over, or something was done
+        without a packet.
 
-        Always from the same thread, the first that listened or polled, and not in a callback. Ctrl+C ends the wait.
-        Raises RuntimeError in another, and when the proactor is closed and all is over; OSError when the system's port
-        is broken, after all sessions have ended with that error.
+        Call it from the same thread each time, the first that listened or polled, and not in a callback. Ctrl+C ends
+        the wait. Raises RuntimeError in another thread, and when the proactor is closed and all its sessions have
+        ended; OSError when the system's port is broken, after all sessions have ended with that error.
         """
         cdef double deadline = INFINITY if timeout is None else after("timeout", timeout)
         self.pool.check(LEAKED)
@@ -270,21 +274,22 @@ cdef class Proactor:
     def close(self, drain=None):
         """close(drain=None)
 
-        Stop accepting, let sessions finish for `drain` seconds, abort what is left, end the workers. None: as many as
-        the constructor was given.
+        Stop accepting, give sessions `drain` seconds to finish, end those that are left, end the workers. None: the
+        constructor's drain.
 
-        - A session whose handler has on_shutdown is told, and goes on until the handler ends it.
-        - Another that is paused is waited for: what other threads send to it goes out, then resume() lets it finish.
-        - One that still connects is given up: only its on_close comes.
-        - All others finish: no callback but on_close comes any more. A session has finished when what it has queued is
+        - A session whose handler has on_shutdown gets that call, and goes on until the handler ends it.
+        - A paused session without on_shutdown goes on too: other threads may send to it, and resume() lets it finish.
+        - A session that still connects is given up: only its on_close comes.
+        - All other sessions finish: no callback but on_close comes any more. A session has finished when its queue is
           sent and its peer has ended too, or has not ended `linger` seconds after that.
 
-        When `drain` seconds are over, those with bytes unsent are aborted, and their on_close has a TimeoutError; the
-        others are closed. What is left to do then, such as many slow on_close, has the time that it takes. But after 5
-        seconds without progress close() gives up: memory that the system may still write to is leaked, and a
-        RuntimeError names the callback that has not returned, or says how many sessions have operations in flight.
-        It may be called again, and by several threads: the shortest drain counts. In a callback it returns at once.
-        What a callback has raised to stop the proactor (SystemExit, KeyboardInterrupt) is raised again here.
+        When `drain` seconds are over, sessions with bytes unsent are aborted, and their on_close has a TimeoutError;
+        the others are closed. The callbacks that are due then, perhaps many slow on_close, may take their time. But
+        after 5 seconds without progress close() gives up: it leaks the memory that the system may still write to, and
+        raises a RuntimeError that names the callback that has not returned, or says how many sessions have operations
+        in flight.
+        close() may be called again, and by several threads: the shortest drain counts. In a callback it returns at
+        once. If a callback has stopped the proactor by SystemExit or KeyboardInterrupt, close() raises that again.
         """
         cdef uint64_t time_to_drain = self.drain if drain is None else nanoseconds("drain", drain)
         self.pool.check(LEAKED)
@@ -305,7 +310,7 @@ cdef class Proactor:
         self.pool.raise_failure()
 
     cdef int let_go(self, bint ended) except -1:
-        """Of the workers, once they have ended or make no progress; for several threads that close."""
+        """Let go of the workers, which have ended or make no progress. Of several closing threads the first does it."""
         if self.pool.life < STOPPED:
             self.leak = held_up_by(self.driver, LEAVE_TIME / 1e9 if ended else MARGIN)
             self.pool.let_go(ended)
@@ -313,5 +318,5 @@ cdef class Proactor:
 
 
 cdef dict in_seconds(dict row):
-    """What the worker counts in nanoseconds, as Python has all times."""
+    """A worker's row for Python: times in seconds instead of nanoseconds."""
     return {**row, "callback_time": row["callback_time"] / 1e9}

@@ -1,8 +1,8 @@
-# Proactors that nobody has closed: a fork leaves them to the parent, and the interpreter's end closes them.
+# Proactors that are not closed: after a fork they stay the parent's, and the end of the interpreter closes them.
 #
 # Threads: under the GIL.
 
-_live = set()   # proactors that are not closed: without threads nothing else might hold one
+_live = set()   # proactors that are not closed: nothing else need refer to one that is polled
 
 
 def _after_fork():
@@ -17,7 +17,8 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef void warn_unclosed(Proactor proactor) noexcept:
-    """As of a socket. Where warnings are errors it is unraisable: the others are still to be closed."""
+    """A ResourceWarning, as for an unclosed socket. If warnings are errors, it goes to sys.unraisablehook, because the
+    other proactors must still be closed."""
     try:
         warnings.warn(f"unclosed proactor {proactor!r}", ResourceWarning, source=proactor)
     except BaseException as error:
@@ -26,7 +27,7 @@ cdef void warn_unclosed(Proactor proactor) noexcept:
 
 @atexit.register
 def _close_all():
-    """Workers are daemon threads: they must be gone before the interpreter is."""
+    """Close all proactors: their workers are daemon threads, which must end before the interpreter does."""
     cdef Proactor proactor
     for proactor in list(_live):
         if proactor.pool.process_id == iocp_process_id():
@@ -35,5 +36,5 @@ def _close_all():
             try:
                 proactor.close(0)
             except BaseException as error:
-                Py_INCREF(proactor)     # for ever: the system may still write to what it holds
-                log_error(error, "a proactor that was left open did not close", ())
+                Py_INCREF(proactor)     # never freed: the system may still write to memory that it owns
+                log_error(error, "a proactor that the program had left open could not be closed", ())

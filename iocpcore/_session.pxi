@@ -1,18 +1,18 @@
 # Sessions as Python sees them.
 #
 # Ownership: a Session holds its link, never the native session. The native session holds one reference to the Session,
-# from the moment both know each other until on_close has returned.
-# Threads: all of this under the GIL. Session's methods may be called in any thread: in the worker's own they act at
-# once, unless the inbox has something older; else they go through it.
+# from the moment both refer to each other until on_close has returned.
+# Threads: all of this under the GIL. A Session's methods may be called in any thread. In the worker's own thread they
+# act at once, unless the inbox has something older; in every other case they go through the inbox.
 
 
 class SessionClosed(ConnectionError):
-    """Sending on a session that has ended, or whose sending side was ended."""
-    __module__ = "iocpcore"     # where programs find it, and tracebacks say
+    """send() was called on a session that has ended, or after its end(), close() or abort()."""
+    __module__ = "iocpcore"     # where programs import it from; shown in tracebacks
 
 
 class SendLimitExceeded(BufferError):
-    """A session has `send_limit` bytes queued already."""
+    """send() was called on a session that has `send_limit` bytes queued already."""
     __module__ = "iocpcore"
 
 
@@ -23,23 +23,23 @@ cdef uint64_t sessions_made = 0     # by this process
 cdef class Session:
     """A connection. Made by listen(), connect() and adopt(); its methods may be called in any thread.
 
-    After its end too: only send() raises then, the others do nothing.
+    When it has ended, send() raises SessionClosed; end(), pause(), resume(), close() and abort() do nothing.
 
-    handler's callbacks, each optional: on_connect(session), on_receive(session, data), on_drain(session),
+    The callbacks of its handler, each optional: on_connect(session), on_receive(session, data), on_drain(session),
     on_end(session), on_shutdown(session), on_close(session, error).
 
-    on_shutdown comes once, when the proactor begins to close, to each session that is open then, paused or not; to one
-    that is accepted while it closes, right after its on_connect. A session whose handler has it goes on as before until
-    the handler ends it or the drain is over. Of several callbacks that are due at once the order is: on_connect,
-    on_receive, on_end, on_drain, on_shutdown, on_close.
+    on_shutdown comes once, when the proactor begins to close, to each session that is open then, paused or not. To a
+    session that is accepted while the proactor closes it comes after on_connect and the data that came with it. A
+    session whose handler has on_shutdown goes on as before until the handler ends it or the drain is over. If several
+    callbacks are due at once, their order is: on_connect, on_receive, on_end, on_drain, on_shutdown, on_close.
 
-    - data: the user's own, None at first.
-    - listener: which has accepted it; None if we connected, or adopted it.
+    - data: for your own use; None at first.
+    - listener: the Listener that accepted it; None if connect() or adopt() made it.
     """
     cdef WorkerPool pool
     cdef Link *link
     cdef Callbacks handler          # None once it is closed
-    cdef readonly Listener listener     # None if we connected, or adopted it
+    cdef readonly Listener listener     # None if connect() or adopt() made it
     cdef public object data             # the user's own
     cdef uint64_t number
     cdef size_t high_water
@@ -78,41 +78,41 @@ cdef class Session:
 
     @property
     def closing(self):
-        """It was closed or aborted, or it finishes, or has ended: no callback but on_close comes any more."""
+        """True once it was closed or aborted, is finishing, or has ended: no callback but on_close comes any more."""
         return self.leaving or self.is_closed() or link_finishes(self.link)
 
     @property
     def closed(self):
-        """Its on_close has been called, or is being called; or its proactor has gone."""
+        """True from its on_close on, and once its proactor has ended."""
         return self.is_closed()
 
     @property
     def peername(self):
-        """The peer's (host, port), with IPv6 flow info and scope behind them; None if it is not known: of a socket
-        given to adopt() after its peer had reset."""
+        """The peer's (host, port), with IPv6 (host, port, flow info, scope id). None if it is not known, as with a
+        socket that was given to adopt() after its peer had reset it."""
         return address_of(&self.peer)
 
     @property
     def sockname(self):
-        """Our own (host, port), as peername; None before it is connected."""
+        """Our own address, in the form of peername; None before the session is connected."""
         return address_of(&self.own)
 
     @property
     def unsent(self):
-        """Bytes that send() has taken and the system has not. In on_close: those that will never be sent."""
+        """Bytes that send() has taken, but the system has not. In on_close: the bytes that will never be sent."""
         return link_queued(self.link)
 
     @cython.binding(False)  # the interpreter has a shorter way to plain methods of C
     def send(self, data):
         """send($self, data)\n--\n
-        Queue bytes for sending; order is the order of the calls, those of other threads included. True, or False if
-        more than `high_water` bytes are queued now: then on_drain will be called once `low_water` are left.
+        Queue bytes for sending, in the order of the calls, whichever threads make them. Returns False if more than
+        `high_water` bytes are queued now, else True. After a False, on_drain is called once `low_water` bytes are left.
 
-        data: any contiguous buffer. A bytes object of more than 16 KiB is referred to until it is sent; others are
-        copied, and may be changed at once. Of nothing nothing is sent.
+        data: any contiguous buffer. A bytes object of more than 16 KiB is referred to until it is sent. All other data
+        is copied, so that its buffer may be changed at once. Empty data sends nothing.
 
-        Raises SessionClosed if the session has ended, or end() or close() was called; SendLimitExceeded if `send_limit`
-        bytes are queued already. What is still queued when a connection breaks is counted by `unsent`.
+        Raises SessionClosed if the session has ended, or end(), close() or abort() was called; SendLimitExceeded if
+        `send_limit` bytes are queued already. `unsent` counts the bytes that are still queued when a connection breaks.
         Source: WSASend, https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsasend
         """
         cdef Py_buffer view
@@ -127,8 +127,8 @@ cdef class Session:
     def set_water_marks(self, high, low=None):
         """set_water_marks(high, low=None)
 
-        For this session, as high_water and low_water of `Options`, in bytes; low: None is a quarter of high.
-        high may be 0: whatever is queued is too much, as asyncio's transports have it.
+        Set this session's high_water and low_water, in bytes (see `Options`). low: None is a quarter of high. With
+        high=0 any queued byte is too much, as in asyncio's transports.
         """
         cdef uint64_t high_water = whole("high", high, 0, QUEUE_MOST)
         cdef uint64_t low_water = high_water // 4 if low is None else whole("low", low, 0, high_water)
@@ -138,21 +138,21 @@ cdef class Session:
     def end(self):
         """end()
 
-        Finish sending when what is queued has gone; receiving goes on. The peer sees the end of the stream."""
+        End the sending side when the queue is sent: the peer sees the end of the stream. Receiving goes on."""
         self.ask(request_end)
         self.ending = True
 
     def pause(self):
         """pause()
 
-        No on_receive and no on_end until resume(): what the peer sends meanwhile waits, and makes it wait. Nobody
-        looks whether it has reset the connection either, until resume() or a send(); with idle_timeout a session that
-        stays paused ends all the same."""
+        Stop receiving: no on_receive and no on_end come until resume(). What the peer sends meanwhile waits in the
+        system, and when that is full the peer has to wait. A reset by the peer is not noticed either, until resume() or
+        a send(). An idle_timeout does end a session that stays paused."""
         cdef Worker *worker = self.native_worker()
         cdef NativeSession *native = NULL
         if self.paused:
             return
-        # In a callback at once, whatever the inbox holds: what comes next, the peer's end too, has to wait.
+        # In a callback it acts at once, whatever the inbox holds: data and the peer's end, even if next, have to wait.
         if worker != NULL and worker.thread == PyThread_get_thread_ident():
             native = session_resolve(worker, self.link.slot, self.link.generation)
         if native != NULL:
@@ -172,35 +172,36 @@ cdef class Session:
     def close(self):
         """close()
 
-        Send what is queued, end, wait for the peer's end at most `linger` seconds, close. Only on_close comes now.
+        Send what is queued, end the sending side, wait for the peer's end at most `linger` seconds, then close. No
+        callback but on_close comes any more.
 
-        While it still connects and nothing is queued, the attempt is given up."""
+        While the session still connects and nothing is queued, the attempt is given up."""
         self.ask(request_close)
         self.ending = self.leaving = True
 
     def abort(self):
         """abort()
 
-        Close at once; the peer sees a reset, and what is queued is lost. on_close has no error then, for the loss was
-        asked for; `unsent` says how much it was."""
+        Close at once: the peer sees a reset, and queued bytes are lost. on_close has no error, because you asked for
+        the loss; `unsent` says how many bytes it was."""
         self.ask(request_abort)
         self.ending = self.leaving = self.aborted = True
 
     def stats(self):
         """stats()
 
-        A frozen snapshot of its counters, a SessionStats; in any thread, and after its end."""
+        A frozen snapshot of its counters, a SessionStats. Works in any thread, and after its end."""
         return SessionStats(
             bytes_received=link_received(self.link), bytes_sent=link_sent(self.link),
             bytes_queued=link_queued(self.link))
 
-    # ---- how ----
+    # ---- inside ----
 
     cdef bint is_closed(self) noexcept:
         return self.over or self.pool.life >= STOPPED
 
     cdef Worker *native_worker(self) except? NULL:
-        """NULL if it has gone."""
+        """NULL if the session or its proactor has ended. RuntimeError in a forked child."""
         if self.is_closed():
             return NULL
         if self.pool.life == PARENTS:
@@ -208,7 +209,7 @@ cdef class Session:
         return &self.pool.native[self.worker]
 
     cdef NativeSession *here(self, Worker *worker) noexcept:
-        """The native session, or NULL: this thread must go through the inbox, or it has gone."""
+        """The native session, if this thread may act on it at once. NULL: go through the inbox, or it has ended."""
         if worker.thread != PyThread_get_thread_ident():
             return NULL
         if not inbox_is_empty(worker):
@@ -221,11 +222,11 @@ cdef class Session:
         cdef NativeSession *native
         cdef size_t queued
         if self.ending or worker == NULL or link_finishes(self.link):
-            raise SessionClosed(f"{self!r} takes no more to send")
+            raise SessionClosed(f"{self!r} no longer takes data to send")
         settings = &self.handler.native.settings
         queued = link_queued(self.link)
         if settings.send_limit != 0 and queued >= settings.send_limit:
-            raise SendLimitExceeded(f"{self!r} has {queued} bytes queued")
+            raise SendLimitExceeded(f"{self!r} has {queued} bytes queued, and a send_limit of {settings.send_limit}")
         if length == 0:
             return iocp_read32(&self.link.above) == 0
         native = self.here(worker)
@@ -276,7 +277,7 @@ cdef class Session:
             Py_DECREF(<object> pinned)
         free(message.buffer)
         self.not_taken(worker, message)
-        raise SessionClosed(f"{self!r} takes no more to send")
+        raise SessionClosed(f"{self!r} no longer takes data to send")
 
     cdef Message *message(self, bint (*run)(Worker *, Message *) noexcept nogil) except NULL:
         cdef Message *message = message_new(run)
@@ -286,7 +287,7 @@ cdef class Session:
         return message
 
     cdef int ask(self, void (*request)(Worker *, NativeSession *) noexcept nogil) except -1:
-        """The worker, to do that; nothing if the session has gone."""
+        """Make a request to the worker, at once or through the inbox. Does nothing if the session has ended."""
         cdef Worker *worker = self.native_worker()
         cdef NativeSession *native
         cdef Message *message
@@ -294,7 +295,7 @@ cdef class Session:
             return 0
         native = self.here(worker)
         if native != NULL:
-            worker.now = iocp_now(worker.port)      # a callback may have lasted long, or the poll before it be long ago
+            worker.now = iocp_now(worker.port)      # the callback may have run for long, or the last poll be long ago
             session_do(worker, native, request)
             return 0
         message = self.message(do_request)
@@ -306,7 +307,8 @@ cdef class Session:
         return 0
 
     cdef int not_taken(self, Worker *worker, Message *message) except -1:
-        """By the worker: MemoryError, unless it has ended, and with it the session."""
+        """The worker has not taken the message: free it. MemoryError, unless the worker, and so the session, has ended.
+        """
         cdef bint ended = inbox_is_shut(worker)
         message_free(message)
         if not ended and not self.pool.is_broken(self.worker):

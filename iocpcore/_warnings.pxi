@@ -1,23 +1,23 @@
-# Warnings in the log "iocpcore": what the steps have counted (warn.pxd), in words.
+# Warnings in the log "iocpcore", of the troubles that the steps have counted (warn.pxd).
 #
-# Threads: under the GIL. A log handler may block, raise, fork, or close the proactor: what was told is marked before,
-# and the worker may have ended when it returns.
+# Threads: under the GIL. A log handler may block, raise, fork, or close the proactor. So a warning is marked as told
+# before it is logged, and when the log handler returns the worker may have ended.
 
 WARNED_EVERY = WARN_PERIOD / 1e9    # seconds between two warnings of the same trouble
 
 cdef tuple TROUBLE_TEXTS = (    # by enum Trouble
     "worker %(worker)d cannot take new connections, which wait until it can: %(error)s",
-    "worker %(worker)d cannot connect, for want of descriptors or memory: %(error)s",
-    "nobody was told that a connection to %(peer)s failed: %(error)s; its handler has no on_close",
+    "worker %(worker)d cannot connect: out of descriptors or memory: %(error)s",
+    "a connection to %(peer)s failed: %(error)s; its handler has no on_close to tell it to",
     "worker %(worker)d cannot wait for completions any more, and has ended its sessions: %(error)s",
     "worker %(worker)d is behind: more than 100,000 calls of other threads (send, connect, post) wait for it, or more "
-    "than 64 MiB, or one for more than 5 seconds; a callback or a rare poll() keeps it, or it is given more than it "
-    "can do",
+    "than 64 MiB, or one for more than 5 seconds; a callback blocks it, poll() is called too rarely, or it gets more "
+    "than it can handle",
 )
 
 
 cdef void tell_warnings(Worker *worker) noexcept:
-    """Log those that are due, and see when others will be; in the worker's thread."""
+    """In the worker's thread: log the warnings that are due, and note when the next one will be."""
     cdef uint64_t now = worker.now
     cdef uint64_t due
     cdef Warning *warning
@@ -37,7 +37,7 @@ cdef void tell_warnings(Worker *worker) noexcept:
 
 
 cdef void tell_warning(Worker *worker, int trouble, uint64_t now) noexcept:
-    """Log that, whose time has come."""
+    """Log a warning that is due."""
     cdef Warning *warning = warning_of(worker, trouble)
     cdef LONG number_of_worker = iocp_read32(&warning.worker)
     cdef sockaddr_in6 peer = worker.peers[number_of_worker].unheard
@@ -52,7 +52,7 @@ cdef void tell_warning(Worker *worker, int trouble, uint64_t now) noexcept:
         logging.getLogger("iocpcore").log(logging.ERROR if trouble == TROUBLE_DEQUEUE else logging.WARNING, text, {
             "worker": number_of_worker, "count": count, "peer": peer_text(address_of(&peer)),
             "error": None if number == 0 else system_error(number)})
-    except KeyboardInterrupt:   # Ctrl+C while the log was written: whatever this thread does next sees it
+    except KeyboardInterrupt:   # Ctrl+C during the logging: raise it again in what this thread runs next
         _thread.interrupt_main()
 
 
@@ -61,16 +61,16 @@ cdef str peer_text(address):
 
 
 cdef void warn_of_backlog(Worker *worker) noexcept:
-    """Another thread has put something in: if that is too much, it is the one that can still say so.
+    """Called in the thread that has filled the inbox: if that is too full, warn here, for the worker may be blocked.
 
-    The last thing to be done: while the log is written, others may close the proactor.
+    This must be the caller's last step: during the logging other threads may close the proactor.
     """
     cdef uint64_t now
     if iocp_read32(&worker.inbox.overdue) != OVERDUE:
         return
     now = iocp_now(worker.port)
     if warning_due(worker, warning_of(worker, TROUBLE_INBOX), now) > now:
-        return      # the worker will, when it comes to its inbox
+        return      # not due yet: the worker warns when it comes to its inbox
     if InterlockedCompareExchange(&worker.inbox.overdue, OVERDUE_TOLD, OVERDUE) == OVERDUE:
         InterlockedExchange(&warning_of(worker, TROUBLE_INBOX).worker, worker.index)
         InterlockedExchangeAdd64(&warning_of(worker, TROUBLE_INBOX).count, 1)
@@ -78,7 +78,8 @@ cdef void warn_of_backlog(Worker *worker) noexcept:
 
 
 cdef void warn_unheard(Worker *worker, Session session, int error) noexcept:
-    """A connection never came to be: is that an error which its handler, without an on_close, is not told?"""
+    """A connection was never made: count a warning if there is an error and the handler has no on_close to be told it.
+    """
     if error != 0 and session.handler.on_close is None and not session.leaving and not worker.closing:
         worker.unheard = session.peer
         report_trouble(worker, TROUBLE_UNHEARD, error)

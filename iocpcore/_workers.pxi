@@ -1,39 +1,40 @@
-# The workers of a proactor as Python's part has them: their memory, where their life is, and the way to their inboxes.
+# The workers of a proactor, as Python sees them: their memory, the state of their life, and the way to their inboxes.
 #
-# Ownership: a WorkerPool owns the workers' structs until nobody refers to the pool. Whoever looks at a worker holds the
-# pool: its Proactor, its threads, each Listener, Load and Session. So a pointer to a worker never dangles. A worker
-# that has ended has its inbox shut, no session in its table, and its last statistics published. What its sessions and
-# operations needed was freed then. If some of that is still in use, the pool and all that it keeps are leaked on
-# purpose.
+# Ownership: a WorkerPool owns the workers' structs until nothing refers to the pool. Each object that uses a worker
+# holds the pool: its Proactor, its threads, each Listener, Load and Session. So a pointer to a worker never dangles. A
+# worker that has ended has shut its inbox, has no session in its table, and has published its last statistics. The
+# memory of its sessions and operations was freed then. If some of that memory is still in use, the pool and all that it
+# keeps are leaked on purpose.
 # Threads: under the GIL.
 
 
-# What is refused in one state is refused in those after it, from RUNNING on.
+# From RUNNING on, a call that is refused in one state is refused in the later ones too.
 cdef enum Life:
     UNMADE      # Proactor.__init__() was not called
-    PARENTS     # this process was forked by the one that has made them
+    PARENTS     # the parent process has made them; this is a forked child
     RUNNING
     STOPPING    # close() was called, or a callback has raised SystemExit or KeyboardInterrupt
-    STOPPED     # they have ended
-    LEAKED      # close() has given up: the system may still write to their memory, or a thread still run
+    STOPPED     # the workers have ended
+    LEAKED      # close() has given up: the system may still write to their memory, or a thread may still run
 
 
 @cython.internal
 @cython.final
 cdef class WorkerPool:
-    """The workers of a proactor, and where their life is."""
+    """The workers of a proactor, and the state of their life."""
     cdef Worker *native
-    cdef PyThread_type_lock *ended  # one a worker; several threads may wait for it in close()
+    cdef PyThread_type_lock *ended  # one for each worker; several threads may wait for it in close()
     cdef int count
     cdef Life life
-    cdef long process_id    # which has made them
-    cdef list kept          # listeners and loads that workers may look at
-    cdef Py_ssize_t kept_enough     # of them, to see which are over
-    cdef object failure     # what a callback has raised to stop us
+    cdef long process_id    # of the process that has made them
+    cdef list kept          # listeners and loads that workers may use
+    cdef Py_ssize_t kept_enough     # the length of `kept` at which those that are over are dropped
+    cdef object failure     # SystemExit or KeyboardInterrupt of a callback, until it is raised again
 
     def __dealloc__(self):
-        # Threads hold a reference, so there are none. Workers that have not stopped are not touched: nobody has closed
-        # them. In a child they are the parent's; at the interpreter's end what they refer to may be gone.
+        # Worker threads hold a reference, so none is left. Workers that have not stopped are left as they are: they
+        # were never closed. In a forked child they are the parent's; at the interpreter's end the objects that they
+        # refer to may be gone.
         cdef int i
         if self.life != STOPPED:
             return
@@ -47,7 +48,7 @@ cdef class WorkerPool:
         cdef int i
         self.process_id = iocp_process_id()
         self.kept = []
-        self.life = STOPPED     # until all are made
+        self.life = STOPPED     # until all workers are made
         self.native = <Worker *> calloc(count, sizeof(Worker))
         self.ended = <PyThread_type_lock *> calloc(count, sizeof(PyThread_type_lock))
         if self.native == NULL or self.ended == NULL:
@@ -76,7 +77,7 @@ cdef class WorkerPool:
     # ---- may this be done now? ----
 
     cdef int check(self, Life latest) except -1:
-        """RuntimeError unless they are this process's, and their life is not beyond that state."""
+        """RuntimeError if they are another process's, or their life is beyond the state `latest`."""
         if self.life == UNMADE:
             raise RuntimeError("Proactor.__init__() was not called")
         if self.process_id != iocp_process_id():    # asked of the system: Python is not told of every fork
@@ -86,22 +87,24 @@ cdef class WorkerPool:
         return 0
 
     cdef bint lives(self) noexcept:
-        """They may be used, or are still to end."""
+        """Are they running, or stopping?"""
         return self.life == RUNNING or self.life == STOPPING
 
     cdef bint is_broken(self, int index):
         return self.native[index].broken != NOT_BROKEN
 
     cdef int check_port(self, int index) except -1:
-        """Its worker's port is not broken: else the error with which its sessions have ended."""
+        """If the worker's port is broken, raise the error with which its sessions have ended."""
         if self.is_broken(index):
             raise system_error(self.native[index].broken_by)
         return 0
 
-    # ---- what they are given ----
+    # ---- messages to them, and objects that they use ----
 
     cdef int put(self, int index, Message *message, bint closed_is_fine) except -1:
-        """Give the message to a worker."""
+        """Give the message to a worker. If it cannot take it, free the message, and raise the reason.
+
+        closed_is_fine: raise nothing if the worker has ended, or its port is broken."""
         self.check(LEAKED)
         if (closed_is_fine or self.life == RUNNING) and inbox_put(&self.native[index], message):
             return 0
@@ -116,7 +119,7 @@ cdef class WorkerPool:
         return 0
 
     cdef int keep(self, kept) except -1:
-        """Workers will refer to it. At times, let go of those that are over."""
+        """Keep an object that workers will use. From time to time, drop those that are over."""
         if len(self.kept) >= self.kept_enough:
             self.forget_over()
             self.kept_enough = 2 * len(self.kept) + 16
@@ -124,14 +127,15 @@ cdef class WorkerPool:
         return 0
 
     cdef int forget_over(self) except -1:
-        """The GIL is not given up in between: nobody else adds one that would be lost."""
+        """Drop the objects that are over. The GIL is held meanwhile: no other thread can add one that would be lost."""
         self.kept = [one for one in self.kept if not is_over(one)]
         return 0
 
-    # ---- whose turn it is ----
+    # ---- choosing a worker ----
 
     cdef int next_alive(self, int turn, list numbers) except -1:
-        """The place of the worker whose turn it is, in the list or among all. One with a broken port is passed over."""
+        """The index of the worker whose turn it is: in the list, or among all workers if that is None. Workers with a
+        broken port are skipped."""
         cdef int i, at
         cdef int count = self.count if numbers is None else <int> len(numbers)
         for i in range(count):
@@ -148,10 +152,10 @@ cdef class WorkerPool:
                 best = i
         return best
 
-    # ---- what they have done ----
+    # ---- statistics ----
 
     cdef StatsRow row(self, int index):
-        """What the worker has published last."""
+        """The statistics that the worker has published last."""
         cdef StatsRow row
         AcquireSRWLockExclusive(&self.native[index].published_lock)
         row = self.native[index].published
@@ -165,18 +169,18 @@ cdef class WorkerPool:
     # ---- their end ----
 
     cdef void stop_because_of(self, error) noexcept:
-        """A callback has raised what ends programs. Who waits for us will raise it."""
+        """A callback has raised SystemExit or KeyboardInterrupt. The thread that waits for us will raise it again."""
         cdef int i
         if self.failure is None:
             self.failure = error
         if not self.lives():
-            return      # they were left behind, or are being freed, or are the parent's
+            return      # they were leaked, or are being freed, or are the parent's
         self.life = STOPPING
         for i in range(self.count):
             inbox_ask_to_close(&self.native[i], 0)
 
     cdef void leave_to_parent(self) noexcept:
-        """We are a forked child: what the parent's workers do is not to be done twice."""
+        """In a forked child: leave the workers to the parent, so that nothing is done twice."""
         cdef int i
         if not self.lives():
             return
@@ -198,18 +202,18 @@ cdef class WorkerPool:
         return 0
 
     cdef int let_go(self, bint ended) except -1:
-        """Once: free what the workers have; leak it if they have not ended."""
+        """Called once: free the workers' memory; leak it if they have not ended."""
         self.life = STOPPED
         if ended and self.free_each():
             self.kept.clear()
             return 0
-        Py_INCREF(self)     # for ever: what never ended may still refer to all this
+        Py_INCREF(self)     # never freed: operations or threads that have not ended may still refer to its memory
         if not (ended and self.any_broken()):
             self.life = LEAKED
         return 0
 
     cdef bint free_each(self):
-        """Whether nothing had to be left behind. Calls who has not been told yet."""
+        """Free each worker's memory, after the callbacks that are still due. False if some memory had to be leaked."""
         cdef int i
         cdef bint drained = True
         for i in range(self.count):
@@ -217,7 +221,7 @@ cdef class WorkerPool:
         return drained
 
     cdef bint any_broken(self):
-        """Then the log has said that not all ended."""
+        """Is a port broken? If so, the log has already said that its sessions were ended."""
         cdef int i
         for i in range(self.count):
             if self.is_broken(i):
@@ -226,7 +230,7 @@ cdef class WorkerPool:
 
 
 cdef int forget_message(Message *message) except -1:
-    """One that no worker has taken."""
+    """Free a message that no worker has taken, and its reference to a Python object."""
     cdef void *python = message.python
     message_free(message)
     if python != NULL:

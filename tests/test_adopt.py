@@ -193,7 +193,7 @@ def test_a_descriptor_that_a_session_has_is_not_adopted_again(backend, accepted,
         if served_already and workers:
             assert echoes(peer)
         for proactor in (first, second):
-            with pytest.raises(OSError, match="has this descriptor already"):
+            with pytest.raises(OSError, match="uses this descriptor already"):
                 proactor.adopt(handler, alias)
         with pytest.raises(ValueError, match="cannot listen"):
             second.listen(handler, sock=alias)
@@ -441,7 +441,7 @@ def test_a_listening_socket_with_tls_is_refused_rather_than_served_without(proac
 
 @pytest.mark.parametrize("address", [{"port": 9999}, {"host": "0.0.0.0"}], ids=str)
 def test_a_given_socket_and_another_address_are_refused(proactor, address):
-    with listening() as sock, pytest.raises(ValueError, match="a sock has its own address"):
+    with listening() as sock, pytest.raises(ValueError, match="sock has an address already"):
         proactor.listen(Recorder(), sock=sock, **address)
 
 

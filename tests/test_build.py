@@ -55,7 +55,7 @@ def test_a_build_without_a_compiler_ends_with_the_packages_to_install(build):
     done = build(PATH="/nonexistent", CC="gcc")
     assert done.returncode != 0
     assert last_line(done) == (
-        "iocpcore cannot be built without a C compiler, and gcc is not here: "
+        "iocpcore cannot be built without a C compiler, and gcc was not found: "
         "install gcc and libc6-dev (Debian, Ubuntu) or gcc (Fedora)"
     )
     assert "Traceback" not in done.stderr

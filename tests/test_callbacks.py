@@ -550,7 +550,7 @@ def test_a_misspelt_callback_is_warned_of_where_the_handler_was_given(proactor):
         def on_close(self, session, error):
             """It has this one at least."""
 
-    words = "the handler Handler has on_recieve, which nobody will call: is on_receive meant?"
+    words = "the handler Handler has on_recieve, which is never called: did you mean on_receive?"
     with pytest.warns(UserWarning, match=words) as caught:
         proactor.listen(Handler())
     assert caught[0].filename == __file__
@@ -560,7 +560,7 @@ def test_a_misspelt_callback_is_warned_of_where_the_handler_was_given(proactor):
 def test_who_writes_disconnect_means_on_close(proactor, name):
     handler = Recorder()
     setattr(handler, name, print)
-    with pytest.warns(UserWarning, match=f"{name}, which nobody will call: is on_close meant?"):
+    with pytest.warns(UserWarning, match=f"{name}, which is never called: did you mean on_close?"):
         proactor.listen(handler)
 
 

@@ -120,7 +120,7 @@ def test_what_native_code_knows_by_its_class_cannot_be_subclassed(base):
 
 
 def test_a_handler_is_not_made_by_calling_its_type():
-    with pytest.raises(TypeError, match="others are objects with callbacks"):
+    with pytest.raises(TypeError, match="any other handler is an object with callbacks"):
         iocpcore.Handler()
 
 

@@ -73,6 +73,11 @@ def test_a_name_that_no_option_has_is_refused_with_the_caller_that_was_given_it(
             getattr(proactor, caller)(Recorder(), *arguments, idle_time=1.0)
 
 
+def test_a_name_that_no_option_has_is_refused_by_serve_itself():
+    with pytest.raises(TypeError, match=r"^serve\(\) got an unexpected keyword argument 'idle_time'$"):
+        iocpcore.serve(Recorder(), idle_time=1.0)
+
+
 def test_serve_takes_what_listen_takes_but_for_its_workers():
     passed_on = ServeOptions.__optional_keys__ - DEFAULTS.keys()
     assert passed_on == names_of_arguments(iocpcore.Proactor.listen) - {"workers"}

@@ -248,7 +248,7 @@ except RuntimeError as error:
     print(error)
 """
     )
-    assert output.strip() == "another thread polls this proactor, and ended without closing it"
+    assert output.strip() == "this proactor is polled by another thread, which has ended without closing it"
 
 
 def test_who_listens_after_the_polling_thread_has_ended_is_told_so(backend):
@@ -265,7 +265,7 @@ except RuntimeError as error:
     print(error)
 """
     )
-    assert output.strip() == "another thread polls this proactor, and ended without closing it"
+    assert output.strip() == "this proactor is polled by another thread, which has ended without closing it"
 
 
 @pytest.mark.parametrize("what", ["poll(0)", "listen(iocpcore.ECHO)", "close()"])
@@ -298,7 +298,7 @@ else:
     )
     if output.strip() == "nobody":
         pytest.skip("the system gave the identity to nobody else")
-    assert output.strip() == "another thread polls this proactor, and ended without closing it"
+    assert output.strip() == "this proactor is polled by another thread, which has ended without closing it"
 
 
 def test_another_thread_may_listen_while_one_polls(polled, connect):

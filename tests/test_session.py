@@ -435,7 +435,7 @@ def test_sending_after_the_end_says_so(pair, finish, where):
     def use(session):
         getattr(session, finish)()
         for data in (b"late", b"x" * 100_000, b""):
-            with pytest.raises(iocpcore.SessionClosed, match="takes no more to send"):
+            with pytest.raises(iocpcore.SessionClosed, match="no longer takes data to send"):
                 session.send(data)
         raised.append(finish)
 

@@ -261,7 +261,7 @@ def test_a_handler_with_onshutdown_is_asked_whether_it_means_on_shutdown(proacto
         def on_shut_down(self, session):
             pass
 
-    with pytest.warns(UserWarning, match="on_shut_down, which nobody will call: is on_shutdown meant"):
+    with pytest.warns(UserWarning, match="on_shut_down, which is never called: did you mean on_shutdown"):
         proactor.listen(Handler())
 
 

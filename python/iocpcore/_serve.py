@@ -104,12 +104,15 @@ def serve(
 ) -> Stats:
     """Make a proactor, listen, and run() until Ctrl+C, SIGTERM or SIGBREAK.
 
-    started: called with the Listener when it accepts connections. options: those of `Options`, and what else
-    Proactor.listen() takes: sock, shared, backlog, max_sessions and when_full.
+    started: called with the Listener when it accepts connections. options: those of `Options`, and these arguments of
+    Proactor.listen(): sock, shared, backlog, max_sessions and when_full.
     Raises what Proactor, Proactor.listen() and run() raise. Returns the statistics.
     """
     check_seconds("drain", drain)
     check_callable("started", started)
+    for name in options:
+        if name not in ServeOptions.__optional_keys__:  # listen() would refuse it too, but in its own name
+            raise TypeError(f"serve() got an unexpected keyword argument {name!r}")
     with Proactor(workers, backend) as proactor:
         listener = proactor.listen(handler, host, port, **options)
         return _run(proactor, drain, None if started is None else functools.partial(started, listener))
