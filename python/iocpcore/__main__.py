@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 COMMANDS = {"echo": echo, "client": client, "demo": demo, "pitfalls": pitfalls, "bench": bench, "info": info}
-INTERRUPTED = 130  # what a shell makes of SIGINT
+INTERRUPTED = 130  # the exit status that a shell reports for SIGINT
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(REFUSED, f"{self.prog}: error: {message}\n")
 
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
-        """As argparse's own, which hides an error when it cannot write the help or the version."""
+        """As argparse's method, but an error is reported if the help or the version cannot be written."""
         if file is sys.stdout and file is not None:
             print_line(message.removesuffix("\n"))
         else:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> int:
     options = make_parser().parse_args(arguments)
-    # Bytes from a socket, or a message of the system in another language, must not raise an encoding error.
+    # Printing bytes from a socket, or a message of the system in another language, must not raise an encoding error.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -16,7 +16,7 @@ _Address = tuple[str, int] | tuple[str, int, int, int]
 compiler: Final[str]
 cython_version: Final[str]
 
-__test__: Final[dict[str, str]]  # Cython's
+__test__: Final[dict[str, str]]  # made by Cython
 
 DRAIN: Final[float]
 WARNED_EVERY: float
@@ -48,7 +48,7 @@ ECHO: Final[Handler]
 DISCARD: Final[Handler]
 
 @final
-class Load(Handler):  # type: ignore[misc]  # final for everybody else
+class Load(Handler):  # type: ignore[misc]  # Handler is final for users, not for the core
     def __init__(
         self, connections: int = 50, messages: int = 1000, size: int | tuple[int, int] = 64, pipeline: int = 1
     ) -> None: ...

@@ -7,9 +7,9 @@ if TYPE_CHECKING:
 
     from ._core import Handler, Session
 
-    # A handler needs one callback only, so each is a protocol of its own. Nobody looks at what a callback returns, but
-    # with None type checkers see an async function, which nobody would await. Without `return` mypy takes a method for
-    # abstract, and a class that inherits must have them all.
+    # A handler needs only one callback, so each callback is a protocol of its own. What a callback returns is ignored,
+    # but the type None makes type checkers refuse an async function, which would never be awaited. Without its `return`
+    # mypy takes a method for abstract, and a class that inherits must define all of them.
     class OnConnect(Protocol):
         def on_connect(self, session: Session, /) -> None:
             """The session is connected."""
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     class OnDrain(Protocol):
         def on_drain(self, session: Session, /) -> None:
-            """No more than `low_water` bytes are queued any more."""
+            """The send queue, which was above `high_water`, is down to `low_water` bytes or less."""
             return
 
     class OnEnd(Protocol):
         def on_end(self, session: Session, /) -> None:
-            """The peer has finished sending. Without this callback the session then closes, once it has sent all."""
+            """The peer has finished sending. Without this callback the session sends what is queued, then closes."""
             return
 
     class OnShutdown(Protocol):
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     PythonHandler: TypeAlias = OnConnect | OnReceive | OnDrain | OnEnd | OnShutdown | OnClose
     AnyHandler: TypeAlias = Handler | PythonHandler
 else:
-    AnyHandler = object  # listen() and the others look at what it has
+    AnyHandler = object  # at run time listen(), connect() and adopt() check its callbacks
 
     class EveryCallback(Protocol):
-        """None: a handler that inherited on_end or on_shutdown would be taken for one that wants to be called."""
+        """Empty at run time: a handler that inherited on_end or on_shutdown would change what its sessions do."""
 
 
 class SessionHandler(EveryCallback, Protocol):
-    """What the class of a handler in Python may inherit from, so that type checkers see the shape of its callbacks.
+    """A base class for handlers in Python, so that type checkers know the callbacks. Inheriting from it is optional.
 
-    mypy and pyright then report a callback of the wrong shape where it is defined, and with `@override` a misspelt one
-    too. It is for them alone: a handler has the callbacks that it defines, and super() has none.
+    mypy and pyright then report a callback with a wrong signature where it is defined, and with `@override` a misspelt
+    one too. At run time it does nothing: a handler has the callbacks that it defines, and super() has none.
     """

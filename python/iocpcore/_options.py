@@ -22,23 +22,23 @@ class Options(TypedDict, total=False):
     idle_timeout: Annotated[
         float | None,
         "seconds",
-        "close the session, with a TimeoutError, when it has neither received nor sent anything for so long, also "
+        "close the session, with a TimeoutError, when it has neither received nor sent anything for this long, also "
         "while it is paused. None: never.",
     ]
     send_timeout: Annotated[
         float | None,
         "seconds",
-        "close the session when its peer has taken nothing of what is queued for so long; while the session "
+        "close the session when its peer has taken none of the queued bytes for this long; while the session "
         "finishes, None means 30. Progress is sampled once per timeout: a stalled peer is closed after one to two "
         "timeouts. On Windows progress shows once per 256 KiB.",
     ]
-    linger: Annotated[float, "seconds", "how long to wait for the peer's end after ours."]
+    linger: Annotated[float, "seconds", "how long a session that has ended its sending waits for the peer's end."]
     keep_alive: Annotated[
         tuple[int, int, int] | None,
         "seconds, seconds, a number",
-        "(idle, interval, probes) of TCP's own keep-alive: the first probe after `idle` without data, the others at "
-        "this interval; after so many without an answer the connection is lost. Windows ignores the number of "
-        "probes. None: no probes.",
+        "(idle, interval, probes) of TCP's own keep-alive: the first probe comes after `idle` without data, the others "
+        "at this interval; after this many probes without an answer the connection is lost. Windows ignores the number "
+        "of probes. None: no probes.",
     ]
     no_delay: Annotated[bool, "bool", "small segments go out at once (TCP_NODELAY)."]
     receive_size: Annotated[
@@ -48,18 +48,21 @@ class Options(TypedDict, total=False):
         "while its peer fills that.",
     ]
     high_water: Annotated[
-        int, "bytes", "with more than so many queued send() returns False and a native echo stops receiving."
+        int, "bytes", "with more bytes queued than this, send() returns False and a native echo stops receiving."
     ]
     low_water: Annotated[
         int,
         "bytes",
-        "when only so many are left, on_drain follows. At most high_water; by default at most a quarter of it.",
+        "after send() has returned False, on_drain comes when no more than this is queued. At most high_water; by "
+        "default at most a quarter of it.",
     ]
-    send_limit: Annotated[int | None, "bytes", "with so many queued send() raises. None: no limit."]
+    send_limit: Annotated[
+        int | None, "bytes", "with this many bytes queued, send() raises SendLimitExceeded. None: no limit."
+    ]
 
 
 class ServeOptions(Options, total=False):
-    """What serve() passes on to Proactor.listen(), which documents it."""
+    """The options that serve() passes on to Proactor.listen(), which documents them."""
 
     sock: socket.socket | None
     shared: bool
@@ -69,7 +72,7 @@ class ServeOptions(Options, total=False):
 
 
 def _item(name: str, default: object, unit: str, meaning: str) -> str:
-    """Of the docstring's list."""
+    """One item of the docstring's list."""
     bounds = " from {} to {}".format(*OPTION_BOUNDS[name]) if name in OPTION_BOUNDS else ""
     text = f"- {name} ({unit}{bounds}; default {default}): {meaning}"
     return textwrap.fill(text, 110, subsequent_indent="  ", break_long_words=False)

@@ -1,5 +1,5 @@
 from typing import Final
 
-__test__: Final[dict[str, str]]  # Cython's
+__test__: Final[dict[str, str]]  # made by Cython
 
 def run(name: str, wrong: bool, stage: object) -> tuple[str, str]: ...

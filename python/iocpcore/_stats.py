@@ -76,7 +76,7 @@ class Counters:
     # the loop
     dequeues: int = field(metadata=_counter("calls", "For the next batch of packets."))
     dequeue_failures: int = field(
-        metadata=_counter("calls", "For the next batch, that failed for another reason than their timeout.")
+        metadata=_counter("calls", "For the next batch, that failed for another reason than a timeout.")
     )
     wakeups: int = field(metadata=_counter("packets", "Posted by other threads."))
     backlogs: int = field(

@@ -69,7 +69,7 @@ _collectors: WeakKeyDictionary[CollectorRegistry, _Proactors] = WeakKeyDictionar
 
 
 def _stats_of(proactor: Proactor) -> Stats | None:
-    """None in a forked child, where the proactor belongs to the parent: one such must not spoil the whole page."""
+    """None in a forked child, where the proactor belongs to the parent: its error must not fail the whole page."""
     try:
         return proactor.stats()
     except RuntimeError:
@@ -83,7 +83,7 @@ def _families(snapshots: dict[str, Stats]) -> Iterator[Metric]:
             for number, row in enumerate(stats.workers):
                 family.add_metric([name, str(number)], getattr(row, field.name))
         yield family
-    info = InfoMetricFamily("iocpcore_proactor", "What serves.", labels=["proactor"])
+    info = InfoMetricFamily("iocpcore_proactor", "The backend and the version that run.", labels=["proactor"])
     for name, stats in snapshots.items():
         info.add_metric([name], {"backend": stats.backend, "version": __version__})
     yield info

@@ -23,7 +23,7 @@ DESCRIPTION = """Run the benchmark suite in bench/ of a checkout of iocpcore: of
 suite is not in the installed package, and needs the extra: pip install ".[bench]" in the checkout.
 Shows its progress, then a table for each case. Exit status 1: a server lost or changed a byte, or failed."""
 
-# bench/servers.py has them.
+# The servers of bench/servers.py.
 SERVERS = [
     "c-epoll",
     "c-uring",
@@ -39,7 +39,7 @@ SERVERS = [
 NEEDED = {"pytest": "pytest", "pytest_timeout": "pytest-timeout"}
 LOOK = 0.2  # seconds between two looks at the progress
 ENDS_WITHIN = 10.0
-TERMINATED = 143  # what a shell makes of SIGTERM
+TERMINATED = 143  # the exit status that a shell reports for SIGTERM
 NOTHING_RAN = 5  # pytest's exit status
 
 
@@ -80,7 +80,7 @@ def find_suite(checkout: Path | None) -> Path:
         if (root / "bench" / "conftest.py").exists() and (root / "iocpcore").is_dir():
             return root / "bench"
     where = f"{start} is no checkout of iocpcore" if checkout else f"no checkout of iocpcore in {start} or above"
-    raise Refused(f"{where}: the suite is in its directory bench, not in the installed package (see --checkout)")
+    raise Refused(f"{where}: the suite is in the bench/ of a checkout, not in the installed package (see --checkout)")
 
 
 def check_servers(names: str | None) -> None:

@@ -55,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=seconds,
         default=60,
         metavar="SECONDS",
-        help="give up when no echo has come for so long, and count the missing echoes as lost (default: %(default)s)",
+        help="give up when no echo has come for this long, and count the missing echoes as lost (default: %(default)s)",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the result as JSON, always with the same keys")
@@ -109,7 +109,7 @@ def latency_rows(result: "_Result") -> list[Row]:
 
 
 def send_line(options: Namespace) -> int:
-    """With a plain socket, as a beginner would: none of our code takes part."""
+    """Send the line through a plain socket, as a beginner would: none of the core's code takes part."""
     line = options.text.encode("utf-8", "surrogateescape") + b"\n"
     try:
         with refusals(options.host):

@@ -20,7 +20,7 @@ class Refused(Exception):
 
 @contextlib.contextmanager
 def refusals(host: str | None) -> Iterator[None]:
-    """Turn an error that an argument caused into Refused."""
+    """Turn an error that the arguments have caused into Refused."""
     try:
         yield
     except socket.gaierror as error:

@@ -47,7 +47,7 @@ ROWS_A_HEADER = 20
 DRAIN = 1.0  # seconds for sessions to finish
 WORKERS_SHOWN = 8  # columns of workers at most; a narrow terminal shows the first of them
 
-Text = Callable[[int], str]  # how a number is written
+Text = Callable[[int], str]  # formats a number
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def make_report(
 
 
 class JsonReport:
-    """Each row, and the end: {"seconds": since the start, and the fields of Proactor.stats()}."""
+    """Prints each row, and the last one: {"seconds": since the start, and the fields of Proactor.stats()}."""
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -172,7 +172,7 @@ def line_of(cells: Row) -> str:
 
 
 class LiveReport(TextReport):
-    """A table that changes."""
+    """A table that each row replaces."""
 
     def __init__(self, started: float, stats: Stats, show_table: ShowTable) -> None:
         super().__init__(started, stats)
@@ -219,7 +219,7 @@ def counter(name: str, text: Text = count) -> Callable[[Counters], str]:
     return lambda row: text(number(row, name))
 
 
-# (label, attribute, how it is written, whether it is a counter)
+# (label, attribute, its format, whether it is a counter)
 LIVE: list[list[tuple[str, str, Text, bool]]] = [
     [
         ("sessions", "active", count, False),

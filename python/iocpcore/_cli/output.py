@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-Row = list[str]  # its label and its cells
+Row = list[str]  # a label and its cells
 Sections = Sequence[Sequence[Row]]
 Justify = Literal["left", "right"]
 ShowTable = Callable[[str, Sections, Row], None]

@@ -35,7 +35,7 @@ PATIENCE = 60.0  # seconds for the process of one pitfall
 WAIT = 10.0  # seconds for what a peer must receive
 BUFFER = 65536  # bytes the system holds for a peer that does not read
 WIDEST = 100  # columns of a line
-NARROWEST = 60  # columns of a terminal in which two versions stand beside each other
+NARROWEST = 60  # columns of the narrowest terminal that shows the two versions side by side
 
 kernel32: Any = getattr(getattr(ctypes, "windll", None), "kernel32", None)  # on Windows
 
@@ -225,7 +225,7 @@ class Stage:
 
 
 def tell_story(name: str, backend: str) -> None:
-    """The right version first: the wrong one may leave anything behind."""
+    """Run the right version first: the wrong one may leave the process in any state."""
     for version in ("right", "wrong"):
         stage = Stage(backend, version)
         expected, seen = _pitfalls.run(name, version == "wrong", stage)
