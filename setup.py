@@ -1,4 +1,4 @@
-"""The extension modules; picks the sources of the platform they are built for. The metadata is in pyproject.toml.
+"""The extension modules, with the sources of the platform that they are built for. The metadata is in pyproject.toml.
 
 IOCPCORE_WERROR=1 in the environment makes warnings errors.
 """
@@ -26,7 +26,7 @@ def liburing():
         compiling, linking, directory = ask("--cflags"), ask("--libs"), ask("--variable=libdir")[0]
     except (OSError, subprocess.CalledProcessError):
         return None
-    # The archive where there is one: the module then runs where liburing is not installed, too.
+    # Prefer the static archive: the module then runs on machines without liburing too.
     archive = os.path.join(directory, "liburing.a")
     return compiling, [archive] if os.path.exists(archive) else linking
 
@@ -39,7 +39,7 @@ def linux(module):
     module.sources += [f"iocpcore/calls/linux/{name}.c" for name in ("port", "socket", "epoll")]
     module.extra_compile_args += ["-std=gnu11", "-fvisibility=hidden"]
     if "gcc" in (os.environ.get("CC") or sysconfig.get_config_var("CC")):
-        # Core and calls are compiled apart, but every byte crosses between them: inlined there, an echo costs 4 % less.
+        # The core and the calls are compiled as separate files. Inlining across them makes an echo 4 % cheaper.
         module.extra_compile_args += ["-flto=auto"]
         module.extra_link_args += ["-flto=auto"]
     uring = liburing()
@@ -51,7 +51,7 @@ def linux(module):
 
 
 def what_is_missing():
-    """For a build that has failed: the sentence that says what to install, or None if all is here."""
+    """After a failed build: the sentence that says what to install, or None if nothing is missing."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
     version = "{}.{}".format(*sys.version_info)
     includes = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
@@ -61,7 +61,7 @@ def what_is_missing():
         return subprocess.run(command, input=f"#include <{header}>", text=True, capture_output=True).returncode == 0
 
     if not shutil.which(compiler[0]):
-        return (f"iocpcore cannot be built without a C compiler, and {compiler[0]} is not here: "
+        return (f"iocpcore cannot be built without a C compiler, and {compiler[0]} was not found: "
                 "install gcc and libc6-dev (Debian, Ubuntu) or gcc (Fedora)")
     if not finds("stdlib.h"):
         return ("iocpcore cannot be built without the C library's headers: "
@@ -73,7 +73,7 @@ def what_is_missing():
 
 
 class BuildOnLinux(build_ext):
-    """What it has to say comes last: above it stands what the compiler said."""
+    """Prints last, after the compiler's own output, what a failed build needs, or that liburing was missing."""
 
     def run(self):
         try:
@@ -93,7 +93,7 @@ FOLDERS = sorted({os.path.dirname(file) for file in glob("iocpcore/**/*.pxd", re
 SOURCES = sorted(file for kind in ("[hc]", "px[di]") for file in glob(f"iocpcore/**/*.{kind}", recursive=True))
 modules = [Extension(f"iocpcore.{name}", [f"iocpcore/{name}.pyx"], include_dirs=FOLDERS, depends=["setup.py", *SOURCES])
            for name in ("_core", "_pitfalls")]
-# A cross build runs on Linux: the suffix of the module says where it will run, sys.platform does not.
+# Builds for Windows also run on Linux: the module's suffix says where it will run, sys.platform does not.
 suffix = os.environ.get("SETUPTOOLS_EXT_SUFFIX") or sysconfig.get_config_var("EXT_SUFFIX")
 if suffix.endswith(".pyd"):
     prepare, commands = windows, {}

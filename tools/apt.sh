@@ -7,6 +7,6 @@ may_install() {
 apt_install() {
     echo "installing: $*"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get -qq update </dev/null || echo "apt-get update failed: going on with the lists that are here" >&2
+    apt-get -qq update </dev/null || echo "apt-get update failed: going on with the older package lists" >&2
     apt-get -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@" </dev/null >/dev/null
 }

@@ -14,14 +14,14 @@ CORE = ROOT / "iocpcore"
 PICTURE = ROOT / "docs" / "figures" / "house.svg"
 LAYERS = {  # from the top; each imports from those below only
     "iocpcore": "a worker, made of the layers; the Python objects",
-    "ends": "what becomes of a session's bytes",
+    "ends": "handlers: what is done with a session's bytes",
     "stream": "TCP sessions and their listeners",
-    "loop": "what a worker does for anything: items",
+    "loop": "a worker's loop: it knows items, not sessions",
     "calls": "the Win32 calls, and ours on Linux",
 }
-EVERYBODYS = ("structs", "tuning")  # not drawn as imports: every layer has them
+EVERYBODYS = ("structs", "tuning")  # not drawn as imports: every layer imports them
 WIDTH, LEFT, PILLS, ROW, GAP = 860, 20, 620, 26, 34
-LETTER = 6.6  # the width of one, about
+LETTER = 6.6  # the approximate width of a letter
 STYLE = """text{font:12px sans-serif;fill:#222}.name{font-weight:bold;font-size:14px}.what{fill:#666}
 .folder{fill:#f4f7fb;stroke:#8aa4c0}.file{fill:#fff;stroke:#b8c4d2}.arrow{fill:none;stroke:#5b7ea4}"""
 
@@ -50,7 +50,7 @@ def text(x, y, words, kind):
 
 
 def pills(names, top):
-    """The files as boxes in rows; what is drawn, and how many rows it took."""
+    """The files as boxes in rows: the SVG elements, and the number of rows."""
     drawn, x, rows = [], LEFT + 14, 1
     for name in names:
         width = len(name) * LETTER + 16
@@ -64,7 +64,7 @@ def pills(names, top):
 
 
 def arrow(upper, lower, place, count):
-    """From one folder to another, right of both."""
+    """An arrow from one folder to another, to the right of both."""
     x = LEFT + PILLS
     bend = x + 30 + 26 * place
     path = f"M{x} {upper:.0f} C{bend} {upper:.0f} {bend} {lower:.0f} {x + 6} {lower:.0f}"

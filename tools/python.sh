@@ -6,7 +6,7 @@ is_python() {
         sys.version_info[:2] != (3, int('$2'.rstrip('t'))))" 2>/dev/null
 }
 
-# choose_python - the one that building and testing take: $PYTHON, or the first here that is new enough; else nothing.
+# choose_python - prints the Python to build and test with: $PYTHON, or the first here that is new enough; else nothing.
 choose_python() {
     local candidate
     for candidate in ${PYTHON:-python3 python3.{14,13,12,11}}; do
@@ -21,7 +21,7 @@ minor_of() {
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 }
 
-# find_python MINOR - a CPython 3.MINOR that runs, 13t is the free-threaded 3.13; nothing, and failure, if there is none.
+# find_python MINOR - prints a CPython 3.MINOR that runs (13t: the free-threaded 3.13); fails if there is none.
 find_python() {
     local candidate
     for candidate in python3."$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."${1%t}".*/bin/python3."$1"; do

@@ -1,4 +1,5 @@
-"""Prints requirements of pyproject.toml, one a line: `build` for the build's own, else those of an extra or group."""
+"""Prints requirements from pyproject.toml, one a line: of an extra or group by its name, of the build itself by `build`.
+"""
 import sys
 import tomllib
 from pathlib import Path

@@ -2,10 +2,10 @@
 
     python tools/windows_check.py                    # builds it first: needs a C compiler
     python tools/windows_check.py --wheel FILE.whl   # or installs this wheel first
-    python tools/windows_check.py --installed        # or checks what this Python has installed, pytest too
+    python tools/windows_check.py --installed        # or checks what is installed, which must include pytest
 
-Each step has a bound of time. One that fails is noted, and the next one runs. Exit status: 0 if none has failed, 1 if
-one has, 2 if nothing could begin. It installs into a temporary folder only, and sends nothing anywhere.
+Each step has a time limit. If one fails, the report says so, and the next one runs. Exit status: 0 if no step has
+failed, 1 if one has, 2 if it could not begin. It installs into a temporary folder only, and sends nothing anywhere.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OK = "ok"
 CANNOT = "not possible here"
-CANNOT_STATUS = 77  # a command's exit status that means it, as tests/contract/main.c has it
-CANNOT_START = 1359  # wine 8 says so, once in a few hundred times; nothing has run then
+CANNOT_STATUS = 77  # the exit status of a command for "not possible here", as in tests/contract/main.c
+CANNOT_START = 1359  # wine 8 fails with this error once in a few hundred starts; the process has not run then
 MINUTE = 60
-WAIT = 30  # seconds for what takes none, but on a slow machine
+WAIT = 30  # seconds for an action that takes almost none, unless the machine is slow
 
 SOURCES = {".pyx", ".pxd", ".pxi", ".h", ".c"}
 QUICK_TESTS = ["tests/test_echo.py"]
-# The contract has a step of its own, with a line for each case; and this script need not run itself.
+# Left out: the contract, which has a step of its own with a line for each case, and the test of this script.
 ALL_TESTS = ["--ignore=tests/test_iocp.py", "--ignore=tests/test_windows_check.py", "tests"]
 # Much longer than anything here waits: only a second Ctrl+C ends such a drain.
 PATIENT_ECHO = """
@@ -52,7 +52,8 @@ sys.exit(main(["echo", "--port", "0"]))
 
 
 class Report:
-    """What is printed is in the file too, at once: it holds the beginning even if the machine stops."""
+    """Prints each line and writes it to the file at once, so that the file has the beginning even if the machine stops.
+    """
 
     def __init__(self, path):
         self.file = open(path, "w", encoding="utf-8")
@@ -64,7 +65,7 @@ class Report:
         self.file.flush()
 
     def step(self, name, action):
-        """Run it. It returns its outcome, None for OK; an exception is a failure."""
+        """Run the action. It returns its outcome, or None for OK; an exception is a failure."""
         self.say(f"\n== {name} ==")
         started = time.monotonic()
         outcome = "failed: ended by hand"
@@ -105,7 +106,7 @@ def start(command, **options):
 
 
 def end(process):
-    """With what it has started, where the system can."""
+    """Kill the process; on Windows also the processes that it has started."""
     if sys.platform == "win32":
         subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, timeout=WAIT)
     process.kill()
@@ -119,7 +120,7 @@ def pass_on(stream, report):
 
 
 def run_command(report, command, seconds, environment=None, **options):
-    """Its outcome; its output goes to the report, line by line. `command` is a string if the shell is to read it."""
+    """Run a command, with its output in the report, line by line. Returns its outcome. A string is for the shell."""
     report.say(f"> {command if isinstance(command, str) else subprocess.list2cmdline(map(str, command))}")
     process = start(
         command,
@@ -130,7 +131,7 @@ def run_command(report, command, seconds, environment=None, **options):
         env={**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace", **(environment or {})},
         **options,
     )
-    # What the command leaves behind may hold its output open: nobody waits long for that.
+    # Processes that the command leaves behind may hold its output open: join() does not wait long for them.
     reader = threading.Thread(target=pass_on, args=(process.stdout, report), daemon=True)
     reader.start()
     try:
@@ -158,7 +159,7 @@ class Check:
         self.contract = options.contract
 
     def run(self):
-        """What needs the package is left out where it could not be built; the contract is a program of its own."""
+        """Without a package the steps that need it are left out. The contract needs none: it is a program in C."""
         steps = {
             "versions": self.versions,
             "build": self.build,
@@ -199,7 +200,7 @@ class Check:
             self.report.say(f"{name:12} {value}")
 
     def build(self):
-        """Into a virtual environment: pip builds it, or installs the wheel."""
+        """Install the package into a virtual environment: pip builds it, or takes the wheel."""
         if self.options.installed:
             return "left out: --installed"
         environment = self.folder / "venv"
@@ -229,9 +230,9 @@ class Check:
         return outcome
 
     def run_contract(self):
-        """Each case in a process of its own: a failed one ends its process."""
+        """Run each case in a process of its own, because a failed case ends its process."""
         if not self.contract:
-            return f"{CANNOT}: no contract.exe, so that no fact of docs/windows.md was tried"
+            return f"{CANNOT}: no contract.exe, so no fact of docs/windows.md was tested"
         listed = subprocess.run([self.contract, "--list"], stdout=subprocess.PIPE, text=True, check=True, timeout=WAIT)
         ends = {}  # case: its outcome
         for packets in [[]] if self.options.quick else [[], ["--packets"]]:
@@ -252,7 +253,7 @@ class Check:
         return self.run_python("tests/soak/soak.py", "--seconds", str(length), seconds=length + 5 * MINUTE)
 
     def run_in_console(self, case):
-        """In a console of its own, whose keys nobody else gets."""
+        """Run a case in a new console, so that no other program gets its keys."""
         hidden = subprocess.STARTUPINFO(dwFlags=subprocess.STARTF_USESHOWWINDOW, wShowWindow=subprocess.SW_HIDE)
         return self.run_python(
             Path(__file__).resolve(),
@@ -274,7 +275,7 @@ def wine_version():
 
 
 def compiler_setup():
-    """The command file of Visual Studio that puts cl on the PATH, or None: cl is there, or nowhere."""
+    """The command file of Visual Studio that puts cl on the PATH; None if cl is there already, or was not found."""
     programs = os.environ.get("PROGRAMFILES(X86)")
     finder = Path(programs or "") / "Microsoft Visual Studio" / "Installer" / "vswhere.exe"
     if shutil.which("cl") or not programs or not finder.exists():
@@ -291,7 +292,7 @@ def compiler_setup():
 
 
 def fingerprint(files):
-    """Of what they hold, whatever the system makes of the ends of lines."""
+    """A hash of the files' content, the same with both kinds of line ends."""
     together = b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)
     return "sha256 " + hashlib.sha256(together).hexdigest()
 
@@ -313,13 +314,13 @@ class CannotPress(Exception):
 
 
 class Console:
-    """`iocpcore echo` in our console, whose keys it gets as typed ones. We get them too, and ignore them."""
+    """`iocpcore echo` in our console. It gets keys as if they were typed; we get them too, and ignore them."""
 
     CTRL_C, CTRL_BREAK = 0, 1
 
     def __init__(self, *arguments):
         self.kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-        self.kernel32.SetConsoleCtrlHandler(None, False)  # a process may be born deaf to Ctrl+C
+        self.kernel32.SetConsoleCtrlHandler(None, False)  # a process may inherit that Ctrl+C is ignored
         for number in (signal.SIGINT, signal.SIGBREAK):
             signal.signal(number, lambda number, frame: None)
         self.server = start(
@@ -342,7 +343,7 @@ class Console:
         return peer
 
     def end(self):
-        """Its exit status, and its last words."""
+        """Its exit status, and the rest of its output."""
         words, _ = self.server.communicate(timeout=WAIT)
         print(words.rstrip(), f"exit status {self.server.returncode:#x}", sep="\n", flush=True)
         assert "Traceback" not in words

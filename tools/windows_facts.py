@@ -16,7 +16,8 @@ def load():
 
 
 def linked(source):
-    """A page by its last word, an issue by its number, a function of somebody's sources as it stands."""
+    """A link named by the last word of a page's address, or by an issue's number. A source without address stays as is.
+    """
     if not source.startswith("https:"):
         return source
     *_, owner, repository, kind, name = source.split("/")
@@ -44,7 +45,7 @@ def fact_row(fact):
 
 
 def tables(facts):
-    """As the page has them: a table for each group, in the file's order, and one of what cannot be known here."""
+    """The page's tables: one for each group, in the file's order, and one of the facts that only Windows can tell."""
     lines = []
     for group, members in groupby(facts, key=lambda fact: fact["group"]):
         lines += ["", f"### {group}", "", row(*COLUMNS), row(*["---"] * len(COLUMNS)), *map(fact_row, members)]
@@ -54,7 +55,7 @@ def tables(facts):
 
 
 def made(page):
-    """The page, its tables made anew."""
+    """The page with its tables made anew."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{tables(load())}\n\n{END}{rest.partition(END)[2]}"
 
