@@ -1,5 +1,4 @@
-"""Prints requirements from pyproject.toml, one a line: of an extra or group by its name, of the build itself by `build`.
-"""
+"""Prints requirements from pyproject.toml, one a line: of an extra or group by name, of the build itself by `build`."""
 import sys
 import tomllib
 from pathlib import Path
