@@ -64,12 +64,12 @@ cdef class Proactor:
 
     @property
     def closing(self):
-        """close() was called, or a callback has raised SystemExit or KeyboardInterrupt."""
+        """True once close() was called, or a callback has raised SystemExit or KeyboardInterrupt."""
         return self.pool.life >= STOPPING
 
     @property
     def workers(self):
-        """How many worker threads it was made with; 0: it is polled."""
+        """The number of worker threads; 0: the proactor is polled."""
         return self.threads
 
     def __repr__(self):

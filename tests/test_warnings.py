@@ -141,7 +141,7 @@ def test_a_refused_connect_without_an_on_close_is_a_warning(proactor, warned):
         until(warned)
     (line,) = warned()
     assert line.startswith(f"a connection to 127.0.0.1 port {port} failed: ")
-    assert line.endswith("; its handler has no on_close")
+    assert line.endswith("; its handler has no on_close to tell it to")
 
 
 def test_many_of_them_are_one_warning(proactor, warned):

@@ -111,7 +111,7 @@ def serve(
     check_seconds("drain", drain)
     check_callable("started", started)
     for name in options:
-        if name not in ServeOptions.__optional_keys__:  # listen() would refuse it too, but in its own name
+        if name not in ServeOptions.__optional_keys__:  # listen() would refuse it too, but name itself
             raise TypeError(f"serve() got an unexpected keyword argument {name!r}")
     with Proactor(workers, backend) as proactor:
         listener = proactor.listen(handler, host, port, **options)
