@@ -27,7 +27,7 @@ cdef object log_error(object error, str what, tuple arguments):
         return ending
     except BaseException as failure:
         write_unraisable(error, "reported by iocpcore")
-        write_unraisable(failure, "while iocpcore logged the error before")
+        write_unraisable(failure, "while iocpcore logged the previous error")
     return None
 
 

@@ -124,7 +124,7 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
         native.python = NULL
         if not native.connected:
             warn_unheard(worker, session, native.error)
-        native.handler = &nobody.native     # its own may go with the Session, while packets of this one are to come
+        native.handler = &nobody.native     # its own may be freed with the Session; the native one may wait for packets
         native.ops = &nobody.native.ops
         tell_closed(worker, session, error_of(native, session))
         Py_DECREF(session)
@@ -172,7 +172,7 @@ cdef void learn_names(Session session, SOCKET socket) noexcept:
 
 
 cdef inline bint is_to_hear(NativeSession *native, Session session) noexcept:
-    """May callbacks other than on_close be called? Not after close() or abort(), even if that is still in the inbox."""
+    """May callbacks other than on_close be called? Not after close() or abort(), even while these are in the inbox."""
     return native.state == OPEN and not session.leaving and not native.worker.abandoned
 
 

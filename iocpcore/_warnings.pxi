@@ -61,7 +61,7 @@ cdef str peer_text(address):
 
 
 cdef void warn_of_backlog(Worker *worker) noexcept:
-    """Called in the thread that has filled the inbox: if that is too full, warn here, for the worker may be blocked.
+    """Called in the thread that has filled the inbox: if it is too full, warn here, because the worker may be blocked.
 
     This must be the caller's last step: during the logging other threads may close the proactor.
     """
@@ -78,8 +78,7 @@ cdef void warn_of_backlog(Worker *worker) noexcept:
 
 
 cdef void warn_unheard(Worker *worker, Session session, int error) noexcept:
-    """A connection was never made: count a warning if there is an error and the handler has no on_close to be told it.
-    """
+    """A connection was never made. Count a warning if that is an error and its handler has no on_close to tell."""
     if error != 0 and session.handler.on_close is None and not session.leaving and not worker.closing:
         worker.unheard = session.peer
         report_trouble(worker, TROUBLE_UNHEARD, error)

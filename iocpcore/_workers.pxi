@@ -102,7 +102,7 @@ cdef class WorkerPool:
     # ---- messages to them, and objects that they use ----
 
     cdef int put(self, int index, Message *message, bint closed_is_fine) except -1:
-        """Give the message to a worker. If it cannot take it, free the message, and raise the reason.
+        """Give the message to a worker. If the worker does not take it, free the message and raise an error.
 
         closed_is_fine: raise nothing if the worker has ended, or its port is broken."""
         self.check(LEAKED)
