@@ -10,22 +10,26 @@ cdef void attach(Worker *worker, Item *first) noexcept nogil:
         deliver_all(worker, first)
 
 
-cdef void deliver_all(Worker *worker, Item *first) noexcept:
-    cdef NativeSession *session = <NativeSession *> first
+cdef void deliver_all(Worker *worker, Item *item) noexcept:
     cdef unsigned long before = worker.thread
     worker.thread = PyThread_get_thread_ident()
     if warnings_are_due(worker):
         tell_warnings(worker)
     deliver_messages(worker)
-    while session != NULL and not worker.abandoned:
-        deliver(worker, session)
-        if session.queue_bytes > RECEIVE_SIZE and not worker.abandoned:
-            # Send this data before the next callback makes as much again, so that its data reuses the memory of this.
-            send_early(worker, session)
-            drop_pinned(worker)
-        session = <NativeSession *> session.item.next_call
+    while item != NULL and not worker.abandoned:
+        item.ops.deliver(worker, item)
+        item = item.next_call
     worker.thread = before
     drop_pinned(worker)
+
+
+cdef void deliver_session(Worker *worker, Item *item) noexcept:
+    cdef NativeSession *session = <NativeSession *> item
+    deliver(worker, session)
+    if session.queue_bytes > RECEIVE_SIZE and not worker.abandoned:
+        # Send this data before the next callback makes as much again, so that its data reuses the memory of this.
+        send_early(worker, session)
+        drop_pinned(worker)
 
 
 cdef void drop_pinned(Worker *worker) noexcept:

@@ -313,7 +313,7 @@ cdef class Proactor:
         """Let go of the workers, which have ended or make no progress. Of several closing threads the first does it."""
         if self.pool.life < STOPPED:
             self.leak = held_up_by(self.driver, LEAVE_TIME / 1e9 if ended else MARGIN)
-            self.pool.let_go(ended)
+            self.pool.let_go(ended)     # which looks again: to put that text together may have run others' code
         return 0
 
 

@@ -71,6 +71,7 @@ cdef class WorkerPool:
         if error != 0:
             raise system_error(error)
         worker.attach = attach
+        worker.session_ops.deliver = deliver_session
         worker.warn_period = nanoseconds("WARNED_EVERY", WARNED_EVERY)
         return 0
 
@@ -203,6 +204,8 @@ cdef class WorkerPool:
 
     cdef int let_go(self, bint ended) except -1:
         """Called once: free the workers' memory; leak it if they have not ended."""
+        if self.life >= STOPPED:
+            return 0
         self.life = STOPPED
         if ended and self.free_each():
             self.kept.clear()

@@ -42,6 +42,7 @@ cdef enum Call:
 # The functions by which the loop runs an item. `turn` does what is due, at most `most` steps, and with `small_only`
 # nothing large.
 cdef struct ItemOps:
+    void (*deliver)(Worker *, Item *) noexcept      # run the callbacks that are due; with the GIL, by Python's part
     void (*turn)(Worker *, Item *, int most, bint small_only) noexcept nogil
     void (*deadline)(Worker *, Item *) noexcept nogil               # the time that was set has come
     void (*start_due)(Worker *, Item *) noexcept nogil              # something new is due: start it
@@ -331,13 +332,14 @@ cdef enum Received:
 # worker's thread, without the GIL. open(), write() and end() return False without memory.
 #
 # write() owns the chain of the user's bytes, and queues them in the form they have on the wire; it queues each buffer
-# whole or not at all. read() takes the wire's bytes from session.inbound, hands the user's on by input_give(), and sets
-# session.peer_ended once the peer's last word has come. end() queues our own last word. ended() is called when the
-# peer's system ends the stream and no last word has come; False makes that an error.
+# whole or not at all. read() owns the chain of the wire's bytes, hands the user's on by input_give(), and sets
+# session.peer_ended once the peer's last word has come; RECEIVED_DATA says that it gave some. end() queues our own
+# last word. ended() is called when the peer's system ends the stream and no last word has come; False makes that an
+# error, session.error. After on_close the session's handler is nobody's: close() must not ask it.
 cdef struct LayerOps:
     bint (*open)(Worker *, Session *) noexcept nogil        # make layer_data
     bint (*write)(Worker *, Session *, Buffer *chain) noexcept nogil
-    Received (*read)(Worker *, Session *) noexcept nogil
+    Received (*read)(Worker *, Session *, Buffer *wire) noexcept nogil
     bint (*end)(Worker *, Session *) noexcept nogil
     bint (*ended)(Worker *, Session *) noexcept nogil
     void (*close)(Worker *, Session *) noexcept nogil       # free layer_data

@@ -65,7 +65,7 @@ cdef inline bint inbox_wake(Worker *worker) noexcept nogil:
     """Any thread: make the worker look at something that is no message. False without memory for the packet."""
     cdef bint woken
     AcquireSRWLockExclusive(&worker.inbox.lock)
-    woken = wake(worker)
+    woken = worker.inbox.closed or wake(worker)     # one that is shut has no port any more, and nobody to wake
     ReleaseSRWLockExclusive(&worker.inbox.lock)
     return woken
 

@@ -7,7 +7,9 @@ from libc.stdint cimport uint64_t
 from iocp cimport HANDLE, INVALID_SOCKET, ULONG_PTR, CancelIoEx, iocp_shutdown_send, iocp_taken
 from door cimport input_discard
 from link cimport link_finish
+from queue cimport queue_unsent
 from session cimport session_close_socket, session_reset_at_close
+from shutdown cimport drain_has_ended
 from structs cimport CALL_RECEIVE, CLOSING, FINISHING, Session, Worker
 from timer cimport timer_set
 from tuning cimport DRAIN_TIME, STALL_TIME
@@ -28,6 +30,8 @@ cdef inline void drop_calls(Worker *worker, Session *session) noexcept nogil:
 cdef inline uint64_t time_to_finish(Session *session) noexcept nogil:
     """How long a finishing session waits for its peer to take more or, when all is sent, to end."""
     cdef uint64_t send_timeout = session.handler.settings.send_timeout
+    if drain_has_ended(session.worker):
+        return DRAIN_TIME
     if session.end_sent:
         return session.handler.settings.linger
     return send_timeout if send_timeout != 0 else STALL_TIME
@@ -61,7 +65,7 @@ cdef inline void close_session(Worker *worker, Session *session, unsigned char r
     """
     if session.state == CLOSING:
         return
-    if session.queue.head != NULL:
+    if queue_unsent(session) != 0:
         session_reset_at_close(session)
     drop_calls(worker, session)
     link_finish(session.link)

@@ -5,16 +5,18 @@
 from libc.stdint cimport uint64_t
 from iocp cimport ERROR_OPERATION_ABORTED, WSAETIMEDOUT, InterlockedExchange
 from call cimport calls_are_due
-from close cimport abort_session, close_session, close_undrained, shut_sending
+from close cimport abort_session, close_session, close_undrained, finish, shut_sending
 from inbox cimport inbox_shut, run_inbox
 from listener cimport refuse_waiting, serve_granted, unlisten
 from queue cimport queue_unsent
 from session cimport session_at, session_slots
 from shutdown cimport drain_has_ended, drain_time_is_over, expect_shutdown, tell_shutdowns
-from steps cimport advance, must_be_told, say_last_word_now, tell_end
+from steps cimport advance, must_be_told, tell_end
 from structs cimport (
-    BROKEN, BY_ERROR, BY_US, CLOSING, CONNECTING, LEFT_BEHIND, NOT_BROKEN, TROUBLE_DEQUEUE, Listener, Session, Worker)
-from tuning cimport LEAVE_TIME
+    BROKEN, BY_ERROR, BY_US, CLOSING, CONNECTING, LEFT_BEHIND, NOT_BROKEN, OPEN, TROUBLE_DEQUEUE, Listener, Session,
+    Worker)
+from timer cimport timer_set
+from tuning cimport DRAIN_TIME, LEAVE_TIME
 from warn cimport report_trouble
 
 
@@ -62,10 +64,21 @@ cdef inline void end_session(Worker *worker, Session *session) noexcept nogil:
         session.error = WSAETIMEDOUT
         abort_session(worker, session, BY_US)
         return
-    say_last_word_now(worker, session)
-    if session.state != CLOSING and session.queue.head == NULL and not session.end_sent:
+    if session.layer != NULL and not session.end_sent:
+        finish_at_once(worker, session)
+        return
+    if not session.end_sent:
         shut_sending(worker, session)
     close_session(worker, session, session.reason)
+
+
+cdef inline void finish_at_once(Worker *worker, Session *session) noexcept nogil:
+    """Close it when its layer's last word has gone, without waiting for the peer's end. time_to_finish() bounds it."""
+    if session.state == OPEN:
+        finish(worker, session, session.reason)
+    session.peer_ended = 1
+    session.closing_at = worker.now
+    timer_set(worker, &session.item, worker.now + DRAIN_TIME)
 
 
 cdef inline bint must_end_drain(Worker *worker) noexcept nogil:

@@ -6,6 +6,7 @@
 from libc.stdint cimport uint64_t
 from iocp cimport WSAETIMEDOUT, iocp_has_come, iocp_has_ended
 from close cimport close_session, time_to_finish
+from queue cimport queue_unsent
 from send cimport peer_takes
 from session cimport is_receiving
 from structs cimport BY_TIMEOUT, CLOSING, CONNECTING, FINISHING, OPEN, RECEIVE_POSTED, Session, Worker
@@ -85,7 +86,7 @@ cdef inline void end_sparing(Worker *worker, Session *session) noexcept nogil:
 
 cdef inline void time_out(Worker *worker, Session *session) noexcept nogil:
     """Close the session. If all was sent and linger is 0, that is no timeout."""
-    if session.state == FINISHING and session.end_sent:
+    if session.state == FINISHING and queue_unsent(session) == 0:
         close_session(worker, session, BY_TIMEOUT if session.handler.settings.linger != 0 else session.reason)
     else:
         session.error = WSAETIMEDOUT

@@ -7,7 +7,7 @@
 # that was only read stays the session's: input_consumed() keeps one of its buffers for the next receive.
 # Threads: the session's worker.
 from iocp cimport unlikely
-from buffer cimport buffer_copy_here, chain_cut, chain_length, chain_release
+from buffer cimport buffer_append, buffer_copy_here, buffer_take, chain_cut, chain_length, chain_release
 from link cimport link_count_received
 from queue cimport enqueue, enqueue_bytes, enqueue_merged
 from structs cimport RECEIVED_DATA, RECEIVED_END, RECEIVED_ERROR, Buffer, Received, Session, Worker
@@ -44,19 +44,26 @@ cdef inline bint session_write_copy(Worker *worker, Session *session, const char
 
 cdef inline Received read_through(Worker *worker, Session *session, Received received) noexcept nogil:
     """The result of a receive, once the layer has read what came."""
+    cdef Buffer *wire = session.posted
     if received == RECEIVED_DATA:
-        return session.layer.read(worker, session)
+        session.posted = NULL
+        return session.layer.read(worker, session, wire)
     if received == RECEIVED_END and not session.layer.ended(worker, session):
         return RECEIVED_ERROR
     return received
 
 
-cdef inline void input_give(Session *session, Buffer *buffer) noexcept nogil:
-    """For a layer: append a chain of the user's bytes, in pooled buffers, to the session's input."""
+cdef inline void input_append(Session *session, Buffer *buffer) noexcept nogil:
+    """The chain goes behind what the handler has not taken yet."""
     cdef Buffer **at = &session.inbound
-    while at[0] != NULL:
+    while unlikely(at[0] != NULL):
         at = &at[0].next
     at[0] = buffer
+
+
+cdef inline void input_give(Session *session, Buffer *buffer) noexcept nogil:
+    """For a layer: append a chain of the user's bytes, in pooled buffers, to the session's input."""
+    input_append(session, buffer)
     if session.link != NULL:
         link_count_received(session.link, chain_length(buffer))
 
@@ -68,10 +75,33 @@ cdef inline Buffer *input_take(Session *session) noexcept nogil:
     return inbound
 
 
+cdef inline Buffer *input_take_bytes(Worker *worker, Session *session, size_t bytes) noexcept nogil:
+    """Take the first bytes of the input: a chain that is now the caller's. NULL: too few have come, or no memory."""
+    cdef Buffer *first = session.inbound
+    cdef Buffer *last = first
+    cdef Buffer *rest
+    if bytes == 0 or chain_length(first) < bytes:
+        return NULL
+    while last.length < bytes:
+        bytes -= last.length
+        last = last.next
+    rest = last.next
+    if last.length > bytes:
+        rest = buffer_take(worker)
+        if rest == NULL:
+            return NULL
+        buffer_append(rest, last.data + bytes, last.length - bytes)
+        rest.next = last.next
+        last.length = bytes
+    last.next = NULL
+    session.inbound = rest
+    return first
+
+
 cdef inline void input_consumed(Worker *worker, Session *session) noexcept nogil:
     """The whole input was read: keep one buffer for the next receive, release the rest."""
     cdef Buffer *inbound = input_take(session)
-    if session.posted != NULL:
+    if unlikely(session.posted != NULL or session.layer != NULL):    # a layer's buffers may begin anywhere
         chain_release(worker, inbound)
         return
     session.posted = inbound

@@ -9,6 +9,7 @@
 # Threads: the session's worker.
 from iocp cimport DWORD, WSABUF, WSAENOBUFS, WSAGetLastError, WSARecv, unlikely
 from buffer cimport buffer_take, chain_cut, chain_release
+from door cimport input_append
 from item cimport item_drop, item_hold
 from link cimport link_count_received
 from port cimport operation_begin, operation_started
@@ -174,7 +175,7 @@ cdef inline void note_waiting(Worker *worker, Session *session) noexcept nogil:
 
 
 cdef inline Received on_receive(Worker *worker, Session *session, int status, DWORD bytes) noexcept nogil:
-    """A receive has ended, with 0 or an error number; data from the wire is in session.inbound.
+    """A receive has ended, with 0 or an error number; its data is in session.inbound, or in posted for a layer.
 
     The operation holds the session until the caller calls receive_ended().
     """
@@ -201,9 +202,10 @@ cdef inline Received on_receive(Worker *worker, Session *session, int status, DW
     session.posted.length = bytes
     if unlikely(bytes >= RECEIVE_SIZE or session.posted.next != NULL):
         divide(worker, session, bytes)
-    session.inbound = session.posted
-    session.posted = NULL
     worker.stats.bytes_received += bytes
-    if session.link != NULL and session.layer == NULL:
-        link_count_received(session.link, bytes)
+    if session.layer == NULL:
+        input_append(session, session.posted)
+        session.posted = NULL
+        if session.link != NULL:
+            link_count_received(session.link, bytes)
     return RECEIVED_DATA

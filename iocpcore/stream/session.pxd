@@ -166,10 +166,6 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     cdef Session *session = session_take(worker)
     if session == NULL:
         return NULL
-    session.layer = handler.layer
-    if session.layer != NULL and not session.layer.open(worker, session):
-        session_give_back(worker, session)
-        return NULL
     session.worker = worker
     session.socket = socket
     session.state = state
@@ -177,11 +173,15 @@ cdef inline Session *session_open(Worker *worker, SOCKET socket, unsigned char s
     session.ops = &handler.ops
     session.item.ops = &worker.session_ops
     session.listener = listener
-    if listener != NULL:
-        InterlockedIncrement(&listener.holds)
     session.connected = state == OPEN
     session.active_at = worker.now
     session.sent_at = worker.now
+    session.layer = handler.layer
+    if session.layer != NULL and not session.layer.open(worker, session):
+        session_give_back(worker, session)
+        return NULL
+    if listener != NULL:
+        InterlockedIncrement(&listener.holds)
     worker.sessions.active += 1
     worker.stats.active += 1
     return session

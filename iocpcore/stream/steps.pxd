@@ -152,14 +152,6 @@ cdef inline void say_last_word(Worker *worker, Session *session) noexcept nogil:
         abort_session(worker, session, BY_ERROR)
 
 
-cdef inline void say_last_word_now(Worker *worker, Session *session) noexcept nogil:
-    """As say_last_word(), and start to send it: the session is closed without waiting for that."""
-    if session.layer != NULL and not session.last_word:
-        say_last_word(worker, session)
-        if session.queue.head != NULL:
-            step_send(worker, session)
-
-
 cdef inline void send_early(Worker *worker, Session *session) noexcept nogil:
     """Send what a callback has queued before the next callback, with the GIL held: for a large send that is cheaper."""
     if session.state == OPEN and not session.sending:

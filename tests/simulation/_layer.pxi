@@ -144,9 +144,9 @@ cdef bint read_buffer(Worker *worker, NativeSession *session, Buffer *wire) noex
     return True
 
 
-cdef Received layer_read(Worker *worker, NativeSession *session) noexcept nogil:
-    cdef Buffer *wire = input_take(session)
+cdef Received layer_read(Worker *worker, NativeSession *session, Buffer *wire) noexcept nogil:
     cdef Buffer *buffer = wire
+    cdef size_t before = chain_length(session.inbound)
     cdef bint well = True
     while buffer != NULL and well:
         well = read_buffer(worker, session, buffer)
@@ -154,7 +154,7 @@ cdef Received layer_read(Worker *worker, NativeSession *session) noexcept nogil:
     chain_release(worker, wire)
     if not well:
         return RECEIVED_ERROR
-    if session.inbound != NULL:
+    if chain_length(session.inbound) > before:
         return RECEIVED_DATA
     return RECEIVED_END if session.peer_ended else RECEIVED_PART
 

@@ -20,7 +20,7 @@ from iocp cimport (
     iocp_open_port)
 from buffer cimport buffer_append, buffer_has_room, buffer_take, chain_release
 from deadline cimport deadline_of
-from door cimport input_give, input_take
+from door cimport input_give, input_take_bytes, session_write
 from listener cimport accept_completed
 from place cimport has_place
 from port cimport port_associate
@@ -100,6 +100,7 @@ cdef extern from "peers.h" nogil:
         PEERS_REFUSED
         PEERS_TIMED
         PEERS_HURRIED
+        PEERS_PAIRS
     struct peers_view:
         size_t offset
         uint64_t sent
@@ -163,6 +164,7 @@ cdef struct Run:
     unsigned int customs[LISTENERS]
     int place_count
     NativeHandler echo
+    bint pairs                  # it sends bytes back in pairs only; the odd one waits
     NativeHandler caller
     NativeLoad load
     LoadRow rows[WORKERS]
@@ -221,6 +223,7 @@ cdef bint open_workers(Run *run) noexcept nogil:
     for i in range(run.count):
         if worker_init(&run.workers[i], i, run.workers, run.count, iocp_backend_find("simulated"), skip_on_success):
             return False
+        run.workers[i].session_ops.deliver = deliver_session
         run.workers[i].attach = attach_noted    # workers with native handlers alone attach too, to warn
         run.workers[i].reclaims = not sim_as_windows()
         run.workers[i].buffers_enough = sim_below(8) if sim_below(4) == 0 else 1000
@@ -238,6 +241,18 @@ cdef void native_listener(Run *run, int i) noexcept nogil:
     place.listener.armed = armed[i]
     place.listener.unlistened = unlistened[i]
     place.listener.handler = &run.echo
+    if run.pairs:
+        run.customs[i] |= PEERS_PAIRS
+
+
+cdef bint echo_pairs(Worker *worker, NativeSession *session) noexcept nogil:
+    """A message of two bytes: half of it may wait while the next receive runs."""
+    cdef size_t bytes = chain_length(session.inbound) & ~<size_t> 1
+    cdef Buffer *pairs
+    if bytes == 0:
+        return True
+    pairs = input_take_bytes(worker, session, bytes)
+    return pairs != NULL and session_write(worker, session, pairs)
 
 
 cdef void use_layer(NativeHandler *handler) noexcept nogil:
@@ -269,6 +284,9 @@ cdef void prepare_places(Run *run) noexcept nogil:
     cdef int i
     echo_init(&run.echo)
     use_layer(&run.echo)
+    run.pairs = sim_one_in(4)
+    if run.pairs:
+        run.echo.ops.data = echo_pairs
     run.place_count = <int> min(1 + sim_below(LISTENERS) * sim_below(2), run.limits.listeners)
     sim_make_memory_scarce(False)
     if sim_one_in(6):

@@ -53,6 +53,7 @@ struct server {
     struct sim_connection *c;
     char carried[CARRIED];
     size_t first, count;
+    struct records in; /* of a layered world */
     int over;
 };
 
@@ -112,6 +113,8 @@ static int client_connects(struct peers *peers, struct client *p)
         sim_excuse(p->c, "the core was closing when it came");
     /* At most 256 full moves: with a small ring more would take too long. */
     p->to_send = least_of(p->to_send, 256 * sim_room(p->c));
+    if (p->customs & PEERS_PAIRS)
+        p->to_send &= ~UINT64_C(1);
     p->patience = sim_below((p->customs & PEERS_TALK ? 1 : 2) * p->to_send + 1);
     return 1;
 }
@@ -194,10 +197,10 @@ static int client_hears_end(struct client *p)
     return 1;
 }
 
-/* A stream of records that ends without the last word is not whole. A closing core may have had no time for any. */
+/* A stream of records that ends without the last word is not whole. A closing core may have had no time to begin one. */
 static void client_checks_last_word(const struct peers *peers, const struct client *p)
 {
-    if (sim_layered() && !p->in.last && !may_end_early(p) && !(peers->closing && p->to_send == 0))
+    if (sim_layered() && !p->in.last && !may_end_early(p) && (p->in.begun || !peers->closing))
         sim_violation("connection %u: the core has ended it without its last word", sim_number(p->c));
 }
 
@@ -385,7 +388,11 @@ static int server_reads(struct server *s)
     if (at == CARRIED)
         return 0;
     got = sim_read(s->c, s->carried + at, sim_scale(1, CARRIED - at), &count);
+    if (sim_layered())
+        records_count(&s->in, s->carried + at, count);
     s->count += count;
+    if (got == SIM_END && sim_layered() && s->in.begun && !s->in.last && sim_excused(s->c) == NULL)
+        sim_violation("connection %u: the core has ended it without its last word", sim_number(s->c));
     if (got == SIM_RESET || (got == SIM_END && s->count == 0)) {
         if (got == SIM_END)
             sim_leave(s->c);

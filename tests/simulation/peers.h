@@ -17,6 +17,7 @@ enum peers_custom {
     PEERS_TALK = 1,    /* the same bytes come back, but as many as the handler likes, and when it likes */
     PEERS_REFUSED = 2, /* it may close them at once, because it serves enough */
     PEERS_TIMED = 4,   /* it may close them for being slow */
+    PEERS_PAIRS = 16,  /* bytes come back in pairs */
     PEERS_HURRIED = 8  /* none may keep its connection for ever: others wait for a place */
 };
 

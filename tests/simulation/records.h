@@ -17,6 +17,7 @@ enum { RECORD_HEAD = 5, RECORD_MOST = 4096, RECORD_MARK = 0x17 };
 struct records {
     unsigned char head[RECORD_HEAD];
     size_t head_count;
+    int begun;    /* something has been read */
     size_t left;  /* of the user's bytes in this record */
     int complete; /* the last step has reached the end of a record */
     int last;     /* ... of the last word */
@@ -48,6 +49,7 @@ static inline size_t records_step(struct records *r, const unsigned char **bytes
     size_t here = RECORD_HEAD - r->head_count < *count ? RECORD_HEAD - r->head_count : *count;
 
     r->complete = 0;
+    r->begun |= *count > 0;
     r->wrong |= r->last && *count > 0;
     memcpy(r->head + r->head_count, *bytes, here);
     r->head_count += here;

@@ -132,6 +132,7 @@ struct world {
     struct operation *operations[OPERATIONS];
     unsigned operation_count;
     int scarce; /* memory may be short now */
+    uint64_t seed;
     int layered;
     unsigned unread_closes; /* closes by the core that were not meant as resets */
     int telling;
@@ -357,12 +358,12 @@ static void on_crash(int number)
     sim_violation("the core crashed: %s", number == SIGFPE ? "SIGFPE" : "SIGSEGV");
 }
 
-/* An endless loop (SIGVTALRM), or a wait for malloc()'s lock after a crash inside it (SIGALRM): the process ends, and
- * simulate.py names the seed.
+/* A loop without end (SIGVTALRM), or a lock of malloc()'s that what crashed in it still holds (SIGABRT, SIGALRM): to go
+ * on in this process is not safe.
  */
 static void on_alarm(int number)
 {
-    (void)number;
+    dprintf(STDERR_FILENO, "signal %d in seed %llu: the process ends\n", number, (unsigned long long)world->seed);
     _exit(1);
 }
 
@@ -380,6 +381,7 @@ int sim_run(void (*body)(void *), void *context)
     struct sigaction before[3], catching = {.sa_handler = on_crash};
     int violated;
 
+    signal(SIGABRT, on_alarm);
     signal(SIGALRM, on_alarm);
     signal(SIGVTALRM, on_alarm);
     alarm(MOST_SECONDS);
@@ -1652,7 +1654,7 @@ void sim_begin(uint64_t seed, const struct sim_limits *limits, size_t operation_
     if (world == NULL || operation_size > REMEMBERED)
         abort();
     world->limits = *limits;
-    world->chance = seed;
+    world->chance = world->seed = seed;
     world->now = SECOND; /* 0 has a meaning of its own in the core */
     world->operation_size = operation_size;
     world->telling = telling;
