@@ -56,11 +56,11 @@ from close cimport abort_session
 from closing cimport worker_over
 from door cimport input_consumed, input_discard, session_write, session_write_copy
 from echo cimport echo_init
-from handler cimport handler_init
+from discard cimport handler_init
 from inbox cimport (
     inbox_ask_to_close, inbox_is_empty, inbox_is_shut, inbox_join, inbox_put, message_about, message_free, message_new)
 from link cimport link_drop, link_finishes, link_give, link_hold, link_new, link_queued, link_received, link_sent
-from listener cimport do_adopt, do_listen, do_unlisten, listen as listen_here, unlisten as unlisten_here
+from listener cimport do_serve, do_listen, do_unlisten, listen as listen_here, unlisten as unlisten_here
 from load cimport PATTERN_PERIOD, latency_of, load_init, load_over
 from port cimport KEY_OPERATION
 from python cimport python_init

@@ -201,7 +201,7 @@ cdef class Proactor:
         cdef int index
         self.pool.check(RUNNING)    # again: reading the handler's attributes and the socket may have run any code
         index = self.driver.worker_for_another()
-        message = message_new(do_adopt)
+        message = message_new(do_serve)
         if message == NULL:
             raise MemoryError()
         message.handler = &native.native

@@ -13,7 +13,7 @@ from call cimport calls_are_due, much_to_tell, run_calls
 from closing cimport close_worker, go_on_closing, on_broken_port, worker_over
 from inbox cimport inbox_shut, run_inbox
 from listener cimport retry_accepts, serve_granted
-from place cimport places_init, places_were_granted
+from limit cimport places_init, places_were_granted
 from port cimport KEY_INBOX, operation_completed, port_dequeue, port_is_broken
 from session cimport session_table_free, sessions_trim
 from steps cimport session_ops_init

@@ -164,7 +164,7 @@ def test_only_a_kernel_that_answers_as_windows_does_catches_it(mutant):
 
 
 def test_a_seed_that_fails_is_made_small_and_replays():
-    mutant = ("--mutant", "WAKE_UP_LOST")
+    mutant = ("--mutant", "COUNT_IGNORED")
     found = simulate(*mutant)
     seed, violation = re.match(r"seed (\d+): (.*)", found.stdout).groups()
     limits = re.search(r"--limits (\S+)$", found.stdout).group(1)

@@ -3,7 +3,7 @@
 # Ownership: the received buffers move to the send queue, without a copy.
 # Threads: the session's worker.
 from door cimport input_take, session_write
-from handler cimport handler_init
+from discard cimport handler_init
 from structs cimport Handler, Session, Worker
 
 cdef inline bint echo_data(Worker *worker, Session *session) noexcept nogil:

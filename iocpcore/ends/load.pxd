@@ -10,7 +10,7 @@ from iocp cimport AcquireSRWLockExclusive, InterlockedDecrement, ReleaseSRWLockE
 from buffer cimport buffer_borrow, chain_length
 from close cimport finish
 from door cimport input_consumed, input_discard, session_write
-from handler cimport handler_init
+from discard cimport handler_init
 from structs cimport BY_US, LATENCY_BUCKETS, LATENCY_OCTAVE, Buffer, Handler, Load, LoadRow, Session, Worker
 
 cdef enum:

@@ -3,7 +3,7 @@
 # Ownership: received buffers stay in session.inbound until on_receive has been given their bytes.
 # Threads: the session's worker.
 from call cimport schedule_call
-from handler cimport handler_init
+from discard cimport handler_init
 from structs cimport CALL_CONNECT, CALL_RECEIVE, Handler, Session, Worker
 
 cdef inline bint python_opened(Worker *worker, Session *session) noexcept nogil:

@@ -11,7 +11,7 @@ from accept cimport (
     arm, cancel_accepts, close_events, close_listening, count_accepted, count_refused, must_wait, on_accept,
     post_accept, start_listening)
 from inbox cimport inbox_put, message_about, message_free
-from place cimport leave_place, served, take_granted, take_place, take_waiting, wait_for_place, wake_all_granted
+from limit cimport leave_place, served, take_granted, take_place, take_waiting, wait_for_place, wake_all_granted
 from port cimport operation_bind, port_associate, port_associate_given
 from session cimport introduce, tell_refused
 from shutdown cimport drain_has_ended
@@ -64,7 +64,7 @@ cdef inline void hand_over(Worker *worker, Listener *listener, SOCKET socket) no
     if best == worker:
         serve_here(worker, listener, socket)
         return
-    message = message_about(do_adopt, listener)
+    message = message_about(do_serve, listener)
     if message == NULL:
         refuse(worker, best, listener, socket)
         return
@@ -85,11 +85,11 @@ cdef inline int associate_fresh(Worker *worker, Listener *listener, SOCKET socke
 cdef inline void serve_here(Worker *worker, Listener *listener, SOCKET socket) noexcept nogil:
     """Serve an accepted socket in this worker; its place is reserved."""
     cdef Session *session = NULL
-    adopt(worker, listener.handler, listener, socket, &session)
+    serve_socket(worker, listener.handler, listener, socket, &session)
 
 
-cdef inline int adopt(Worker *worker, Handler *handler, Listener *listener, SOCKET socket,
-                      Session **adopted) noexcept nogil:
+cdef inline int serve_socket(Worker *worker, Handler *handler, Listener *listener, SOCKET socket,
+                             Session **adopted) noexcept nogil:
     """Serve a fresh socket here; its place is reserved. 0, or the system's error number: then the socket is closed."""
     cdef Session *session = NULL
     cdef int error
@@ -270,10 +270,10 @@ cdef inline void take_backlog(Worker *worker, Listener *listener) noexcept nogil
 
 # ---- messages ----
 
-cdef inline bint do_adopt(Worker *worker, Message *message) noexcept nogil:
+cdef inline bint do_serve(Worker *worker, Message *message) noexcept nogil:
     """Serve a socket that was accepted or given. False: the message is kept."""
     cdef Session *session = NULL
-    cdef int error = adopt(worker, message.handler, message.listener, message.socket, &session)
+    cdef int error = serve_socket(worker, message.handler, message.listener, message.socket, &session)
     if error != 0:
         return tell_refused(worker, message, error)
     introduce(message, session)

@@ -15,7 +15,7 @@ from iocp cimport (
 from buffer cimport chain_release
 from call cimport schedule_message
 from link cimport link_drop, link_finish
-from place cimport leave_place
+from limit cimport leave_place
 from queue cimport queue_free
 from structs cimport (
     CLOSING, FREE, NOT_BROKEN, OPEN, RECEIVE_POSTED, Handler, Item, Listener, Message, Session, SessionSlab,

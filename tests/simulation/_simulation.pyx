@@ -22,7 +22,7 @@ from buffer cimport buffer_append, buffer_has_room, buffer_take, chain_release
 from deadline cimport deadline_of
 from door cimport input_give, input_take_bytes, session_write
 from listener cimport accept_completed
-from place cimport has_place
+from limit cimport has_place
 from port cimport port_associate
 from queue cimport enqueue_sealed, queue_unsent
 from request cimport session_takes, still_takes

@@ -36,12 +36,15 @@ def first_salt(simulation, seed, limits, wanted, longest):
     """(salt, length of the story) of the first salt with which the world of these limits breaks the wanted rule, in a
     story of at most `longest` characters. None if there is none."""
     for salt in sorted(range(SALTS), key=lambda salt: salt != limits["salt"]):
-        violation, told = simulation.run(seed, {**limits, "salt": salt})
-        if violation is not None:
-            if rule(violation) == wanted and len(told) <= longest:
-                return salt, len(told)
-            if "crashed" in violation:
-                return None     # this process cannot be trusted any more
+        _, violation = simulation.run_many(seed, 1, {**limits, "salt": salt})
+        if violation is None:
+            continue
+        if "crashed" in violation:
+            return (salt, longest) if rule(violation) == wanted else None   # this process cannot be trusted any more
+        if rule(violation) == wanted:
+            length = len(simulation.run(seed, {**limits, "salt": salt})[1])
+            if length <= longest:
+                return salt, length
     return None
 
 
