@@ -17,19 +17,22 @@ cdef void deliver_all(Worker *worker, Item *item) noexcept:
         tell_warnings(worker)
     deliver_messages(worker)
     while item != NULL and not worker.abandoned:
-        item.ops.deliver(worker, item)
-        item = item.next_call
+        item = item.ops.deliver(worker, item)
     worker.thread = before
     drop_pinned(worker)
 
 
-cdef void deliver_session(Worker *worker, Item *item) noexcept:
-    cdef NativeSession *session = <NativeSession *> item
-    deliver(worker, session)
-    if session.queue_bytes > RECEIVE_SIZE and not worker.abandoned:
-        # Send this data before the next callback makes as much again, so that its data reuses the memory of this.
-        send_early(worker, session)
-        drop_pinned(worker)
+cdef Item *deliver_sessions(Worker *worker, Item *item) noexcept:
+    cdef NativeSession *session
+    while item != NULL and item.ops == &worker.session_ops and not worker.abandoned:
+        session = <NativeSession *> item
+        deliver(worker, session)
+        if session.queue_bytes > RECEIVE_SIZE and not worker.abandoned:
+            # Send this data before the next callback makes as much again, so that its data reuses the memory of this.
+            send_early(worker, session)
+            drop_pinned(worker)
+        item = item.next_call
+    return item
 
 
 cdef void drop_pinned(Worker *worker) noexcept:
@@ -114,6 +117,8 @@ cdef void deliver(Worker *worker, NativeSession *native) noexcept:
         deliver_call(worker, native, session, session.handler.on_connect, "on_connect")
     if due & CALL_RECEIVE:
         deliver_data(worker, native, session)
+    if due & ~(CALL_CONNECT | CALL_RECEIVE) == 0:
+        return
     if due & CALL_END:
         if session.paused and native.state == OPEN:
             native.item.calls |= CALL_END

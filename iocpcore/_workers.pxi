@@ -71,7 +71,7 @@ cdef class WorkerPool:
         if error != 0:
             raise system_error(error)
         worker.attach = attach
-        worker.session_ops.deliver = deliver_session
+        worker.session_ops.deliver = deliver_sessions
         worker.warn_period = nanoseconds("WARNED_EVERY", WARNED_EVERY)
         return 0
 

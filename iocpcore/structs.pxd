@@ -41,8 +41,11 @@ cdef enum Call:
 
 # The functions by which the loop runs an item. `turn` does what is due, at most `most` steps, and with `small_only`
 # nothing large.
+#
+# deliver() is called with the GIL. It runs the callbacks of the item, and of those of its kind that follow it in the
+# list of calls, and returns the first of another kind, or NULL.
 cdef struct ItemOps:
-    void (*deliver)(Worker *, Item *) noexcept      # run the callbacks that are due; with the GIL, by Python's part
+    Item *(*deliver)(Worker *, Item *) noexcept
     void (*turn)(Worker *, Item *, int most, bint small_only) noexcept nogil
     void (*deadline)(Worker *, Item *) noexcept nogil               # the time that was set has come
     void (*start_due)(Worker *, Item *) noexcept nogil              # something new is due: start it

@@ -223,7 +223,7 @@ cdef bint open_workers(Run *run) noexcept nogil:
     for i in range(run.count):
         if worker_init(&run.workers[i], i, run.workers, run.count, iocp_backend_find("simulated"), skip_on_success):
             return False
-        run.workers[i].session_ops.deliver = deliver_session
+        run.workers[i].session_ops.deliver = deliver_sessions
         run.workers[i].attach = attach_noted    # workers with native handlers alone attach too, to warn
         run.workers[i].reclaims = not sim_as_windows()
         run.workers[i].buffers_enough = sim_below(8) if sim_below(4) == 0 else 1000
