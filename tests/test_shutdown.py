@@ -433,6 +433,8 @@ def is_refused(port):
         socket.create_connection(("127.0.0.1", port), timeout=WAIT).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionError:
+        return False  # reset: it was closed just then, with this connection in its queue
     return False
 
 
