@@ -42,7 +42,6 @@ cdef class Session:
     cdef readonly Listener listener     # None if connect() or adopt() made it
     cdef public object data             # the user's own
     cdef uint64_t number
-    cdef size_t high_water
     cdef int worker
     cdef bint paused
     cdef bint ending                # end(), close() or abort() was called, or it is closed
@@ -132,7 +131,7 @@ cdef class Session:
         """
         cdef uint64_t high_water = whole("high", high, 0, QUEUE_MOST)
         cdef uint64_t low_water = high_water // 4 if low is None else whole("low", low, 0, high_water)
-        self.high_water = high_water
+        self.link.high_water = high_water
         InterlockedExchange64(&self.link.low_water, low_water)
 
     def end(self):
@@ -231,7 +230,7 @@ cdef class Session:
             return iocp_read32(&self.link.above) == 0
         native = self.here(worker)
         link_give(self.link, length)
-        if queued + length > self.high_water:
+        if queued + length > <size_t> self.link.high_water:
             InterlockedExchange(&self.link.above, 1)    # before the worker can send any of it
         if length <= RECEIVE_SIZE:
             pinned = NULL
@@ -243,7 +242,7 @@ cdef class Session:
         except BaseException:
             link_give(self.link, -<long long> length)
             raise
-        return queued + length <= self.high_water
+        return queued + length <= <size_t> self.link.high_water
 
     cdef int send_here(self, Worker *worker, NativeSession *native, const char *data, size_t length,
                        void *pinned) except -1:
@@ -340,6 +339,6 @@ cdef Session new_session(WorkerPool pool, int worker, Callbacks handler):
     session.handler = handler
     sessions_made += 1
     session.number = sessions_made
-    session.high_water = handler.native.settings.high_water
+    session.link.high_water = handler.native.settings.high_water
     session.link.low_water = handler.native.settings.low_water
     return session

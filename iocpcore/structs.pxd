@@ -118,7 +118,8 @@ cdef struct Link:
     LONG above                  # any thread: a sender was told that the queue is above the high-water mark
     LONG finishes               # any thread; written by the worker: the session ends, and takes no more sends
     LONG64 given                # any thread; written under the GIL: bytes that senders have given
-    LONG64 low_water            # any thread: bytes queued at which senders may go on
+    LONG64 high_water           # under the GIL: bytes queued above which senders are told to wait
+    LONG64 low_water            # any thread: bytes queued at which they may go on
     LONG64 received             # any thread; written by the worker: the user's bytes that have come
     LONG64 sent                 # any thread; written by the worker: the user's bytes that the kernel has taken
     Message *last_send          # under the inbox's lock: the last send, if last_take is still the inbox's `takes`
