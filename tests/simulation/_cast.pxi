@@ -197,6 +197,8 @@ cdef class Cast:
         sim_tell("connect()")
         self.run.dialled += 1
         talk = actor.meet(session)
+        if sim_layered() and not options.keys().isdisjoint(("idle_timeout", "send_timeout")):
+            excuse(talk, "it may be closed for a timeout, without a last word")
         if sim_below(2):
             self.say_some(session, talk, False)
         return 0
