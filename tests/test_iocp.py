@@ -3,6 +3,7 @@
 The cases are C, without Python: on Linux this file builds their program, on Windows it runs one built before.
 """
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -43,8 +44,9 @@ def build():
     if not (ROOT / "iocpcore" / "calls" / "iocp.h").exists():
         pytest.skip("the sources of iocpcore are not here")
     flags = os.environ.get("IOCPCORE_CONTRACT_CFLAGS", "")
-    instrumented = flags or RUNNER
-    directory = ROOT / "build" / ("contract-instrumented" if instrumented else "contract")
+    # Each way to run it has a directory of its own: the suite may run with a sanitizer and under valgrind at once.
+    variant = hashlib.sha256(repr((flags, RUNNER)).encode()).hexdigest()[:8] if flags or RUNNER else "plain"
+    directory = ROOT / "build" / f"contract-{variant}"
     subprocess.run(
         ["sh", HERE / "contract" / "build.sh", "native", directory],
         env={**without_preload(), "CFLAGS": flags},
