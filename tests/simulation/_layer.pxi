@@ -85,7 +85,7 @@ cdef bint write_records(Worker *worker, NativeSession *session, const char *data
 
 
 cdef bint layer_end(Worker *worker, NativeSession *session) noexcept nogil:
-    cdef Buffer *record = new_record(worker, NULL, 0)
+    cdef Buffer *record = new_record(worker, "", 0)
     if record != NULL:
         enqueue_sealed(worker, session, record, RECORD_HEAD)
     return record != NULL
