@@ -69,8 +69,6 @@ cdef void deliver_message(Worker *worker, int error, object what) noexcept:
         warn_unheard(worker, session, error)
         tell_closed(worker, session, system_error(error))
         return
-    if error != 0:
-        return      # no posted function has an error so far: tell_refused() sets one for connect() and adopt() only
     pool, function, arguments = what
     enter(worker, POSTED, function)
     try:

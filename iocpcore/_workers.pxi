@@ -2,9 +2,9 @@
 #
 # Ownership: a WorkerPool owns the workers' structs until nothing refers to the pool. Each object that uses a worker
 # holds the pool: its Proactor, its threads, each Listener, Load and Session. So a pointer to a worker never dangles. A
-# worker that has ended has shut its inbox, has no session in its table, and has published its last statistics. The
-# memory of its sessions and operations was freed then. If some of that memory is still in use, the pool and all that it
-# keeps are leaked on purpose.
+# worker that ends shuts its inbox. When close() then lets go of it (let_go()), its port and the memory of its sessions
+# and operations are freed, and its last statistics are published. If some of that memory is still in use, the pool and
+# all that it keeps are leaked on purpose.
 # Threads: under the GIL.
 
 

@@ -1,6 +1,6 @@
 # A worker: its loop, its beginning and its end. This file puts the layers together.
 #
-# Ownership: a worker's memory belongs to its proactor, and outlives its thread.
+# Ownership: a worker's memory belongs to its WorkerPool (_workers.pxi), and outlives its thread.
 # Threads: one thread per worker, without the GIL except for callbacks and warnings.
 from libc.stdint cimport uint64_t
 from cpython.pythread cimport PyThread_release_lock

@@ -35,6 +35,12 @@ def test_help_tells_the_bounds_of_a_number(name):
     assert "- {} (bytes from {} to {};".format(name, *OPTION_BOUNDS[name]) in iocpcore.Options.__doc__
 
 
+@pytest.mark.parametrize("part", KEEP_ALIVE)
+def test_help_tells_the_bounds_of_each_part_of_keep_alive(part):
+    least, most = OPTION_BOUNDS[f"keep_alive's {part}"]
+    assert f"{part}: from {least} to {most}." in " ".join(iocpcore.Options.__doc__.split())
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_default_of_an_option_can_be_given(proactor, name):
     proactor.listen(iocpcore.ECHO, **{name: DEFAULTS[name]})

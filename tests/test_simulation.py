@@ -183,13 +183,27 @@ def test_a_mutant_is_caught_within_two_thousand_seeds(mutant):
     assert named, caught.stdout + caught.stderr
 
 
-def test_a_patch_whose_lines_do_not_stand_in_the_core_exactly_once_is_refused():
-    sys.path.insert(0, str(HERE / "simulation"))
-    try:
-        patches = importlib.import_module("patches")
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def patches(monkeypatch):
+    monkeypatch.syspath_prepend(HERE / "simulation")
+    return importlib.import_module("patches")
+
+
+def test_a_patch_whose_lines_do_not_stand_in_the_core_exactly_once_is_refused(patches):
     assert patches.apply("a\nb\n", "b\n", "c\n") == "a\nc\n"
     for code in ("a\n", "a\nb\nb\n"):
         with pytest.raises(patches.PatchError, match="not once"):
             patches.apply(code, "b\n", "c\n")
+
+
+def test_a_patch_that_changes_nothing_is_refused(patches):
+    with pytest.raises(patches.PatchError, match="changes nothing"):
+        patches.apply("a\nb\n", "b\n", "b\n")
+
+
+def test_a_mutant_that_no_patch_asks_for_is_refused(patches, monkeypatch, tmp_path):
+    forgotten = tmp_path / "mutants.diff"
+    forgotten.write_text("== FORGOTTEN: what nothing does\n", encoding="utf-8")
+    monkeypatch.setattr(patches, "MUTANTS", forgotten)
+    with pytest.raises(patches.PatchError, match="no hunk asks for FORGOTTEN"):
+        patches.faults()

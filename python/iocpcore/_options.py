@@ -74,6 +74,9 @@ class ServeOptions(Options, total=False):
 def _item(name: str, default: object, unit: str, meaning: str) -> str:
     """One item of the docstring's list."""
     bounds = " from {} to {}".format(*OPTION_BOUNDS[name]) if name in OPTION_BOUNDS else ""
+    parts = [key.removeprefix(f"{name}'s ") for key in OPTION_BOUNDS if key.startswith(f"{name}'s ")]
+    for part in parts:
+        meaning += " {}: from {} to {}.".format(part, *OPTION_BOUNDS[f"{name}'s {part}"])
     text = f"- {name} ({unit}{bounds}; default {default}): {meaning}"
     return textwrap.fill(text, 110, subsequent_indent="  ", break_long_words=False)
 

@@ -32,7 +32,12 @@ class PatchError(Exception):
 
 def faults():
     """{name: description}, in the order of the file; the first fault has number 1."""
-    return dict(re.findall(r"^== ([A-Z_]+): (.*)$", MUTANTS.read_text(encoding="utf-8"), re.MULTILINE))
+    described = re.findall(r"^== ([A-Z_]+): (.*)$", MUTANTS.read_text(encoding="utf-8"), re.MULTILINE)
+    added = "".join(new for _, _, new in hunks(MUTANTS))
+    for name, _ in described:
+        if f"mutant({name})" not in added:
+            raise PatchError(f"{MUTANTS.name}: no hunk asks for {name}")
+    return dict(described)
 
 
 def hunks(patch):
@@ -58,6 +63,8 @@ def apply(code, old, new):
     found = len(re.findall(rf"^{re.escape(old)}", code, re.MULTILINE))
     if found != 1:
         raise PatchError(f"these lines stand in the file {found} times, not once:\n{old}")
+    if old == new:
+        raise PatchError(f"this hunk changes nothing:\n{old}")
     return re.sub(rf"^{re.escape(old)}", lambda _: new, code, count=1, flags=re.MULTILINE)
 
 
